@@ -1,0 +1,41 @@
+# Tools that are no part of the program are pinned in .ci/tools.mod, so that they stay out of go.mod.
+TOOL := go tool -modfile=.ci/tools.mod
+
+# SQLite is C code, so cgo and a C compiler are needed.
+export CGO_ENABLED := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test lint generate verify fuzz ci postgres
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## start the server on http://localhost:8000
+	go run ./cmd/lockd
+
+build: ## build bin/lockd
+	go build -trimpath -o bin/lockd ./cmd/lockd
+
+test: postgres ## run every test, on SQLite and on a throwaway Postgres, with the race detector
+	go test -race ./...
+
+lint: ## check the style and look for common mistakes
+	$(TOOL) golangci-lint run
+
+generate: ## make docs/ anew from the annotations
+	$(TOOL) swag init --quiet --generalInfo main.go --dir cmd/lockd,internal/api,internal/wire --output docs --outputTypes json,yaml
+	go run ./docs/openapi
+
+verify: generate ## fail when generated files or go.mod are stale
+	go mod tidy -diff
+	git diff --exit-code -- docs
+
+fuzz: ## fuzz each decoder for a minute
+	go test -run '^$$' -fuzz FuzzParseDatabaseURL -fuzztime 1m ./internal/config
+	go test -run '^$$' -fuzz FuzzAcquireBody -fuzztime 1m ./internal/api
+
+ci: verify lint test ## all that CI runs
+
+# The tests start their own Postgres and need its server programs.
+postgres:
+	@.ci/postgres

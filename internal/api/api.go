@@ -1,0 +1,42 @@
+// Package api is the HTTP face of the lock service: it turns requests into commands of the domain, and outcomes and
+// errors into the JSON of package wire. The whole surface stands in routes.go, and which error answers with which status
+// in errors.go.
+package api
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"resource-lock-manager/internal/lock"
+)
+
+// maxBody is the most bytes of a request's body.
+const maxBody = 64 << 10
+
+// API answers requests. Make its handler with New.
+type API struct {
+	locks *lock.Service
+	ping  func(context.Context) error
+	log   *slog.Logger
+}
+
+// New returns the handler of the whole HTTP API. ping tells whether the database answers.
+func New(locks *lock.Service, ping func(context.Context) error, log *slog.Logger) http.Handler {
+	a := &API{locks: locks, ping: ping, log: log}
+	return a.routes()
+}
+
+// NewServer returns a server for the handler with bounds against clients that send or read slowly.
+func NewServer(handler http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      60 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+}

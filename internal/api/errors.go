@@ -1,0 +1,115 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+
+	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/wire"
+)
+
+// failures is THE table: which error answers with which status and code. The first that matches counts; an error that is
+// not here is a fault of the server.
+var failures = []struct {
+	is     error
+	status int
+	code   wire.Code
+}{
+	{errBodyTooLarge, http.StatusRequestEntityTooLarge, wire.CodeBodyTooLarge},
+	{errMediaType, http.StatusUnsupportedMediaType, wire.CodeUnsupportedMedia},
+	{lock.ErrOutcomeUnknown, http.StatusServiceUnavailable, wire.CodeOutcomeUnknown},
+	{lock.ErrUnavailable, http.StatusServiceUnavailable, wire.CodeUnavailable},
+	{lock.ErrOverloaded, http.StatusServiceUnavailable, wire.CodeOverloaded},
+	{lock.ErrStopping, http.StatusServiceUnavailable, wire.CodeStopping},
+	{context.Canceled, statusClientGone, wire.CodeUnavailable},
+}
+
+// statusClientGone is only seen in the log: the client hung up before its request's turn came.
+const statusClientGone = 499
+
+// retryAfter is the number of seconds that a client is asked to wait after a 503.
+const retryAfter = "1"
+
+// fail answers with an error. It is the one place where errors become answers; the log line of the request tells the rest.
+func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
+	var (
+		held     *lock.HeldError
+		notHeld  *lock.NotHeldError
+		unsound  *lock.InvalidError
+		unparsed *invalid
+	)
+	switch {
+	case errors.As(err, &held):
+		writeJSON(w, http.StatusConflict, wire.Conflict{
+			Detail: held.Error(),
+			Code:   wire.CodeAlreadyLocked,
+			Holder: wire.Holder{
+				ProcessID:    held.Holder.ProcessID,
+				LockedAt:     wire.Time(held.Holder.LockedAt),
+				ExpiresAt:    wire.OptionalTime(held.Holder.ExpiresAt),
+				FencingToken: held.Holder.Token,
+			},
+		})
+	case errors.As(err, &notHeld):
+		writeJSON(w, http.StatusNotFound, wire.Failure{Detail: notHeld.Error(), Code: wire.CodeNotHeld})
+	case errors.As(err, &unparsed):
+		writeJSON(w, http.StatusUnprocessableEntity, wire.ValidationFailure{Detail: unparsed.faults, Code: wire.CodeValidation})
+	case errors.As(err, &unsound):
+		place := "query"
+		if r.Method == http.MethodPost {
+			place = "body"
+		}
+		var faults invalid
+		for _, f := range unsound.Faults {
+			faults.add(f.Rule, f.Message, place, f.Field)
+		}
+		writeJSON(w, http.StatusUnprocessableEntity, wire.ValidationFailure{Detail: faults.faults, Code: wire.CodeValidation})
+	default:
+		a.failByTable(w, r, err)
+	}
+}
+
+func (a *API) failByTable(w http.ResponseWriter, r *http.Request, err error) {
+	for _, f := range failures {
+		if !errors.Is(err, f.is) {
+			continue
+		}
+		if f.status >= http.StatusInternalServerError {
+			noteError(r, err)
+			w.Header().Set("Retry-After", retryAfter)
+		}
+		// The table's own words: what lies below is for the log.
+		writeJSON(w, f.status, wire.Failure{Detail: sentence(f.is), Code: f.code})
+		return
+	}
+	noteError(r, err)
+	writeJSON(w, http.StatusInternalServerError, wire.Failure{
+		Detail:    "Internal Server Error",
+		Code:      wire.CodeInternal,
+		RequestID: requestID(r),
+	})
+}
+
+// sentence begins with a capital letter.
+func sentence(err error) string {
+	text := err.Error()
+	return strings.ToUpper(text[:1]) + text[1:]
+}
+
+func (a *API) notFound(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusNotFound, wire.Failure{Detail: "Not Found", Code: wire.CodeNotFound})
+}
+
+func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
+	routes := chi.RouteContext(r.Context()).Routes
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+		if routes.Match(chi.NewRouteContext(), method, r.URL.Path) {
+			w.Header().Add("Allow", method)
+		}
+	}
+	writeJSON(w, http.StatusMethodNotAllowed, wire.Failure{Detail: "Method Not Allowed", Code: wire.CodeMethodNotAllowed})
+}

@@ -1,0 +1,105 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
+)
+
+// requestIDHeader carries the request's id in both directions.
+const requestIDHeader = "X-Request-Id"
+
+// observation is what a request leaves for its log line.
+type observation struct {
+	id  string
+	err error
+}
+
+type observationKey struct{}
+
+// observe gives each request an id, writes its one log line and answers 500 when a handler panics.
+func (a *API) observe(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		o := &observation{id: r.Header.Get(requestIDHeader)}
+		if !fitForLog(o.id) {
+			o.id = rand.Text()
+		}
+		w.Header().Set(requestIDHeader, o.id)
+		recorder := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
+		r = r.WithContext(context.WithValue(r.Context(), observationKey{}, o))
+		defer func() {
+			if p := recover(); p != nil {
+				if p == http.ErrAbortHandler { //nolint:errorlint // it is compared by identity, as net/http does
+					panic(p)
+				}
+				err := fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+				if recorder.Status() == 0 {
+					a.fail(recorder, r, err)
+				} else { // too late for another answer: break the connection so that the client does not take it for whole
+					noteError(r, err)
+					defer panic(http.ErrAbortHandler)
+				}
+			}
+			a.logRequest(r, recorder.Status(), time.Since(start), o)
+		}()
+		next.ServeHTTP(recorder, r)
+	})
+}
+
+func (a *API) logRequest(r *http.Request, status int, took time.Duration, o *observation) {
+	route := chi.RouteContext(r.Context()).RoutePattern()
+	level := slog.LevelInfo
+	switch {
+	case status >= http.StatusInternalServerError:
+		level = slog.LevelError
+	case route == "/health", route == "/livez", route == "/readyz":
+		level = slog.LevelDebug
+	}
+	if !a.log.Enabled(r.Context(), level) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("request_id", o.id),
+		slog.String("method", r.Method),
+		slog.String("route", route),
+		slog.Int("status", status),
+		slog.Duration("duration", took),
+	}
+	if o.err != nil {
+		attrs = append(attrs, slog.String("error", o.err.Error()))
+	}
+	a.log.LogAttrs(r.Context(), level, "request", attrs...)
+}
+
+// noteError leaves an error for the request's log line.
+func noteError(r *http.Request, err error) {
+	if o, ok := r.Context().Value(observationKey{}).(*observation); ok {
+		o.err = errors.Join(o.err, err)
+	}
+}
+
+func requestID(r *http.Request) string {
+	if o, ok := r.Context().Value(observationKey{}).(*observation); ok {
+		return o.id
+	}
+	return ""
+}
+
+// fitForLog accepts a client's own request id: 1 to 128 visible ASCII characters.
+func fitForLog(id string) bool {
+	for _, c := range []byte(id) {
+		if c <= ' ' || c > '~' {
+			return false
+		}
+	}
+	return id != "" && len(id) <= 128
+}

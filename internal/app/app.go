@@ -1,0 +1,86 @@
+// Package app composes the program from its parts and owns their order: what starts, and what stops after what.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+
+	"resource-lock-manager/internal/api"
+	"resource-lock-manager/internal/config"
+	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/store"
+	"resource-lock-manager/internal/sweep"
+)
+
+// App is the running server. Make one with Start and end it with Stop.
+type App struct {
+	cfg     config.Config
+	store   *store.Store
+	sweeper *sweep.Sweeper
+	server  *http.Server
+	address net.Addr
+	failed  chan error
+}
+
+// Start opens the database and the port and serves requests when it returns. Its error says in one line what is in the
+// way: the port is taken, the database cannot be reached or written.
+func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*App, error) {
+	// The port first: nobody's database is touched by a server that cannot serve.
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Address())
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s (HOST, PORT): %w", cfg.Address(), err)
+	}
+	locks, err := store.Open(ctx, store.Config{
+		Driver:   cfg.Database.Driver,
+		Source:   cfg.Database.Source,
+		MaxQueue: cfg.MaxQueue,
+		Logger:   log,
+	})
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	service := lock.NewService(locks, lock.Limits{MaxTTL: cfg.MaxTTL})
+	a := &App{
+		cfg:   cfg,
+		store: locks,
+		sweeper: sweep.New(service, sweep.Config{
+			Interval:  cfg.SweepInterval,
+			Retention: cfg.IdleRetention,
+			Logger:    log,
+		}),
+		server:  api.NewServer(api.New(service, locks.Ping, log), log),
+		address: listener.Addr(),
+		failed:  make(chan error, 1),
+	}
+	a.store.Start()
+	a.sweeper.Start()
+	go func() {
+		if err := a.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			a.failed <- err
+		}
+	}()
+	return a, nil
+}
+
+// Address is where the server listens.
+func (a *App) Address() string { return a.address.String() }
+
+// Failed tells when the server ended by itself.
+func (a *App) Failed() <-chan error { return a.failed }
+
+// Stop ends everything in order: no new connections, answer the requests that were accepted, then end the sweeper, finish
+// the committer's queue and close the database. Requests that take longer than the shutdown timeout are cut off.
+func (a *App) Stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), a.cfg.ShutdownTimeout)
+	defer cancel()
+	err := a.server.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("requests were cut off after %v: %w", a.cfg.ShutdownTimeout, err), a.server.Close())
+	}
+	a.sweeper.Stop()
+	return errors.Join(err, a.store.Close())
+}

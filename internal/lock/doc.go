@@ -1,0 +1,36 @@
+// Package lock is the domain: what a resource, a hold and a fencing token are, and the rules by which commands change
+// them. It imports only the standard library and knows no SQL, no HTTP and no clock.
+//
+// # States
+//
+// A [Resource] is free or held. It is held at a moment t while it has a [Hold] that is live at t: a hold without expiry,
+// or one whose ExpiresAt lies after t. A hold whose ExpiresAt has come counts as gone at once, whether or not anything
+// has recorded that: every rule takes the moment as an argument and asks [Hold.Live].
+//
+//	          Acquire                 Release, or ExpiresAt comes
+//	free ────────────────▶ held ──────────────────────────────────▶ free
+//	                        │  ▲
+//	                        └──┘ Acquire by anyone: *HeldError, nothing changes
+//
+// # Invariants
+//
+//	I1  At any moment at most one hold of a resource is live.
+//	I2  Each hold's Token is greater than the token of every earlier hold of the same name, also after the resource was
+//	    forgotten and made anew: Token = max(previous token + 1, now in microseconds).
+//	I3  A refused command changes nothing.
+//	I4  Only the process that holds a resource releases it; a hold that is gone cannot be released.
+//	I5  A resource is forgotten only when nothing holds it and it has been idle since before the given moment.
+//
+// # How rules become durable
+//
+// A [Command] names the resources it touches and decides, from their states and one moment, their new states. It may be
+// decided several times (a transaction that failed is run again), so it has no effect but its [Outcome]. Commands that
+// share a transaction are decided one after another, each seeing what the earlier ones decided, all at the same moment.
+// The moment comes from the [Store], read after the rows are locked: see the store's package documentation for whose
+// clock that is.
+//
+// # What is not promised
+//
+// A hold with a TTL ends when its time is over, whatever its holder believes: a process that was paused may go on as if
+// it still held. Only a check of the fencing token where the work is written stops that.
+package lock

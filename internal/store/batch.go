@@ -1,0 +1,203 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"gorm.io/gorm"
+
+	"resource-lock-manager/internal/groupcommit"
+	"resource-lock-manager/internal/lock"
+)
+
+// attempts is how often a batch is tried when another server's transaction, or a connection that broke before COMMIT,
+// came in its way.
+const attempts = 5
+
+// commit is the committer's transaction.
+func (s *Store) commit(batch []lock.Command) ([]groupcommit.Result[lock.Outcome], error) {
+	names := namesOf(batch)
+	for attempt := 1; ; attempt++ {
+		results, err := s.transact(names, batch)
+		if err == nil || errors.Is(err, groupcommit.ErrOutcomeUnknown) {
+			return results, err
+		}
+		switch s.classify(err) {
+		case faulty:
+			return nil, err
+		case unavailable:
+			return nil, fmt.Errorf("%w: %w", groupcommit.ErrUnavailable, err)
+		case again:
+			if attempt == attempts {
+				return nil, fmt.Errorf("%w: after %d attempts: %w", groupcommit.ErrUnavailable, attempts, err)
+			}
+			time.Sleep(time.Duration(attempt) * rand.N(5*time.Millisecond)) //nolint:forbidigo // the loop is the timer here
+		}
+	}
+}
+
+// namesOf returns every resource that a batch touches once, in the order in which all servers lock them.
+func namesOf(batch []lock.Command) []string {
+	var names []string
+	for _, c := range batch {
+		names = append(names, c.Resources()...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// transact runs one transaction.
+func (s *Store) transact(names []string, batch []lock.Command) ([]groupcommit.Result[lock.Outcome], error) {
+	ctx, cancel := s.bounded(context.Background())
+	defer cancel()
+	var results []groupcommit.Result[lock.Outcome]
+	committing := false
+	err := s.writer.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
+		states, now, err := s.lockRows(tx, names)
+		if err != nil {
+			return err
+		}
+		var changed []string
+		results, changed = decide(now, states, batch)
+		if err := s.save(tx, states, changed); err != nil {
+			return err
+		}
+		for i := range results {
+			for j, r := range results[i].Value.Changed {
+				results[i].Value.Changed[j].ID = states[r.Name].ID
+			}
+		}
+		committing = true
+		return nil
+	}, s.dialect.options)
+	if err != nil && committing && !s.dialect.refused(err) {
+		return nil, fmt.Errorf("%w: %w", groupcommit.ErrOutcomeUnknown, err)
+	}
+	return results, err
+}
+
+// decide runs the commands in their order. It updates states and returns the names of those that changed, sorted.
+func decide(now time.Time, states map[string]lock.Resource, batch []lock.Command) ([]groupcommit.Result[lock.Outcome], []string) {
+	results := make([]groupcommit.Result[lock.Outcome], len(batch))
+	var changed []string
+	for i, c := range batch {
+		names := c.Resources()
+		before := make([]lock.Resource, len(names))
+		for j, name := range names {
+			before[j] = states[name]
+		}
+		results[i].Value, results[i].Err = c.Decide(now, before)
+		for _, r := range results[i].Value.Changed {
+			states[r.Name] = r
+			changed = append(changed, r.Name)
+		}
+	}
+	slices.Sort(changed)
+	return results, slices.Compact(changed)
+}
+
+// lockRows returns the state of every named resource, their rows locked until the transaction ends, and the moment after
+// that.
+func (s *Store) lockRows(tx *gorm.DB, names []string) (map[string]lock.Resource, time.Time, error) {
+	wanted, err := json.Marshal(names)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	states := make(map[string]lock.Resource, len(names))
+	var now time.Time
+	err = query(tx, func(rows *sql.Rows) error {
+		moment, row, found, err := scanOptional(rows)
+		if moment.After(now) { // of several rows the last was read after all were locked
+			now = moment.Time
+		}
+		if found {
+			states[row.ResourceName] = row.resource()
+		}
+		return err
+	}, s.dialect.lock, string(wanted))
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	if s.dialect.clock != nil {
+		now = s.dialect.clock()
+	}
+	if len(states) == len(names) {
+		return states, now, nil
+	}
+	var floor int64
+	if err := tx.Raw("SELECT fencing_token FROM token_floor").Row().Scan(&floor); err != nil {
+		return nil, time.Time{}, err
+	}
+	for _, name := range names {
+		if _, found := states[name]; !found {
+			states[name] = lock.Resource{Name: name, Token: floor}
+		}
+	}
+	return states, now, nil
+}
+
+// save writes the states of the named resources and gives new ones their ids.
+func (s *Store) save(tx *gorm.DB, states map[string]lock.Resource, names []string) error {
+	var saved []lockRow
+	var forgotten []int64
+	var floor int64
+	for _, name := range names {
+		if r := states[name]; r.Forgotten {
+			forgotten = append(forgotten, r.ID)
+			floor = max(floor, r.Token)
+		} else {
+			saved = append(saved, rowOf(r))
+		}
+	}
+	if len(forgotten) > 0 {
+		if err := tx.Exec("UPDATE token_floor SET fencing_token = ? WHERE fencing_token < ?", floor, floor).Error; err != nil {
+			return err
+		}
+		if err := tx.Exec("DELETE FROM resource_locks WHERE id IN ?", forgotten).Error; err != nil {
+			return err
+		}
+	}
+	if len(saved) == 0 {
+		return nil
+	}
+	text, err := json.Marshal(saved)
+	if err != nil {
+		return err
+	}
+	written := 0
+	err = query(tx, func(rows *sql.Rows) error {
+		var id int64
+		var name string
+		err := rows.Scan(&id, &name)
+		r := states[name]
+		r.ID = id
+		states[name] = r
+		written++
+		return err
+	}, s.dialect.save, string(text))
+	if err == nil && written < len(saved) {
+		err = errRace
+	}
+	return err
+}
+
+// query runs an SQL text and scans each row.
+func query(db *gorm.DB, scan func(*sql.Rows) error, text string, args ...any) error {
+	rows, err := db.Raw(text, args...).Rows()
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}

@@ -1,0 +1,265 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/store"
+)
+
+func TestAcquireIsStored(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, cfg store.Config) {
+		s := open(t, cfg)
+		before := time.Now().Add(-time.Minute)
+		out := execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p", TTL: 90 * time.Second})
+
+		got, now, err := s.Find(t.Context(), "r")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(out.Changed[0], got); diff != "" {
+			t.Errorf("stored state differs from the outcome (-outcome +stored):\n%s", diff)
+		}
+		if out.Changed[0].ID == 0 {
+			t.Error("the outcome has no row id")
+		}
+		if got := out.Hold.ExpiresAt.Sub(out.Hold.LockedAt); got != 90*time.Second {
+			t.Errorf("expires %v after it was locked", got)
+		}
+		if now.Before(out.Now) || out.Now.Before(before) || out.Now.After(time.Now().Add(time.Minute)) {
+			t.Errorf("odd moments: acquire at %v, look at %v", out.Now, now)
+		}
+	})
+}
+
+// Names, process ids and times that a careless encoding would change come back as they were.
+func TestTextSurvives(t *testing.T) {
+	t.Parallel()
+	names := []string{
+		"plain", `'; DROP TABLE resource_locks; --`, `quote " backslash \ percent % underscore _ question ? at @name`,
+		"日本語 🔒 é é", "<script>&amp;", "  spaces  ", "{json: [true, null]}", "\u2028\u2029\ufeff", "CASE", "case",
+	}
+	onBoth(t, func(t *testing.T, cfg store.Config) {
+		s := open(t, cfg)
+		for _, name := range names {
+			execute(t, s, lock.Acquire{Resource: name, ProcessID: name + "!"})
+		}
+		held, _, err := s.Held(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, r := range held {
+			if r.Holds[0].ProcessID != r.Name+"!" {
+				t.Errorf("%q is held by %q", r.Name, r.Holds[0].ProcessID)
+			}
+			got = append(got, r.Name)
+		}
+		if diff := cmp.Diff(names, got); diff != "" {
+			t.Errorf("held names (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestRefusalsChangeNothing(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, cfg store.Config) {
+		s := open(t, cfg)
+		held := execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p"})
+
+		var heldError *lock.HeldError
+		if _, err := s.Execute(t.Context(), lock.Acquire{Resource: "r", ProcessID: "q"}); !errors.As(err, &heldError) {
+			t.Fatalf("acquire of a held resource: %v", err)
+		}
+		if diff := cmp.Diff(held.Hold, heldError.Holder); diff != "" {
+			t.Errorf("holder in the refusal (-want +got):\n%s", diff)
+		}
+		var notHeld *lock.NotHeldError
+		for _, c := range []lock.Release{{Resource: "r", ProcessID: "q"}, {Resource: "never seen", ProcessID: "q"}} {
+			if _, err := s.Execute(t.Context(), c); !errors.As(err, &notHeld) {
+				t.Errorf("%+v: %v", c, err)
+			}
+		}
+		got, _, err := s.Find(t.Context(), "r")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(held.Changed[0], got); diff != "" {
+			t.Errorf("state after refusals (-want +got):\n%s", diff)
+		}
+		if unseen, _, err := s.Find(t.Context(), "never seen"); err != nil || unseen.ID != 0 {
+			t.Errorf("a refused release left a row: %+v, %v", unseen, err)
+		}
+	})
+}
+
+func TestReleaseKeepsRowAndToken(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, cfg store.Config) {
+		s := open(t, cfg)
+		first := execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p"})
+		released := execute(t, s, lock.Release{Resource: "r", ProcessID: "p"})
+
+		got, _, err := s.Find(t.Context(), "r")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := lock.Resource{
+			ID: first.Changed[0].ID, Name: "r", Token: first.Hold.Token, Last: first.Hold, EndedAt: released.Now,
+		}
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("released resource (-want +got):\n%s", diff)
+		}
+		second := execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p"})
+		if second.Changed[0].ID != first.Changed[0].ID || second.Hold.Token <= first.Hold.Token {
+			t.Errorf("second hold: row %d after %d, token %d after %d",
+				second.Changed[0].ID, first.Changed[0].ID, second.Hold.Token, first.Hold.Token)
+		}
+	})
+}
+
+// Many clients on few resources: nobody ever holds together with somebody else, and tokens grow in the order of the holds.
+func TestExclusionUnderLoad(t *testing.T) {
+	t.Parallel()
+	const clients, rounds, resources = 24, 40, 3
+	onBoth(t, func(t *testing.T, cfg store.Config) {
+		stores := []*store.Store{open(t, cfg)}
+		if cfg.Driver == store.Postgres {
+			stores = append(stores, open(t, cfg), open(t, cfg))
+		}
+		var mu sync.Mutex
+		holder := map[string]string{}
+		last := map[string]int64{}
+		var wg sync.WaitGroup
+		for client := range clients {
+			wg.Go(func() {
+				s := stores[client%len(stores)]
+				process := fmt.Sprint("client ", client)
+				for round := range rounds {
+					name := fmt.Sprint("resource ", (client+round)%resources)
+					out, err := s.Execute(context.Background(), lock.Acquire{Resource: name, ProcessID: process})
+					var held *lock.HeldError
+					if errors.As(err, &held) {
+						continue
+					}
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					mu.Lock()
+					if other := holder[name]; other != "" {
+						t.Errorf("%s got %s while %s holds it", process, name, other)
+					}
+					if out.Hold.Token <= last[name] {
+						t.Errorf("%s: token %d after %d", name, out.Hold.Token, last[name])
+					}
+					holder[name], last[name] = process, out.Hold.Token
+					holder[name] = ""
+					mu.Unlock()
+					if _, err := s.Execute(context.Background(), lock.Release{Resource: name, ProcessID: process}); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+// All servers try to insert the same new names at the same time: exactly one wins each.
+func TestFirstInsertIsDecidedOnce(t *testing.T) {
+	t.Parallel()
+	const servers, names = 3, 50
+	onBoth(t, func(t *testing.T, cfg store.Config) {
+		stores := make([]*store.Store, servers)
+		for i := range stores {
+			if i > 0 && cfg.Driver == store.SQLite {
+				stores[i] = stores[0]
+			} else {
+				stores[i] = open(t, cfg)
+			}
+		}
+		var mu sync.Mutex
+		wins := map[string]int{}
+		var wg sync.WaitGroup
+		for i, s := range stores {
+			for n := range names {
+				wg.Go(func() {
+					name := fmt.Sprint("new ", n)
+					_, err := s.Execute(context.Background(), lock.Acquire{Resource: name, ProcessID: fmt.Sprint(i)})
+					var held *lock.HeldError
+					switch {
+					case err == nil:
+						mu.Lock()
+						wins[name]++
+						mu.Unlock()
+					case !errors.As(err, &held):
+						t.Error(err)
+					}
+				})
+			}
+		}
+		wg.Wait()
+		for n := range names {
+			if got := wins[fmt.Sprint("new ", n)]; got != 1 {
+				t.Errorf("new %d was granted %d times", n, got)
+			}
+		}
+	})
+}
+
+func TestSweep(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, cfg store.Config) {
+		s := open(t, cfg)
+		service := lock.NewService(s, lock.Limits{MaxTTL: time.Hour})
+		for i := range 5 {
+			execute(t, s, lock.Acquire{Resource: fmt.Sprint("short ", i), ProcessID: "p", TTL: time.Microsecond})
+		}
+		kept := execute(t, s, lock.Acquire{Resource: "long", ProcessID: "p", TTL: time.Hour})
+		token := execute(t, s, lock.Acquire{Resource: "released", ProcessID: "p"}).Hold.Token
+		execute(t, s, lock.Release{Resource: "released", ProcessID: "p"})
+
+		for _, want := range []int{2, 2, 1, 0} {
+			if got, err := service.SweepExpired(t.Context(), 2); err != nil || got != want {
+				t.Fatalf("swept %d, %v, want %d", got, err, want)
+			}
+		}
+		if got, err := service.AllLocked(t.Context()); err != nil || len(got) != 1 || got[0].Hold.Token != kept.Hold.Token {
+			t.Errorf("held after the sweep: %+v, %v", got, err)
+		}
+
+		if forgotten, next, err := service.SweepIdle(t.Context(), 0, 100, time.Hour); err != nil || forgotten != 0 || next != 0 {
+			t.Errorf("forgot %d that ended just now, next %d, %v", forgotten, next, err)
+		}
+		total, after := 0, int64(0)
+		for range 4 { // 7 rows in windows of 2
+			forgotten, next, err := service.SweepIdle(t.Context(), after, 2, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			total, after = total+forgotten, next
+		}
+		if total != 6 || after != 0 {
+			t.Errorf("forgot %d, next %d, want 6 and 0", total, after)
+		}
+		if r, _, err := s.Find(t.Context(), "released"); err != nil || r.ID != 0 {
+			t.Errorf("still there: %+v, %v", r, err)
+		}
+		// A name that comes back starts above every deleted token, whatever the clock says.
+		again := execute(t, s, lock.Acquire{Resource: "brand new", ProcessID: "p"})
+		if again.Hold.Token <= token {
+			t.Errorf("token %d after the deleted %d", again.Hold.Token, token)
+		}
+	})
+}

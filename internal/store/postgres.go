@@ -1,0 +1,163 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+	"gorm.io/driver/postgres"
+	"gorm.io/gorm"
+)
+
+// postgresPool is the most connections that one server opens: one commits, the others read.
+const postgresPool = 10
+
+// postgresTimeout bounds a transaction or a query, and with it the time for which a database that stopped answering holds
+// up the queue.
+const postgresTimeout = 10 * time.Second
+
+const (
+	// The outer SELECT reads the clock once a row has come out of "locked", so after it was locked; the LEFT JOIN makes
+	// it answer when there is no row at all.
+	postgresLock = `
+		WITH locked AS MATERIALIZED (
+			SELECT ` + columns + ` FROM resource_locks
+			WHERE resource_name = ANY (ARRAY(SELECT json_array_elements_text(?::json)))
+			ORDER BY resource_name COLLATE "C" FOR UPDATE
+		)
+		SELECT clock_timestamp(), ` + columns + ` FROM (SELECT 1) AS one LEFT JOIN locked ON true`
+	postgresSave = `
+		INSERT INTO resource_locks (` + columns + `)
+		SELECT coalesce(id, nextval(pg_get_serial_sequence('resource_locks', 'id'))), resource_name, process_id,
+		       locked_at AT TIME ZONE 'UTC', expires_at AT TIME ZONE 'UTC', is_active, ended_at AT TIME ZONE 'UTC', fencing_token
+		FROM json_to_recordset(?::json) AS row (id bigint, resource_name text, process_id text, locked_at timestamp,
+		       expires_at timestamp, is_active boolean, ended_at timestamp, fencing_token bigint)` + onConflict
+
+	// onConflict serves both dialects. A row that was inserted after this transaction looked has another id: it is left
+	// alone and missing from what is returned.
+	onConflict = `
+		ON CONFLICT (resource_name) DO UPDATE SET process_id = excluded.process_id, locked_at = excluded.locked_at,
+			expires_at = excluded.expires_at, is_active = excluded.is_active, ended_at = excluded.ended_at,
+			fencing_token = excluded.fencing_token
+		WHERE resource_locks.id = excluded.id
+		RETURNING id, resource_name`
+)
+
+// openPostgres connects a pool; any number of servers may use the same database.
+func openPostgres(ctx context.Context, cfg Config) (*Store, error) {
+	conf, err := pgx.ParseConfig(cfg.Source)
+	if err != nil {
+		return nil, err
+	}
+	conf.RuntimeParams["timezone"] = "UTC"
+	if conf.RuntimeParams["application_name"] == "" {
+		conf.RuntimeParams["application_name"] = "lockd"
+	}
+	if conf.ConnectTimeout == 0 {
+		conf.ConnectTimeout = postgresTimeout / 2
+	}
+	db := stdlib.OpenDB(*conf, stdlib.OptionAfterConnect(prepareSession))
+	keep(db, postgresPool)
+	db.SetConnMaxIdleTime(5 * time.Minute)
+
+	gdb, err := gorm.Open(postgres.New(postgres.Config{Conn: db}), gormConfig(false))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot reach the Postgres database: %w", err), db.Close())
+	}
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 60))
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	if err := migrate(ctx, goose.DialectPostgres, db, locker); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot use the Postgres database: %w", err), db.Close())
+	}
+	warnOfUnsafeServer(ctx, db, cfg)
+	return &Store{
+		dialect: dialect{
+			now:      "statement_timestamp()",
+			lock:     postgresLock,
+			save:     postgresSave,
+			options:  &sql.TxOptions{Isolation: sql.LevelReadCommitted},
+			timeout:  postgresTimeout,
+			classify: classifyPostgres,
+			refused:  refusedByPostgres,
+		},
+		writer: gdb,
+		reader: gdb,
+		close:  db.Close,
+	}, nil
+}
+
+// prepareSession makes a connection safe: commits are synced even where the database's default says otherwise, and a
+// server that is frozen inside a transaction does not keep its rows locked for others.
+func prepareSession(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, `
+		SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
+		SET idle_in_transaction_session_timeout = '5s'`)
+	return err
+}
+
+// warnOfUnsafeServer tells the operator when the database itself is set not to sync.
+func warnOfUnsafeServer(ctx context.Context, db *sql.DB, cfg Config) {
+	var fsync string
+	if err := db.QueryRowContext(ctx, "SHOW fsync").Scan(&fsync); err == nil && fsync == "off" {
+		cfg.Logger.Warn("the Postgres server runs with fsync=off: acknowledged locks can be lost when it crashes")
+	}
+}
+
+// classifyPostgres goes by SQLSTATE classes. An error without one means that the connection is of no use.
+func classifyPostgres(err error) failure {
+	var e *pgconn.PgError
+	if !errors.As(err, &e) {
+		return classifyConnection(err)
+	}
+	switch e.Code {
+	case "40001", "40P01": // serialization failure, deadlock
+		return again
+	case "57P01", "25P03": // the connection was closed by the server
+		return again
+	case "25006", "55P03", "57014": // read-only standby, lock or statement timeout
+		return unavailable
+	}
+	switch e.Code[:2] {
+	case "08", "28", "3D", "53", "57", "58": // connection, login, no such database, resources, operator, system
+		return unavailable
+	}
+	return faulty
+}
+
+// classifyConnection is about errors that the database did not send.
+func classifyConnection(err error) failure {
+	var connect *pgconn.ConnectError
+	var network net.Error
+	switch {
+	case errors.As(err, &connect), errors.Is(err, context.DeadlineExceeded):
+		return unavailable
+	case pgconn.SafeToRetry(err), errors.As(err, &network), errors.Is(err, driver.ErrBadConn), errors.Is(err, io.EOF),
+		errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return again
+	default:
+		return faulty
+	}
+}
+
+// refusedByPostgres: an ERROR in answer to COMMIT means that it was rolled back. Anything else, the end of the connection
+// included, leaves it open.
+func refusedByPostgres(err error) bool {
+	var e *pgconn.PgError
+	if errors.As(err, &e) {
+		return e.Severity == "ERROR"
+	}
+	return errors.Is(err, pgx.ErrTxCommitRollback)
+}

@@ -1,0 +1,191 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/mattn/go-sqlite3"
+	"github.com/pressly/goose/v3"
+	"gorm.io/driver/sqlite"
+	"gorm.io/gorm"
+)
+
+// The rows of a statement come as one JSON array; "WHERE true" keeps the parser from reading ON CONFLICT as a join.
+const (
+	sqliteLock = `
+		SELECT NULL, ` + columns + ` FROM resource_locks WHERE resource_name IN (SELECT value FROM json_each(?))`
+	sqliteSave = `
+		INSERT INTO resource_locks (` + columns + `)
+		SELECT value->>'id', value->>'resource_name', value->>'process_id', value->>'locked_at', value->>'expires_at',
+		       value->>'is_active', value->>'ended_at', value->>'fencing_token'
+		FROM json_each(?) WHERE true` + onConflict
+)
+
+// openSQLite opens a file for this process alone: one connection writes, several read.
+func openSQLite(ctx context.Context, cfg Config) (_ *Store, err error) {
+	release := func() error { return nil }
+	location := "file:/" + rand.Text()
+	memory := "?vfs=memdb"
+	if cfg.Source != "" {
+		memory = "?_journal_mode=WAL"
+		// A link to a file leads to the same lock as the file.
+		path, linkErr := filepath.EvalSymlinks(cfg.Source)
+		if linkErr != nil {
+			path = cfg.Source
+		}
+		location = "file:" + (&url.URL{Path: path}).EscapedPath()
+		if release, err = lockFile(path); err != nil {
+			return nil, err
+		}
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, release())
+		}
+	}()
+
+	writer, err := gorm.Open(sqlite.Open(location+memory+"&_synchronous=FULL&_busy_timeout=5000&_txlock=immediate"), gormConfig(true))
+	if err != nil {
+		return nil, sqliteOpenError(cfg.Source, err)
+	}
+	writerDB, err := writer.DB()
+	if err != nil {
+		return nil, err
+	}
+	keep(writerDB, 1)
+	if err := migrate(ctx, goose.DialectSQLite3, writerDB, nil); err != nil {
+		return nil, errors.Join(sqliteOpenError(cfg.Source, err), writerDB.Close())
+	}
+	clock, err := newSteadyClock(writer, cfg)
+	if err != nil {
+		return nil, errors.Join(err, writerDB.Close())
+	}
+	reader, err := gorm.Open(sqlite.Open(location+memory+"&_query_only=1&_busy_timeout=5000"), gormConfig(true))
+	if err != nil {
+		return nil, errors.Join(sqliteOpenError(cfg.Source, err), writerDB.Close())
+	}
+	readerDB, err := reader.DB()
+	if err != nil {
+		return nil, errors.Join(err, writerDB.Close())
+	}
+	keep(readerDB, max(4, runtime.NumCPU()))
+
+	return &Store{
+		dialect: dialect{
+			clock:    clock.now,
+			now:      "NULL",
+			lock:     sqliteLock,
+			save:     sqliteSave,
+			classify: classifySQLite,
+			refused:  refusedBySQLite,
+		},
+		writer: writer,
+		reader: reader,
+		close:  func() error { return errors.Join(closeAll(readerDB, writerDB), release()) },
+	}, nil
+}
+
+// keep makes a pool of n connections that stay open.
+func keep(db *sql.DB, n int) {
+	db.SetMaxOpenConns(n)
+	db.SetMaxIdleConns(n)
+}
+
+// lockFile makes sure that no other server uses the file: two of them would have two clocks. The lock is advisory and
+// ends with the process.
+func lockFile(path string) (release func() error, err error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("the database file %s is a directory", path)
+	}
+	l := flock.New(path + ".lock")
+	switch locked, err := l.TryLock(); {
+	case err != nil:
+		return nil, fmt.Errorf("the folder of the database file %s must exist and be writable: %w", path, err)
+	case !locked:
+		return nil, fmt.Errorf("the database file %s is in use by another server: "+
+			"only one server may use a SQLite file, because its clock decides when locks expire; use Postgres for several", path)
+	}
+	return l.Close, nil
+}
+
+// sqliteOpenError says in words which file could not be used.
+func sqliteOpenError(path string, err error) error {
+	if path == "" {
+		path = "in memory"
+	}
+	return fmt.Errorf("cannot use the SQLite database %s: %w", path, err)
+}
+
+// classifySQLite: a code that speaks of the file or the disk is nobody's fault; BUSY means that a foreign program kept
+// its lock for longer than the busy timeout.
+func classifySQLite(err error) failure {
+	var e sqlite3.Error
+	if !errors.As(err, &e) {
+		return faulty
+	}
+	switch e.Code {
+	case sqlite3.ErrBusy, sqlite3.ErrLocked, sqlite3.ErrFull, sqlite3.ErrIoErr, sqlite3.ErrReadonly, sqlite3.ErrCantOpen,
+		sqlite3.ErrPerm, sqlite3.ErrProtocol, sqlite3.ErrNomem, sqlite3.ErrCorrupt, sqlite3.ErrNotADB, sqlite3.ErrInterrupt:
+		return unavailable
+	default:
+		return faulty
+	}
+}
+
+// refusedBySQLite: the driver rolls back after a failed COMMIT. Only after an I/O error may the commit still have reached
+// the disk, and come back when the log is read after a crash.
+func refusedBySQLite(err error) bool {
+	var e sqlite3.Error
+	return errors.As(err, &e) && e.Code != sqlite3.ErrIoErr
+}
+
+// steadyClock tells the wall time of its start plus the steady time since: stepping the wall clock neither ends nor
+// extends a hold. It starts no earlier than the newest moment in the database, so that a restart after the wall clock
+// went back does not extend holds or repeat tokens.
+type steadyClock struct {
+	base   time.Time
+	steady func() time.Duration // grows evenly, also while the machine is suspended
+	zero   time.Duration        // its reading at base
+}
+
+func newSteadyClock(db *gorm.DB, cfg Config) (*steadyClock, error) {
+	wall, steady := time.Now, sinceBoot
+	if cfg.Wall != nil {
+		wall = cfg.Wall
+	}
+	if cfg.Steady != nil {
+		steady = cfg.Steady
+	}
+	c := &steadyClock{base: wall().UTC(), steady: steady, zero: steady()}
+
+	var locked, ended instant
+	var token sql.NullInt64
+	row := db.Raw(`SELECT max(locked_at), max(ended_at), max(max(fencing_token), (SELECT fencing_token FROM token_floor))
+		FROM resource_locks`).Row()
+	if err := row.Scan(&locked, &ended, &token); err != nil {
+		return nil, err
+	}
+	for _, t := range []time.Time{locked.Time, ended.Time, time.UnixMicro(token.Int64).UTC()} {
+		if t.After(c.base) {
+			c.base = t
+		}
+	}
+	if ahead := c.base.Sub(wall()); ahead > time.Second {
+		cfg.Logger.Warn("the database holds moments from the future of this machine's clock; going on from the newest of them",
+			"newest", c.base, "ahead", ahead)
+	}
+	return c, nil
+}
+
+func (c *steadyClock) now() time.Time {
+	return c.base.Add(c.steady() - c.zero).Truncate(time.Microsecond)
+}

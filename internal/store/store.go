@@ -1,0 +1,180 @@
+// Package store keeps resources in SQLite or Postgres. It is the only package that knows GORM and SQL.
+//
+// # Contract
+//
+// Every change goes through [Store.Execute]: commands that arrive while a transaction runs share the next one
+// (package groupcommit). One transaction is a fixed number of set-based statements, whatever the size of the batch:
+//
+//  1. lock and read the named rows; read the moment after they are locked
+//  2. decide every command by its own pure rules, each seeing the states that the earlier ones left
+//  3. write the changed rows, delete the forgotten ones
+//
+// A nil error from Execute means committed and synced to disk. An error that wraps one of the lock package's sentinels
+// says what is known: with ErrUnavailable, ErrOverloaded and ErrStopping nothing was changed; ErrOutcomeUnknown says
+// that it cannot be told. Any other error was returned by the command's own Decide, or is a fault of this program.
+//
+// # One clock
+//
+// On Postgres the moment is the database's clock_timestamp(), read after the rows are locked, so the servers' clocks do
+// not matter. On SQLite it is this process's [steadyClock]: only one server may use a file, and [Open] sees to that.
+//
+// # Locking
+//
+// On Postgres, rows are locked in the order of their names, so batches of several servers do not deadlock. A resource
+// without a row cannot be locked; the unique index on resource_name decides who inserts it, and the loser decides its
+// whole batch again. On SQLite a transaction takes the write lock when it begins.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"gorm.io/gorm"
+
+	"resource-lock-manager/internal/groupcommit"
+	"resource-lock-manager/internal/lock"
+)
+
+// The drivers of Config.
+const (
+	SQLite   = "sqlite"
+	Postgres = "postgres"
+)
+
+// maxBatch bounds the commands of one transaction, and with it the time that the first of them waits for the last.
+const maxBatch = 512
+
+// Config says which database to open.
+type Config struct {
+	Driver   string // SQLite or Postgres
+	Source   string // SQLite: the file's path, empty for a database in memory; Postgres: a URL
+	MaxQueue int    // how many commands may wait for the database before Execute returns ErrOverloaded
+	Logger   *slog.Logger
+
+	// Wall and Steady are the clocks of SQLite, time.Now and the system's steady clock when nil.
+	Wall   func() time.Time
+	Steady func() time.Duration
+}
+
+// Store implements lock.Store. Make one with Open; Execute works between Start and Close.
+type Store struct {
+	dialect dialect
+	writer  *gorm.DB
+	reader  *gorm.DB
+	close   func() error
+
+	committer *groupcommit.Committer[lock.Command, lock.Outcome]
+	started   bool
+}
+
+// dialect is all that differs between the databases.
+type dialect struct {
+	clock   func() time.Time // the moment; nil when the database tells it
+	now     string           // SQL for the moment that the database tells, NULL when clock tells it
+	lock    string           // locks and reads the rows of a JSON array of names
+	save    string           // inserts or updates the rows of a JSON array of rows, returns id and name of each
+	options *sql.TxOptions
+	timeout time.Duration // bound of a transaction or a query; 0: none
+
+	// classify says what a failed statement means, committed what a failed COMMIT means.
+	classify func(error) failure
+	refused  func(error) bool
+}
+
+// Open connects to the database, brings its schema up to date and returns a store that can be read. It returns an error
+// that names the file or the database when that is not possible.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	var s *Store
+	var err error
+	switch cfg.Driver {
+	case SQLite:
+		s, err = openSQLite(ctx, cfg)
+	case Postgres:
+		s, err = openPostgres(ctx, cfg)
+	default:
+		err = fmt.Errorf("unknown database driver %q", cfg.Driver)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.committer = groupcommit.New(s.commit, maxBatch, cfg.MaxQueue)
+	return s, nil
+}
+
+// Start lets Execute work. It is called once.
+func (s *Store) Start() {
+	s.started = true
+	s.committer.Start()
+}
+
+// Close refuses new commands, finishes the accepted ones and closes the database. It is called once.
+func (s *Store) Close() error {
+	if s.started {
+		s.committer.Stop()
+	}
+	return s.close()
+}
+
+// Ping returns an error when the database does not answer.
+func (s *Store) Ping(ctx context.Context) error {
+	return s.read(ctx, func(db *gorm.DB) error { return db.Exec("SELECT 1").Error })
+}
+
+// Execute implements lock.Store.
+func (s *Store) Execute(ctx context.Context, c lock.Command) (lock.Outcome, error) {
+	out, err := s.committer.Do(ctx, c)
+	switch {
+	case err == nil:
+		return out, nil
+	case errors.Is(err, groupcommit.ErrFull):
+		err = lock.ErrOverloaded
+	case errors.Is(err, groupcommit.ErrStopped):
+		err = lock.ErrStopping
+	case errors.Is(err, groupcommit.ErrUnavailable):
+		err = fmt.Errorf("%w: %w", lock.ErrUnavailable, err)
+	case errors.Is(err, groupcommit.ErrOutcomeUnknown):
+		err = fmt.Errorf("%w: %w", lock.ErrOutcomeUnknown, err)
+	}
+	return lock.Outcome{}, err
+}
+
+// read runs a query outside the committer.
+func (s *Store) read(ctx context.Context, query func(db *gorm.DB) error) error {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	err := query(s.reader.WithContext(ctx))
+	if err != nil && s.classify(err) != faulty {
+		return fmt.Errorf("%w: %w", lock.ErrUnavailable, err)
+	}
+	return err
+}
+
+func (s *Store) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.dialect.timeout == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, s.dialect.timeout)
+}
+
+// gormConfig is what both dialects share: no hidden transactions, no hidden columns, and errors are returned, not logged.
+func gormConfig(prepare bool) *gorm.Config {
+	return &gorm.Config{
+		SkipDefaultTransaction: true,
+		QueryFields:            true,
+		PrepareStmt:            prepare,
+		PrepareStmtTTL:         10 * 365 * 24 * time.Hour, // GORM's "never": any other starts a goroutine that it never ends
+		Logger:                 discard,
+	}
+}
+
+func closeAll(dbs ...*sql.DB) error {
+	var errs []error
+	for _, db := range dbs {
+		errs = append(errs, db.Close())
+	}
+	return errors.Join(errs...)
+}

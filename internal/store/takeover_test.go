@@ -1,0 +1,231 @@
+package store_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/store"
+)
+
+// run executes statements on a database behind the store's back.
+func run(tb testing.TB, cfg store.Config, statements ...string) {
+	tb.Helper()
+	db := connect(tb, cfg)
+	for _, statement := range statements {
+		if _, err := db.ExecContext(context.Background(), statement); err != nil {
+			tb.Fatalf("%s: %v", statement, err)
+		}
+	}
+}
+
+// connect opens the database by its bare driver.
+func connect(tb testing.TB, cfg store.Config) *sql.DB {
+	tb.Helper()
+	driver := map[string]string{store.SQLite: "sqlite3", store.Postgres: "pgx"}[cfg.Driver]
+	db, err := sql.Open(driver, cfg.Source)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return db
+}
+
+// The table as SQLAlchemy creates it from the Python version's model.
+const (
+	pythonSQLite = `CREATE TABLE resource_locks (id INTEGER NOT NULL, resource_name VARCHAR NOT NULL, process_id VARCHAR NOT NULL,
+		locked_at DATETIME DEFAULT CURRENT_TIMESTAMP, expires_at DATETIME, is_active BOOLEAN, PRIMARY KEY (id))`
+	pythonPostgres = `CREATE TABLE resource_locks (id SERIAL NOT NULL, resource_name VARCHAR NOT NULL, process_id VARCHAR NOT NULL,
+		locked_at TIMESTAMP %[1]s TIME ZONE DEFAULT now(), expires_at TIMESTAMP %[1]s TIME ZONE, is_active BOOLEAN, PRIMARY KEY (id))`
+	pythonNameIndex = `CREATE UNIQUE INDEX ix_resource_locks_resource_name ON resource_locks (resource_name)`
+	pythonIDIndex   = `CREATE INDEX ix_resource_locks_id ON resource_locks (id)`
+)
+
+// pythonRow is a row that the Python version may have left, and what it must become.
+type pythonRow struct {
+	locked, expires, active string // as SQL
+
+	wantHeld    bool
+	wantLocked  string
+	wantExpires string // empty: never
+	sqliteOnly  bool
+}
+
+var pythonRows = []pythonRow{
+	{locked: "'2024-01-15 10:30:00'", expires: "NULL", active: "true", wantHeld: true, wantLocked: "2024-01-15T10:30:00Z"},
+	{
+		locked: "'2024-01-15 10:30:00.123456'", expires: "'2924-01-15 10:35:00.5'", active: "true",
+		wantHeld: true, wantLocked: "2024-01-15T10:30:00.123456Z", wantExpires: "2924-01-15T10:35:00.5Z",
+	},
+	{
+		locked: "'2024-01-15T10:30:59.9999'", expires: "'2924-01-15 12:35:00.999999+02:00'", active: "true", sqliteOnly: true,
+		wantHeld: true, wantLocked: "2024-01-15T10:30:59.9999Z", wantExpires: "2924-01-15T10:35:00.999999Z",
+	},
+	{
+		locked: "'2024-01-15T10:30:00Z'", expires: "'2924-01-15 10:35'", active: "1", sqliteOnly: true,
+		wantHeld: true, wantLocked: "2024-01-15T10:30:00Z", wantExpires: "2924-01-15T10:35:00Z",
+	},
+	{
+		// Expired long ago, and the Python version had not noticed.
+		locked: "'2024-01-15 10:30:00.123456'", expires: "'2024-01-15 10:35:00.123456'", active: "true",
+		wantLocked: "2024-01-15T10:30:00.123456Z", wantExpires: "2024-01-15T10:35:00.123456Z",
+	},
+	{locked: "'2024-01-15 10:30:00'", expires: "NULL", active: "false", wantLocked: "2024-01-15T10:30:00Z"},
+	{locked: "'2024-01-15 10:30:00'", expires: "NULL", active: "NULL", wantLocked: "2024-01-15T10:30:00Z"},
+	{locked: "NULL", expires: "NULL", active: "true", wantHeld: true, wantLocked: "1970-01-01T00:00:00Z"},
+	// An expiry that nobody can read must not end a hold.
+	{locked: "'2024-01-15 10:30:00'", expires: "'soon'", active: "true", sqliteOnly: true, wantHeld: true, wantLocked: "2024-01-15T10:30:00Z"},
+}
+
+func TestTakeOverPythonDatabase(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ name, driver, table, index string }{
+		{"sqlite", store.SQLite, pythonSQLite, pythonNameIndex},
+		{"sqlite, unique column", store.SQLite, strings.Replace(pythonSQLite, "PRIMARY KEY", "UNIQUE (resource_name), PRIMARY KEY", 1), ""},
+		{"postgres", store.Postgres, fmt.Sprintf(pythonPostgres, "WITH"), pythonNameIndex},
+		{"postgres, no time zone", store.Postgres, fmt.Sprintf(pythonPostgres, "WITHOUT"), pythonNameIndex},
+		{"postgres, no unique index", store.Postgres, fmt.Sprintf(pythonPostgres, "WITH"), ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			cfg := config(t, test.driver)
+			statements := []string{test.table, pythonIDIndex}
+			if test.index != "" {
+				statements = append(statements, test.index)
+			}
+			if test.driver == store.Postgres {
+				statements = append([]string{"SET TIME ZONE 'UTC'"}, statements...)
+			}
+			want := map[string]lock.Resource{}
+			for i, row := range pythonRows {
+				if row.sqliteOnly && test.driver != store.SQLite {
+					continue
+				}
+				name := fmt.Sprint("resource ", i)
+				statements = append(statements, fmt.Sprintf(
+					"INSERT INTO resource_locks (id, resource_name, process_id, locked_at, expires_at, is_active) VALUES (%d, '%s', 'p', %s, %s, %s)",
+					i+10, name, row.locked, row.expires, row.active))
+				want[name] = row.resource(t, int64(i+10), name)
+			}
+			run(t, cfg, strings.Join(statements, ";\n")) // one session, so that the time zone holds for all
+
+			s := open(t, cfg)
+			service := lock.NewService(s, lock.Limits{MaxTTL: time.Hour})
+			for name, want := range want {
+				got, _, err := s.Find(t.Context(), name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("%s (-want +got):\n%s", name, diff)
+				}
+				_, held, err := service.Status(t.Context(), name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, err = service.Acquire(t.Context(), lock.Acquire{Resource: name, ProcessID: "new"})
+				if granted := err == nil; granted == held {
+					t.Errorf("%s: held: %v, granted to another: %v", name, held, granted)
+				}
+				if held {
+					if _, err := service.Release(t.Context(), lock.Release{Resource: name, ProcessID: "p"}); err != nil {
+						t.Errorf("%s: its old holder cannot release it: %v", name, err)
+					}
+				}
+			}
+			fresh := execute(t, s, lock.Acquire{Resource: "fresh", ProcessID: "p"})
+			if id := fresh.Changed[0].ID; id == 0 {
+				t.Error("a new row has no id")
+			}
+		})
+	}
+}
+
+// resource is the state that the row must have after the take-over.
+func (row pythonRow) resource(t *testing.T, id int64, name string) lock.Resource {
+	t.Helper()
+	moment := func(text string) time.Time {
+		if text == "" {
+			return time.Time{}
+		}
+		m, err := time.Parse(time.RFC3339Nano, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	hold := lock.Hold{ProcessID: "p", Token: 1, LockedAt: moment(row.wantLocked), ExpiresAt: moment(row.wantExpires)}
+	r := lock.Resource{ID: id, Name: name, Token: 1}
+	if row.active == "true" || row.active == "1" {
+		r.Holds = []lock.Hold{hold}
+	} else {
+		r.Last, r.EndedAt = hold, hold.LockedAt
+	}
+	if _, held := r.Holder(time.Now()); held != row.wantHeld {
+		t.Fatalf("%s: the test contradicts itself", name)
+	}
+	return r
+}
+
+func TestNewerSchemaIsRefused(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, cfg store.Config) {
+		s, err := store.Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		run(t, cfg, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)")
+		if s, err := store.Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "9999") {
+			t.Errorf("opened a database of schema version 9999: %v, %v", s, err)
+		}
+	})
+}
+
+// Both dialects have the same tables and columns, so that one row mapping serves both.
+func TestSchemasAgree(t *testing.T) {
+	t.Parallel()
+	queries := map[string]string{
+		store.SQLite: `SELECT m.name || '.' || c.name FROM sqlite_master m, pragma_table_info(m.name) c
+			WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite%' AND m.name <> 'goose_db_version' ORDER BY 1`,
+		store.Postgres: `SELECT table_name || '.' || column_name FROM information_schema.columns
+			WHERE table_schema = 'public' AND table_name <> 'goose_db_version' ORDER BY 1`,
+	}
+	columns := map[string][]string{}
+	for driver, query := range queries {
+		cfg := config(t, driver)
+		open(t, cfg)
+		rows, err := connect(t, cfg).QueryContext(t.Context(), query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for rows.Next() {
+			var name string
+			if err := rows.Scan(&name); err != nil {
+				t.Fatal(err)
+			}
+			columns[driver] = append(columns[driver], name)
+		}
+		if err := rows.Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(columns[store.SQLite], columns[store.Postgres]); diff != "" {
+		t.Errorf("columns (-sqlite +postgres):\n%s", diff)
+	}
+	if len(columns[store.SQLite]) == 0 {
+		t.Error("no columns at all")
+	}
+}

@@ -1,0 +1,100 @@
+// Package sweep runs the housekeeping of a lock database: it records the end of holds whose time is over, and forgets
+// resources that nothing has held for long. Nothing depends on it for correctness: an expired hold counts as gone whether
+// or not it was swept.
+package sweep
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+)
+
+// Target is what is swept, in small batches so that nobody waits long behind one.
+type Target interface {
+	// SweepExpired ends up to limit expired holds and returns how many; fewer than limit means that none is left.
+	SweepExpired(ctx context.Context, limit int) (int, error)
+	// SweepIdle looks at the next rows after an id and returns the id to go on after, 0 at the end.
+	SweepIdle(ctx context.Context, afterID int64, window int, idle time.Duration) (forgotten int, next int64, err error)
+}
+
+const (
+	expiredBatch = 100  // holds ended in one transaction
+	idleWindow   = 1000 // rows looked at in one transaction
+	idleWindows  = 10   // windows in one round: a large table is walked over many rounds
+)
+
+// Config says how often and how far.
+type Config struct {
+	Interval  time.Duration // between two rounds, give or take a tenth so that several servers spread out
+	Retention time.Duration // resources that nothing has held for this long are forgotten
+	Logger    *slog.Logger
+}
+
+// Sweeper is the loop. Make one with New; it runs between Start and Stop.
+type Sweeper struct {
+	target Target
+	cfg    Config
+	cancel context.CancelFunc
+	done   chan struct{}
+	after  int64 // where the walk over idle rows goes on
+}
+
+// New returns a sweeper that does nothing before Start.
+func New(target Target, cfg Config) *Sweeper {
+	return &Sweeper{target: target, cfg: cfg, done: make(chan struct{})}
+}
+
+// Start begins the rounds. It is called once.
+func (s *Sweeper) Start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	go s.loop(ctx)
+}
+
+// Stop ends the loop, after the batch in progress. It is called once, after Start.
+func (s *Sweeper) Stop() {
+	s.cancel()
+	<-s.done
+}
+
+func (s *Sweeper) loop(ctx context.Context) {
+	defer close(s.done)
+	for {
+		spread := s.cfg.Interval / 10
+		timer := time.NewTimer(s.cfg.Interval - spread + rand.N(2*spread+1))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		if err := s.round(ctx); err != nil && ctx.Err() == nil {
+			s.cfg.Logger.Warn("sweep failed; it goes on with the next round", "error", err)
+		}
+	}
+}
+
+// round ends all expired holds and walks some way over the idle rows.
+func (s *Sweeper) round(ctx context.Context) error {
+	for {
+		n, err := s.target.SweepExpired(ctx, expiredBatch)
+		if err != nil {
+			return err
+		}
+		if n < expiredBatch {
+			break
+		}
+	}
+	for range idleWindows {
+		_, next, err := s.target.SweepIdle(ctx, s.after, idleWindow, s.cfg.Retention)
+		if err != nil {
+			return err
+		}
+		s.after = next
+		if next == 0 {
+			break
+		}
+	}
+	return nil
+}

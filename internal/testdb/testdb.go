@@ -1,0 +1,68 @@
+package testdb
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// shared is the cluster of this test binary, started by the first test that asks for it.
+var shared = sync.OnceValues(func() (*Cluster, error) {
+	started.Store(true)
+	return NewCluster()
+})
+
+// started tells Main whether there is a cluster to stop.
+var started atomic.Bool
+
+// Main runs a package's tests and then stops the cluster that they used. It returns the exit code.
+func Main(m *testing.M) int {
+	flag.Parse()
+	code := m.Run()
+	if started.Load() {
+		if cluster, err := shared(); err == nil {
+			if err := cluster.Close(); err != nil {
+				fmt.Fprintln(os.Stderr, "stopping Postgres:", err)
+			}
+		}
+	}
+	return code
+}
+
+// SQLite returns the path of a database file that does not exist yet, in a folder of the test's own.
+func SQLite(tb testing.TB) string {
+	return filepath.Join(tb.TempDir(), "locks.db")
+}
+
+// Postgres returns the URL of a new, empty database, dropped when the test ends. The package's TestMain must call Main.
+func Postgres(tb testing.TB) string {
+	tb.Helper()
+	cluster, err := shared()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	name := "test_" + strings.ToLower(rand.Text())
+	cluster.exec(tb, "CREATE DATABASE "+name)
+	tb.Cleanup(func() { cluster.exec(tb, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)") })
+	return cluster.URL(name)
+}
+
+func (c *Cluster) exec(tb testing.TB, statement string) {
+	tb.Helper()
+	db, err := sql.Open("pgx", c.URL("postgres"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(context.Background(), statement); err != nil {
+		tb.Fatal(statement, ": ", err)
+	}
+}
