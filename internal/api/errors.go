@@ -19,16 +19,16 @@ var failures = []struct {
 	status int
 	code   wire.Code
 }{
+	{context.Canceled, statusClientGone, wire.CodeUnavailable}, // whatever else it is, nobody reads the answer
 	{errBodyTooLarge, http.StatusRequestEntityTooLarge, wire.CodeBodyTooLarge},
 	{errMediaType, http.StatusUnsupportedMediaType, wire.CodeUnsupportedMedia},
 	{lock.ErrOutcomeUnknown, http.StatusServiceUnavailable, wire.CodeOutcomeUnknown},
 	{lock.ErrUnavailable, http.StatusServiceUnavailable, wire.CodeUnavailable},
 	{lock.ErrOverloaded, http.StatusServiceUnavailable, wire.CodeOverloaded},
 	{lock.ErrStopping, http.StatusServiceUnavailable, wire.CodeStopping},
-	{context.Canceled, statusClientGone, wire.CodeUnavailable},
 }
 
-// statusClientGone is only seen in the log: the client hung up before its request's turn came.
+// statusClientGone is only seen in the log: the client hung up.
 const statusClientGone = 499
 
 // retryAfter is the number of seconds that a client is asked to wait after a 503.

@@ -8,12 +8,12 @@
 //     refusal may rest on what an earlier command of the same batch did.
 //  2. Commands run one after another in the order in which Do accepted them, within a batch and across batches.
 //  3. A command's own refusal (Result.Err) leaves its neighbours alone.
-//  4. When the commit function fails for a batch, or panics, each of its commands runs again in a transaction of its own,
-//     in order, so that a poison command fails alone. Commands must therefore be safe to decide again. Two failures are
+//  4. When the commit function fails for a batch of several, or panics, each of its commands runs again in a transaction
+//     of its own, in order, so that a poison command fails alone. Commands must therefore be safe to decide again. Two failures are
 //     not blamed on a command and are given to the whole batch: [ErrUnavailable], because trying again one by one would
 //     only take longer, and [ErrOutcomeUnknown], because what may have been committed must never blindly be run again.
-//  5. A caller whose context ends before its command's turn gets the context's error, and the command is not run. Once
-//     its turn has begun the caller gets ErrOutcomeUnknown, because it may be committed.
+//  5. A caller whose context ends before its command's turn gets the context's error; the command is not run and leaves
+//     its place in the queue. Once its turn has begun the caller gets ErrOutcomeUnknown, because it may be committed.
 //  6. The queue is bounded. A full queue is an error at once, [ErrFull], instead of latency later.
 //  7. Stop refuses new commands with [ErrStopped], finishes every command accepted before, and then returns.
 //
@@ -26,8 +26,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
-	"sync/atomic"
 )
 
 var (
@@ -68,16 +68,8 @@ type Committer[C, R any] struct {
 // call is one Do.
 type call[C, R any] struct {
 	cmd   C
-	state atomic.Int32
 	reply chan Result[R]
 }
-
-// States of a call. Whoever moves it out of waiting decides whether it runs.
-const (
-	waiting = iota
-	taken
-	abandoned
-)
 
 // New returns a committer that gives at most maxBatch commands to one transaction and lets at most maxQueue wait. It does
 // nothing before Start.
@@ -134,7 +126,7 @@ func (c *Committer[C, R]) Do(ctx context.Context, cmd C) (R, error) {
 	case result := <-call.reply:
 		return result.Value, result.Err
 	case <-ctx.Done():
-		if call.state.CompareAndSwap(waiting, abandoned) {
+		if c.leave(call) {
 			return zero, ctx.Err()
 		}
 		select {
@@ -168,20 +160,25 @@ func (c *Committer[C, R]) loop() {
 	}
 }
 
-// take removes the next batch from the queue, without the calls that were abandoned.
+// leave removes a call from the queue, unless its turn has begun.
+func (c *Committer[C, R]) leave(gone *call[C, R]) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.Index(c.queue, gone)
+	if i < 0 {
+		return false
+	}
+	c.queue = slices.Delete(c.queue, i, i+1)
+	return true
+}
+
+// take removes the next batch from the queue.
 func (c *Committer[C, R]) take() (batch []*call[C, R], running bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := 0
-	for n < len(c.queue) && len(batch) < c.maxBatch {
-		if call := c.queue[n]; call.state.CompareAndSwap(waiting, taken) {
-			batch = append(batch, call)
-		}
-		n++
-	}
-	rest := copy(c.queue, c.queue[n:])
-	clear(c.queue[rest:])
-	c.queue = c.queue[:rest]
+	n := min(len(c.queue), c.maxBatch)
+	batch = slices.Clone(c.queue[:n])
+	c.queue = slices.Delete(c.queue, 0, n)
 	return batch, c.running
 }
 

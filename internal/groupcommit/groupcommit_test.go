@@ -1,0 +1,325 @@
+package groupcommit_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"resource-lock-manager/internal/groupcommit"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var errRefused = errors.New("refused")
+
+type result = groupcommit.Result[string]
+
+// fakeTx is a transaction whose commit waits for the test, so that the test decides what queues up meanwhile. Its fields
+// need no lock: the loop runs one transaction at a time, and the test looks only after synctest.Wait.
+type fakeTx struct {
+	gate      chan struct{}
+	fault     func(batch []int) error // what goes wrong with a batch before it is committed; it may panic
+	refuse    map[int]error           // the commands that are refused
+	answer    func([]result) []result // garbles the results of a committed batch
+	runs      [][]int                 // every batch that was tried
+	committed []int
+}
+
+func (x *fakeTx) commit(batch []int) ([]result, error) {
+	x.runs = append(x.runs, slices.Clone(batch))
+	<-x.gate
+	if x.fault != nil {
+		if err := x.fault(batch); err != nil {
+			return nil, err
+		}
+	}
+	results := make([]result, len(batch))
+	for i, cmd := range batch {
+		if err := x.refuse[cmd]; err != nil {
+			results[i].Err = err
+			continue
+		}
+		results[i].Value = fmt.Sprint("done ", cmd)
+		x.committed = append(x.committed, cmd)
+	}
+	if x.answer != nil {
+		results = x.answer(results)
+	}
+	return results, nil
+}
+
+// fixture is a running committer inside a synctest bubble.
+type fixture struct {
+	t *testing.T
+	*fakeTx
+	committer *groupcommit.Committer[int, string]
+	opened    bool
+}
+
+func start(t *testing.T, maxBatch, maxQueue int) *fixture {
+	f := &fixture{t: t, fakeTx: &fakeTx{gate: make(chan struct{})}}
+	f.committer = groupcommit.New(f.commit, maxBatch, maxQueue)
+	f.committer.Start()
+	t.Cleanup(func() {
+		f.open()
+		f.committer.Stop()
+	})
+	return f
+}
+
+// step lets the transaction that is waiting go on, and returns when everything has come to rest again.
+func (f *fixture) step() {
+	f.t.Helper()
+	select {
+	case f.gate <- struct{}{}:
+	default:
+		f.t.Fatal("no transaction is running")
+	}
+	synctest.Wait()
+}
+
+// open lets all transactions go on, now and later.
+func (f *fixture) open() {
+	if !f.opened {
+		close(f.gate)
+		f.opened = true
+	}
+	synctest.Wait()
+}
+
+// reply is what Do returned, once it has.
+type reply struct {
+	done  bool
+	value string
+	err   error
+}
+
+// do calls Do on the side. It comes to rest before it returns, so that commands are accepted in the order of the calls.
+func (f *fixture) do(ctx context.Context, cmd int) *reply {
+	r := &reply{}
+	go func() {
+		r.value, r.err = f.committer.Do(ctx, cmd)
+		r.done = true
+	}()
+	synctest.Wait()
+	return r
+}
+
+// queue has command 0 occupy the committer and queues 1 to n behind it. It returns the replies of all, that of 0 first.
+func (f *fixture) queue(n int) []*reply {
+	replies := make([]*reply, n+1)
+	for cmd := range replies {
+		replies[cmd] = f.do(f.t.Context(), cmd)
+	}
+	return replies
+}
+
+func (f *fixture) wantRuns(want ...[]int) {
+	f.t.Helper()
+	if diff := cmp.Diff(want, f.runs); diff != "" {
+		f.t.Errorf("transactions (-want +got):\n%s", diff)
+	}
+}
+
+func (f *fixture) wantCommitted(want ...int) {
+	f.t.Helper()
+	if diff := cmp.Diff(want, f.committed); diff != "" {
+		f.t.Errorf("committed commands (-want +got):\n%s", diff)
+	}
+}
+
+func wantDone(t *testing.T, r *reply, cmd int) {
+	t.Helper()
+	if want := (reply{done: true, value: fmt.Sprint("done ", cmd)}); *r != want {
+		t.Errorf("command %d: got %+v, want %+v", cmd, *r, want)
+	}
+}
+
+// wantErr also insists that a failure carries no value.
+func wantErr(t *testing.T, r *reply, cmd int, want error) {
+	t.Helper()
+	if !r.done || r.value != "" || !errors.Is(r.err, want) {
+		t.Errorf("command %d: got %+v, want the error %q", cmd, *r, want)
+	}
+}
+
+func wantWaiting(t *testing.T, r *reply, cmd int) {
+	t.Helper()
+	if r.done {
+		t.Errorf("command %d: got %+v before its commit", cmd, *r)
+	}
+}
+
+func TestResultComesAfterItsCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, 10, 10)
+		f.refuse = map[int]error{1: errRefused}
+		replies := f.queue(2)
+		wantWaiting(t, replies[0], 0)
+
+		f.step()
+		wantDone(t, replies[0], 0)
+		wantWaiting(t, replies[1], 1) // a refusal too: it may rest on what its neighbours did
+		wantWaiting(t, replies[2], 2)
+
+		f.step()
+		wantErr(t, replies[1], 1, errRefused)
+		wantDone(t, replies[2], 2)
+	})
+}
+
+func TestLoneCallerIsCommittedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, 10, 10)
+		f.open()
+		began := time.Now()
+		for cmd := range 3 {
+			wantDone(t, f.do(t.Context(), cmd), cmd)
+		}
+		// The bubble's clock moves only when all wait for a timer.
+		if waited := time.Since(began); waited != 0 {
+			t.Errorf("waited %v for company", waited)
+		}
+		f.wantRuns([]int{0}, []int{1}, []int{2})
+	})
+}
+
+func TestQueuedCommandsBecomeTheNextBatch(t *testing.T) {
+	tests := []struct {
+		name     string
+		maxBatch int
+		queued   int
+		want     [][]int
+	}{
+		{"all fit", 10, 4, [][]int{{0}, {1, 2, 3, 4}}},
+		{"exactly one batch", 4, 4, [][]int{{0}, {1, 2, 3, 4}}},
+		{"one too many", 3, 4, [][]int{{0}, {1, 2, 3}, {4}}},
+		{"several batches", 3, 8, [][]int{{0}, {1, 2, 3}, {4, 5, 6}, {7, 8}}},
+		{"one by one", 1, 3, [][]int{{0}, {1}, {2}, {3}}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := start(t, test.maxBatch, 100)
+				replies := f.queue(test.queued)
+				f.open()
+				for cmd, r := range replies {
+					wantDone(t, r, cmd)
+				}
+				f.wantRuns(test.want...)
+			})
+		})
+	}
+}
+
+// Commands that come while a batch runs go behind those that already wait.
+func TestLateCommandsKeepTheirPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, 2, 100)
+		f.queue(3)
+		f.step()
+		f.do(t.Context(), 4)
+		f.do(t.Context(), 5)
+		f.open()
+		f.wantRuns([]int{0}, []int{1, 2}, []int{3, 4}, []int{5})
+		f.wantCommitted(0, 1, 2, 3, 4, 5)
+	})
+}
+
+func TestRefusalLeavesNeighboursAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, 10, 10)
+		f.refuse = map[int]error{2: errRefused}
+		replies := f.queue(3)
+		f.open()
+		wantDone(t, replies[1], 1)
+		wantErr(t, replies[2], 2, errRefused)
+		wantDone(t, replies[3], 3)
+		f.wantRuns([]int{0}, []int{1, 2, 3})
+	})
+}
+
+func TestFullQueueIsAnErrorAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, 10, 2)
+		replies := f.queue(2) // 0 is being committed and no longer counts
+		for cmd := 3; cmd < 5; cmd++ {
+			wantErr(t, f.do(t.Context(), cmd), cmd, groupcommit.ErrFull)
+		}
+		f.step()
+		replies = append(replies, f.do(t.Context(), 3)) // there is room again
+		f.open()
+		for cmd, r := range replies {
+			wantDone(t, r, cmd)
+		}
+		f.wantCommitted(0, 1, 2, 3)
+	})
+}
+
+func TestBeforeStartNothingRuns(t *testing.T) {
+	x := &fakeTx{}
+	c := groupcommit.New(x.commit, 10, 10)
+	if _, err := c.Do(t.Context(), 1); !errors.Is(err, groupcommit.ErrStopped) {
+		t.Errorf("got %v, want ErrStopped", err)
+	}
+	if x.runs != nil {
+		t.Errorf("ran %v", x.runs)
+	}
+}
+
+func TestStopFinishesWhatWasAccepted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, 2, 10)
+		replies := f.queue(4)
+		stopped := 0
+		stop := func() {
+			f.committer.Stop()
+			stopped++
+		}
+		go stop()
+		synctest.Wait()
+
+		wantErr(t, f.do(t.Context(), 5), 5, groupcommit.ErrStopped)
+		f.step()
+		f.step()
+		if stopped != 0 {
+			t.Error("Stop returned before the last commit")
+		}
+		f.step()
+		if stopped != 1 {
+			t.Error("Stop did not return after the last commit")
+		}
+		for cmd, r := range replies {
+			wantDone(t, r, cmd)
+		}
+		wantErr(t, f.do(t.Context(), 6), 6, groupcommit.ErrStopped)
+		stop()
+		f.wantRuns([]int{0}, []int{1, 2}, []int{3, 4})
+	})
+}
+
+func TestStopOfAnIdleCommitter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, 2, 10)
+		stopped := 0
+		for range 2 { // together
+			go func() {
+				f.committer.Stop()
+				stopped++
+			}()
+			synctest.Wait()
+		}
+		if stopped != 2 {
+			t.Errorf("%d of 2 calls of Stop returned", stopped)
+		}
+		wantErr(t, f.do(t.Context(), 1), 1, groupcommit.ErrStopped)
+		f.wantRuns()
+	})
+}
