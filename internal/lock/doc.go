@@ -5,7 +5,8 @@
 //
 // A [Resource] is free or held. It is held at a moment t while it has a [Hold] that is live at t: a hold without expiry,
 // or one whose ExpiresAt lies after t. A hold whose ExpiresAt has come counts as gone at once, whether or not anything
-// has recorded that: every rule takes the moment as an argument and asks [Hold.Live].
+// has recorded that: every rule takes the moment as an argument and asks [Hold.Live]. (Should the clock step
+// back, which only a Postgres server's can, a hold whose end was not recorded counts again, for everyone alike.)
 //
 //	          Acquire                 Release, or ExpiresAt comes
 //	free ────────────────▶ held ──────────────────────────────────▶ free
