@@ -32,7 +32,7 @@ verify: generate ## fail when generated files or go.mod are stale
 
 fuzz: ## fuzz each decoder for a minute
 	go test -run '^$$' -fuzz FuzzParseDatabaseURL -fuzztime 1m ./internal/config
-	go test -run '^$$' -fuzz FuzzAcquireBody -fuzztime 1m ./internal/api
+	go test -run '^$$' -fuzz FuzzAcquireBody -fuzztime 1m -fuzzminimizetime 10x ./internal/api
 
 ci: verify lint test ## all that CI runs
 

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -157,7 +158,7 @@ func (o *object) seconds(field string) time.Duration {
 // queryOf returns the values of required query parameters, each of which must stand there once.
 func queryOf(r *http.Request, names ...string) ([]string, error) {
 	var faults invalid
-	query, err := url.ParseQuery(r.URL.RawQuery)
+	query, err := url.ParseQuery(strings.ReplaceAll(r.URL.RawQuery, ";", "%3B")) // a plain character, as in FastAPI
 	if err != nil {
 		faults.add("query_invalid", "The query string is malformed: "+err.Error(), "query")
 		return nil, &faults

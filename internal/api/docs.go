@@ -2,10 +2,13 @@ package api
 
 import (
 	_ "embed"
+	"io/fs"
 	"net/http"
 	"strings"
 	"time"
 
+	"github.com/go-chi/chi/v5"
+	swaggerfiles "github.com/swaggo/files/v2"
 	httpswagger "github.com/swaggo/http-swagger/v2"
 
 	"resource-lock-manager/docs"
@@ -48,8 +51,19 @@ func (a *API) docs(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, "/docs/index.html", http.StatusTemporaryRedirect)
 }
 
-func swaggerUI() http.HandlerFunc {
-	return httpswagger.Handler(httpswagger.URL("/openapi.json"))
+// swaggerUI serves the viewer's files. The handler of the library answers oddly to anything but a GET of one of them
+// without a query, so it sees nothing else.
+func (a *API) swaggerUI() http.HandlerFunc {
+	viewer := httpswagger.Handler(httpswagger.URL("/openapi.json"))
+	return func(w http.ResponseWriter, r *http.Request) {
+		if _, err := fs.Stat(swaggerfiles.FS, chi.URLParam(r, "*")); err != nil {
+			a.notFound(w, r)
+			return
+		}
+		get := r.Clone(r.Context())
+		get.Method, get.RequestURI = http.MethodGet, r.URL.Path
+		viewer(w, get)
+	}
 }
 
 func (a *API) redoc(w http.ResponseWriter, r *http.Request) {

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -19,7 +18,6 @@ var failures = []struct {
 	status int
 	code   wire.Code
 }{
-	{context.Canceled, statusClientGone, wire.CodeUnavailable}, // whatever else it is, nobody reads the answer
 	{errBodyTooLarge, http.StatusRequestEntityTooLarge, wire.CodeBodyTooLarge},
 	{errMediaType, http.StatusUnsupportedMediaType, wire.CodeUnsupportedMedia},
 	{lock.ErrOutcomeUnknown, http.StatusServiceUnavailable, wire.CodeOutcomeUnknown},
@@ -74,6 +72,10 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 func (a *API) failByTable(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil { // nobody reads the answer
+		w.WriteHeader(statusClientGone)
+		return
+	}
 	for _, f := range failures {
 		if !errors.Is(err, f.is) {
 			continue

@@ -1,0 +1,189 @@
+package api_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"resource-lock-manager/internal/wire"
+)
+
+// answer is a response that was read to its end and held against the document.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// do sends a request, reads the whole answer and holds it against docs.OpenAPI. Redirects are not followed.
+func (s *server) do(t *testing.T, req *http.Request) answer {
+	t.Helper()
+	response, err := s.Client().Transport.RoundTrip(req)
+	if err != nil {
+		t.Fatalf("%s %s: %v", req.Method, req.URL, err)
+	}
+	return read(t, req, response)
+}
+
+func read(t *testing.T, req *http.Request, response *http.Response) answer {
+	t.Helper()
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatalf("%s %s: %v", req.Method, req.URL, err)
+	}
+	a := answer{response.StatusCode, response.Header, string(body)}
+	if err := checkAgainstDocument(req, a); err != nil {
+		t.Errorf("%s %s: %d %s\nis not as documented: %v", req.Method, req.URL, a.status, body, err)
+	}
+	return a
+}
+
+// request makes a request; its body, if any, is declared as JSON. The target is a path with its raw query.
+func (s *server) request(t *testing.T, method, target, body string) *http.Request {
+	t.Helper()
+	var r io.Reader
+	if body != "" {
+		r = strings.NewReader(body)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, s.URL+target, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if method == http.MethodPost {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	return req
+}
+
+func (s *server) call(t *testing.T, method, target, body string) answer {
+	t.Helper()
+	return s.do(t, s.request(t, method, target, body))
+}
+
+// acquire asks for a lock; a nil ttl is left out.
+func (s *server) acquire(t *testing.T, resource, process string, ttl any) answer {
+	t.Helper()
+	fields := map[string]any{"resource_name": resource, "process_id": process}
+	if ttl != nil {
+		fields["ttl_seconds"] = ttl
+	}
+	body, err := json.Marshal(fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.call(t, http.MethodPost, "/locks/request", string(body))
+}
+
+func (s *server) release(t *testing.T, resource, process string) answer {
+	t.Helper()
+	query := url.Values{"resource_name": {resource}, "process_id": {process}}
+	return s.call(t, http.MethodDelete, "/locks/release?"+query.Encode(), "")
+}
+
+func (s *server) status(t *testing.T, resource string) wire.Status {
+	t.Helper()
+	query := url.Values{"resource_name": {resource}}
+	return dataOf[wire.Status](t, s.call(t, http.MethodGet, "/locks/status?"+query.Encode(), ""))
+}
+
+func (s *server) allLocked(t *testing.T) wire.AllLocked {
+	t.Helper()
+	return dataOf[wire.AllLocked](t, s.call(t, http.MethodGet, "/locks/all-locked", ""))
+}
+
+// raw writes bytes to a new connection, whatever becomes of them, and returns the first answer. With halfClose the
+// server sees the end of the stream behind them.
+func (s *server) raw(t *testing.T, head string, body io.Reader, halfClose bool) answer {
+	t.Helper()
+	conn, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		// The server may answer and close before it has read everything: then writing fails, and the answer counts.
+		if _, err := io.Copy(conn, io.MultiReader(strings.NewReader(head), body)); err == nil && halfClose {
+			_ = conn.(*net.TCPConn).CloseWrite()
+		}
+	}()
+	defer func() {
+		_ = conn.Close()
+		<-sent
+	}()
+	req, err := http.ReadRequest(bufio.NewReader(strings.NewReader(head)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.ReadResponse(bufio.NewReader(conn), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return read(t, req, response)
+}
+
+// want fails the test unless the answer has the status.
+func (a answer) want(t *testing.T, status int) answer {
+	t.Helper()
+	if a.status != status {
+		t.Fatalf("got %d %.2000s, want %d", a.status, a.body, status)
+	}
+	return a
+}
+
+// wantFailure fails the test unless the answer is that failure.
+func (a answer) wantFailure(t *testing.T, status int, code wire.Code, detail string) {
+	t.Helper()
+	got := decode[struct {
+		Detail any
+		Code   wire.Code
+	}](t, a.want(t, status).body)
+	if got.Detail != detail || got.Code != code {
+		t.Errorf("got %s, want detail %q and code %q", a.body, detail, code)
+	}
+}
+
+// dataOf returns what a 200 tells.
+func dataOf[T any](t *testing.T, a answer) T {
+	t.Helper()
+	envelope := decode[struct {
+		Success bool
+		Data    T
+	}](t, a.want(t, http.StatusOK).body)
+	if !envelope.Success {
+		t.Fatalf("not a success: %s", a.body)
+	}
+	return envelope.Data
+}
+
+// decode reads exactly one JSON value; numbers in an any keep their digits.
+func decode[T any](t *testing.T, text string) T {
+	t.Helper()
+	var v T
+	decoder := json.NewDecoder(strings.NewReader(text))
+	decoder.UseNumber()
+	if err := decoder.Decode(&v); err != nil {
+		t.Fatalf("%v in %q", err, text)
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		t.Fatalf("more than one value in %q", text)
+	}
+	return v
+}
+
+// compact takes the layout away.
+func compact(t *testing.T, text string) string {
+	t.Helper()
+	var out bytes.Buffer
+	if err := json.Compact(&out, []byte(text)); err != nil {
+		t.Fatalf("%v in %q", err, text)
+	}
+	return out.String()
+}

@@ -1,0 +1,276 @@
+package api_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"resource-lock-manager/internal/api"
+	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/wire"
+)
+
+// secret stands for what lies below an error and concerns nobody outside.
+const secret = "dial tcp 10.0.0.7:5432: password of user lockd"
+
+// brokenStore fails as it is told. What it does not override would panic.
+type brokenStore struct {
+	lock.Store
+	fail func(context.Context) error
+}
+
+func (s brokenStore) Execute(ctx context.Context, _ lock.Command) (lock.Outcome, error) {
+	return lock.Outcome{}, s.fail(ctx)
+}
+
+func (s brokenStore) Find(ctx context.Context, _ string) (lock.Resource, time.Time, error) {
+	return lock.Resource{}, time.Time{}, s.fail(ctx)
+}
+
+func (s brokenStore) Held(ctx context.Context) ([]lock.Resource, time.Time, error) {
+	return nil, time.Time{}, s.fail(ctx)
+}
+
+// brokenServer serves a store and a database that fail. It returns what was logged, to be called once at the end.
+func brokenServer(t *testing.T, fail func(context.Context) error) (*server, func() []logLine) {
+	t.Helper()
+	log, lines := newLog(t)
+	s := serve(t, lock.NewService(brokenStore{fail: fail}, lock.Limits{MaxTTL: maxTTL}), fail, log)
+	return s, func() []logLine {
+		s.Close() // waits for the requests, whose lines are written after their answers
+		return lines()
+	}
+}
+
+// lockOperations are the requests that need the database.
+var lockOperations = []struct{ method, target, route, body string }{
+	{"POST", "/locks/request", "/locks/request", sound},
+	{"DELETE", "/locks/release?resource_name=r&process_id=p", "/locks/release", ""},
+	{"GET", "/locks/status?resource_name=r", "/locks/status", ""},
+	{"GET", "/locks/all-locked", "/locks/all-locked", ""},
+}
+
+func TestStoreErrors(t *testing.T) {
+	wrapped := func(sentinels ...error) error {
+		return fmt.Errorf("batch of 3: %w: %s", errors.Join(sentinels...), secret)
+	}
+	tests := []struct {
+		name   string
+		err    error
+		status int
+		code   wire.Code
+		detail string
+	}{
+		{"unavailable", wrapped(lock.ErrUnavailable), 503, wire.CodeUnavailable, "The database is not available"},
+		{"overloaded", wrapped(lock.ErrOverloaded), 503, wire.CodeOverloaded, "Too many requests are waiting for the database"},
+		{"stopping", wrapped(lock.ErrStopping), 503, wire.CodeStopping, "The server is shutting down"},
+		{
+			"outcome unknown", wrapped(lock.ErrOutcomeUnknown), 503, wire.CodeOutcomeUnknown,
+			"The database did not confirm the change: it may or may not have happened",
+		},
+		{
+			// To claim that nothing was changed would be a lie.
+			"outcome unknown because unavailable", wrapped(lock.ErrUnavailable, lock.ErrOutcomeUnknown), 503, wire.CodeOutcomeUnknown,
+			"The database did not confirm the change: it may or may not have happened",
+		},
+		{
+			// A client that is still there is told the truth, whoever cancelled what.
+			"outcome unknown because cancelled", wrapped(context.Canceled, lock.ErrOutcomeUnknown), 503, wire.CodeOutcomeUnknown,
+			"The database did not confirm the change: it may or may not have happened",
+		},
+		{"unknown", errors.New("syntax error at or near: " + secret), 500, wire.CodeInternal, "Internal Server Error"},
+		{"deadline", fmt.Errorf("%w: %s", context.DeadlineExceeded, secret), 500, wire.CodeInternal, "Internal Server Error"},
+		{"panic", nil, 500, wire.CodeInternal, "Internal Server Error"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			s, logged := brokenServer(t, func(context.Context) error {
+				if test.err == nil {
+					panic(secret)
+				}
+				return test.err
+			})
+			var want []logLine
+			for _, o := range lockOperations {
+				a := s.call(t, o.method, o.target, o.body)
+				a.wantFailure(t, test.status, test.code, test.detail)
+				if strings.Contains(a.body, "10.0.0.7") || strings.Contains(fmt.Sprint(a.header), "10.0.0.7") {
+					t.Errorf("%s: the answer tells what lies below: %v %s", o.route, a.header, a.body)
+				}
+				id := a.header.Get("X-Request-Id")
+				want = append(want, logLine{ID: id, Level: "ERROR", Method: o.method, Route: o.route, Status: test.status})
+				wantRetry, wantID := "", ""
+				if test.status == http.StatusServiceUnavailable {
+					wantRetry = "1"
+				} else {
+					wantID = id
+				}
+				if got := a.header.Get("Retry-After"); got != wantRetry {
+					t.Errorf("%s: Retry-After %q, want %q", o.route, got, wantRetry)
+				}
+				if got := decode[wire.Failure](t, a.body).RequestID; got != wantID {
+					t.Errorf("%s: request_id %q with the header X-Request-Id %q, want %q", o.route, got, id, wantID)
+				}
+			}
+			got := logged()
+			for i, line := range got {
+				if !strings.Contains(line.Error, secret) {
+					t.Errorf("the log does not tell the cause: %q", line.Error)
+				}
+				if test.err == nil && !strings.Contains(line.Error, "errors_test.go") {
+					t.Errorf("the log does not tell where the panic came from: %q", line.Error)
+				}
+				got[i].Error = ""
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error("log lines (-want +got):\n" + diff)
+			}
+		})
+	}
+}
+
+// TestProbes: only the readiness probe asks the database.
+func TestProbes(t *testing.T) {
+	const healthy = `{"status":"healthy","service":"Resource Lock Manager"}`
+	tests := []struct {
+		name   string
+		ping   error
+		path   string
+		status int
+		body   string
+	}{
+		{"database down", errors.New(secret), "/health", 200, healthy},
+		{"database down", errors.New(secret), "/livez", 200, `{"status":"ok"}`},
+		{"database down", errors.New(secret), "/readyz", 503, `{"detail":"The database is not available","code":"database_unavailable"}`},
+		{"database up", nil, "/health", 200, healthy},
+		{"database up", nil, "/livez", 200, `{"status":"ok"}`},
+		{"database up", nil, "/readyz", 200, `{"status":"ok"}`},
+	}
+	for _, test := range tests {
+		t.Run(test.name+" "+test.path, func(t *testing.T) {
+			var bounded, asked bool
+			s, logged := brokenServer(t, func(ctx context.Context) error {
+				asked = true
+				_, bounded = ctx.Deadline()
+				return test.ping
+			})
+			a := s.call(t, "GET", test.path, "").want(t, test.status)
+			if got := compact(t, a.body); got != test.body {
+				t.Errorf("got %s, want %s", got, test.body)
+			}
+			// Probes come every few seconds for ever: in the log they are only seen when they fail.
+			want := logLine{ID: a.header.Get("X-Request-Id"), Level: "DEBUG", Method: "GET", Route: test.path, Status: test.status}
+			if test.status == 503 {
+				want.Level, want.Error = "ERROR", "the database is not available: "+secret
+				if a.header.Get("Retry-After") != "1" {
+					t.Errorf("Retry-After %q", a.header.Get("Retry-After"))
+				}
+			}
+			if diff := cmp.Diff([]logLine{want}, logged()); diff != "" {
+				t.Error("log (-want +got):\n" + diff)
+			}
+			if wanted := test.path == "/readyz"; asked != wanted || bounded != wanted {
+				t.Errorf("the database was asked: %t, within a time: %t", asked, bounded)
+			}
+		})
+	}
+}
+
+// TestClientGone: whoever hangs up needs no answer, and is no fault of the server's, whatever the database makes of it.
+func TestClientGone(t *testing.T) {
+	tests := []struct {
+		name string
+		err  func(cause error) error
+	}{
+		{"plain", func(cause error) error { return cause }},
+		{"reported as unavailable", func(cause error) error { return fmt.Errorf("%w: %w", lock.ErrUnavailable, cause) }},
+	}
+	for _, test := range tests {
+		for _, o := range lockOperations {
+			t.Run(test.name+" "+o.route, func(t *testing.T) {
+				entered := make(chan struct{})
+				s, logged := brokenServer(t, func(ctx context.Context) error {
+					close(entered)
+					<-ctx.Done()
+					return test.err(ctx.Err())
+				})
+				ctx, hangUp := context.WithCancel(t.Context())
+				go func() {
+					<-entered
+					hangUp()
+				}()
+				response, err := s.Client().Do(s.request(t, o.method, o.target, o.body).WithContext(ctx))
+				if err == nil {
+					_ = response.Body.Close()
+					t.Fatal("the request ended before its client hung up")
+				}
+				lines := logged()
+				if len(lines) != 1 {
+					t.Fatalf("log: %+v", lines)
+				}
+				lines[0].ID = ""
+				want := logLine{Level: "INFO", Method: o.method, Route: o.route, Status: 499}
+				if diff := cmp.Diff(want, lines[0]); diff != "" {
+					t.Error("log (-want +got):\n" + diff)
+				}
+			})
+		}
+	}
+}
+
+// interrupted panics in the middle of the body. It hides the body's length, by which a client could tell half from whole.
+type interrupted struct{ http.ResponseWriter }
+
+func (w interrupted) WriteHeader(status int) {
+	w.Header().Del("Content-Length")
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w interrupted) Write(body []byte) (int, error) {
+	if _, err := w.ResponseWriter.Write(body[:len(body)/2]); err != nil {
+		return 0, err
+	}
+	if err := http.NewResponseController(w.ResponseWriter).Flush(); err != nil {
+		return 0, err
+	}
+	panic(secret)
+}
+
+// TestPanicAfterTheAnswerBegan: the client must not take half an answer for a whole one.
+func TestPanicAfterTheAnswerBegan(t *testing.T) {
+	log, lines := newLog(t)
+	handler := api.New(lock.NewService(brokenStore{}, lock.Limits{}), nil, log)
+	s := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handler.ServeHTTP(interrupted{w}, r)
+	}), log)
+	response, err := s.Client().Do(s.request(t, "GET", "/health", ""))
+	if err != nil {
+		t.Fatal(err) // what was flushed before the panic has a status
+	}
+	if body, err := io.ReadAll(response.Body); err == nil || len(body) == 0 {
+		t.Errorf("got %q and the error %v, want half an answer and a broken connection", body, err)
+	}
+	_ = response.Body.Close()
+	s.Close()
+	if got := lines(); len(got) != 1 || got[0].Status != 200 || !strings.Contains(got[0].Error, secret) {
+		t.Errorf("log: %+v, want one line with the panic", got)
+	}
+}
+
+// TestServerErrorsGoToTheLog: what net/http complains about is not lost on standard error.
+func TestServerErrorsGoToTheLog(t *testing.T) {
+	log, lines := newLog(t)
+	s := serve(t, lock.NewService(brokenStore{}, lock.Limits{}), nil, log)
+	s.Config.ErrorLog.Print("net/http complains")
+	if got := lines(); len(got) != 1 || got[0].Level != slog.LevelWarn.String() {
+		t.Errorf("log: %+v", got)
+	}
+}

@@ -1,0 +1,112 @@
+package api_test
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"resource-lock-manager/internal/api"
+	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/store"
+	"resource-lock-manager/internal/testdb"
+)
+
+func TestMain(m *testing.M) {
+	code := testdb.Main(m)
+	if err := goleak.Find(); err != nil && code == 0 {
+		println(err.Error())
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// maxTTL is the limit of the servers under test.
+const maxTTL = time.Hour
+
+// start is the moment at which the clock of every SQLite server stands until its test moves it: the README's.
+var start = time.Date(2024, 1, 15, 10, 30, 0, 123456000, time.UTC)
+
+// clock is a steady clock that moves only when a test moves it.
+type clock struct{ nanos atomic.Int64 }
+
+func (c *clock) now() time.Duration      { return time.Duration(c.nanos.Load()) }
+func (c *clock) advance(d time.Duration) { c.nanos.Add(int64(d)) }
+
+// server is the API over TCP.
+type server struct {
+	*httptest.Server
+	driver string
+	clock  *clock // SQLite's time; Postgres has its own
+}
+
+// onBoth runs a test against the real service on a fresh database of each driver.
+func onBoth(t *testing.T, test func(t *testing.T, s *server)) {
+	for _, driver := range []string{store.SQLite, store.Postgres} {
+		t.Run(driver, func(t *testing.T) {
+			t.Parallel()
+			test(t, realServer(t, driver))
+		})
+	}
+}
+
+// realServer serves the real service on a fresh database.
+func realServer(t *testing.T, driver string) *server {
+	t.Helper()
+	source := ""
+	switch driver {
+	case store.SQLite:
+		source = testdb.SQLite(t)
+	case store.Postgres:
+		source = testdb.Postgres(t)
+	}
+	db, c := openStore(t, driver, source)
+	s := serve(t, lock.NewService(db, lock.Limits{MaxTTL: maxTTL}), db.Ping, slog.New(slog.DiscardHandler))
+	s.driver, s.clock = driver, c
+	return s
+}
+
+// openStore starts a store whose clock, where the store is the one to have it, stands still.
+func openStore(tb testing.TB, driver, source string) (*store.Store, *clock) {
+	tb.Helper()
+	c := &clock{}
+	db, err := store.Open(tb.Context(), store.Config{
+		Driver:   driver,
+		Source:   source,
+		MaxQueue: 1024,
+		Logger:   slog.New(slog.DiscardHandler),
+		Wall:     func() time.Time { return start },
+		Steady:   c.now,
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	db.Start()
+	tb.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return db, c
+}
+
+// serve starts a server with the settings of production; it ends before what was opened earlier in the test.
+func serve(tb testing.TB, locks *lock.Service, ping func(context.Context) error, log *slog.Logger) *server {
+	tb.Helper()
+	return serveHandler(tb, api.New(locks, ping, log), log)
+}
+
+func serveHandler(tb testing.TB, handler http.Handler, log *slog.Logger) *server {
+	tb.Helper()
+	s := &server{Server: httptest.NewUnstartedServer(nil)}
+	s.Config = api.NewServer(handler, log)
+	s.Start()
+	tb.Cleanup(s.Close)
+	return s
+}

@@ -1,0 +1,180 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"resource-lock-manager/internal/api"
+	"resource-lock-manager/internal/lock"
+)
+
+// logLine is what every request leaves in the log, and all of it.
+type logLine struct {
+	ID     string `json:"request_id"`
+	Level  string `json:"level"`
+	Method string `json:"method"`
+	Route  string `json:"route"`
+	Status int    `json:"status"`
+	Error  string `json:"error"`
+}
+
+// newLog returns a logger of every level, and a function that returns what it wrote.
+func newLog(t *testing.T) (*slog.Logger, func() []logLine) {
+	var mu sync.Mutex
+	var text bytes.Buffer
+	write := writerFunc(func(p []byte) (int, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return text.Write(p)
+	})
+	return slog.New(slog.NewJSONHandler(write, &slog.HandlerOptions{Level: slog.LevelDebug})), func() []logLine {
+		t.Helper()
+		mu.Lock()
+		defer mu.Unlock()
+		var lines []logLine
+		for decoder := json.NewDecoder(bytes.NewReader(text.Bytes())); ; {
+			var whole json.RawMessage
+			if err := decoder.Decode(&whole); err == io.EOF {
+				return lines
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			line := decode[logLine](t, string(whole))
+			if duration := decode[struct{ Duration *int64 }](t, string(whole)).Duration; line.Method != "" && (duration == nil || *duration <= 0) {
+				t.Errorf("no duration in %s", whole)
+			}
+			lines = append(lines, line)
+		}
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// TestOneLineForEachRequest: refusals are no errors of the server's, and what clients write does not get into the log.
+func TestOneLineForEachRequest(t *testing.T) {
+	tests := []struct {
+		name, method, target, body, route string
+		status                            int
+	}{
+		{"acquire", "POST", "/locks/request", sound, "/locks/request", 200},
+		{"conflict", "POST", "/locks/request", sound, "/locks/request", 409},
+		{"invalid body", "POST", "/locks/request", "SECRET", "/locks/request", 422},
+		{"status", "GET", "/locks/status?resource_name=SECRET", "", "/locks/status", 200},
+		{"HEAD", "HEAD", "/locks/status?resource_name=r", "", "/locks/status", 200},
+		{"invalid query", "GET", "/locks/status?SECRET=%zz", "", "/locks/status", 422},
+		{"not held", "DELETE", "/locks/release?resource_name=r&process_id=SECRET", "", "/locks/release", 404},
+		{"release", "DELETE", "/locks/release?resource_name=r&process_id=p", "", "/locks/release", 200},
+		{"list", "GET", "/locks/all-locked", "", "/locks/all-locked", 200},
+		{"page", "GET", "/redoc", "", "/redoc", 200},
+		{"asset", "GET", "/docs/swagger-ui.css", "", "/docs/*", 200},
+		{"unknown path", "GET", "/SECRET", "", "", 404},
+		{"wrong method", "PUT", "/locks/status", "", "", 405},
+	}
+	db, _ := openStore(t, "sqlite", "")
+	log, lines := newLog(t)
+	s := serve(t, lock.NewService(db, lock.Limits{MaxTTL: maxTTL}), db.Ping, log)
+	var want []logLine
+	for _, test := range tests {
+		a := s.call(t, test.method, test.target, test.body).want(t, test.status)
+		want = append(want, logLine{
+			ID: a.header.Get("X-Request-Id"), Level: "INFO", Method: test.method, Route: test.route, Status: test.status,
+		})
+	}
+	s.Close() // waits for the requests, whose lines are written after their answers
+	if diff := cmp.Diff(want, lines()); diff != "" {
+		t.Error("log (-want +got):\n" + diff)
+	}
+}
+
+// TestLogLevel: a logger that is set to errors hears of nothing else.
+func TestLogLevel(t *testing.T) {
+	var text strings.Builder
+	log := slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelError}))
+	locks := lock.NewService(brokenStore{fail: func(context.Context) error { return lock.ErrStopping }}, lock.Limits{})
+	handler := api.New(locks, nil, log)
+	for _, path := range []string{"/health", "/nowhere", "/locks/all-locked"} {
+		handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", path, nil))
+	}
+	if got := text.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "route=/locks/all-locked") {
+		t.Errorf("log: %s", got)
+	}
+}
+
+func TestRequestID(t *testing.T) {
+	tests := []struct {
+		name string
+		id   string
+		kept bool
+	}{
+		{"word", "deploy-42", true},
+		{"one character", "x", true},
+		{"first and last visible character", "!~", true},
+		{"128 characters", strings.Repeat("x", 128), true},
+		{"129 characters", strings.Repeat("x", 129), false},
+		{"none", "", false},
+		{"space inside", "a b", false},
+		{"only spaces", "  ", false},
+		{"tab", "a\tb", false},
+		{"line feed", "a\nlevel=ERROR", false},
+		{"escape", "\x1b[31m", false},
+		{"delete", "a\x7f", false},
+		{"not ASCII", "é", false},
+		{"not UTF-8", "\xff", false},
+	}
+	log, lines := newLog(t)
+	handler := api.New(lock.NewService(brokenStore{}, lock.Limits{}), nil, log)
+	seen := map[string]bool{}
+	var want []string
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			// Straight to the handler: net/http's client and server would not let all of these pass.
+			req := httptest.NewRequestWithContext(t.Context(), "GET", "/livez", nil)
+			req.Header["X-Request-Id"] = []string{test.id}
+			response := httptest.NewRecorder()
+			handler.ServeHTTP(response, req)
+			got := response.Header().Get("X-Request-Id")
+			want = append(want, got)
+			switch {
+			case test.kept && got != test.id:
+				t.Errorf("%q was replaced by %q", test.id, got)
+			case !test.kept && (got == test.id || len(got) < 16 || seen[got] || strings.Trim(got, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") != ""):
+				t.Errorf("%q was replaced by %q, want a fresh id", test.id, got)
+			}
+			seen[got] = true
+		})
+	}
+	var logged []string
+	for _, line := range lines() {
+		logged = append(logged, line.ID)
+	}
+	if diff := cmp.Diff(want, logged); diff != "" {
+		t.Error("ids in the log (-answered +logged):\n" + diff)
+	}
+}
+
+// TestRequestIDEverywhere: every answer has one, those of pages and refusals too.
+func TestRequestIDEverywhere(t *testing.T) {
+	s := realServer(t, "sqlite")
+	for _, path := range []string{"/health", "/docs", "/docs/index.html", "/redoc", "/openapi.json", "/nowhere", "/locks/request", "/locks/status"} {
+		req := s.request(t, "GET", path, "")
+		req.Header.Set("X-Request-Id", "mine")
+		if got := s.do(t, req).header["X-Request-Id"]; len(got) != 1 || got[0] != "mine" {
+			t.Errorf("%s: X-Request-Id %q", path, got)
+		}
+	}
+	if got := s.call(t, http.MethodGet, "/health", "").header.Get("X-Request-Id"); got == "" {
+		t.Error("no id of its own")
+	}
+}
