@@ -27,17 +27,16 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Environ(), os.Stderr)
-	stop()
-	os.Exit(code)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }
 
-// run is the program. It returns the exit code: 0 after a shutdown by signal, 1 when it could not start or go on, 2 for a
-// wrong command line.
-func run(ctx context.Context, args, environ []string, stderr io.Writer) int {
+// run is the program. It returns the exit code: 0 after a shutdown by signal, 1 when it could not start, go on, or finish
+// what it had accepted in time, 2 for a wrong command line.
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("lockd", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	envFile := flags.String("env-file", ".env", "file with settings; the environment wins over it")
+	envFile := flags.String("env-file", ".env", "`file` with settings; the environment wins over it")
 	version := flags.Bool("version", false, "print the version and exit")
 	switch err := flags.Parse(args); {
 	case err == flag.ErrHelp: //nolint:errorlint // the flag package returns it bare
@@ -48,8 +47,14 @@ func run(ctx context.Context, args, environ []string, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "lockd: takes no arguments, got %q\n", flags.Args())
 		return 2
 	case *version:
-		fmt.Fprintln(stderr, "lockd", buildVersion())
+		fmt.Fprintln(stdout, "lockd", buildVersion())
 		return 0
+	}
+	if *envFile != ".env" { // only the default may be missing
+		if _, err := os.Stat(*envFile); err != nil {
+			fmt.Fprintln(stderr, "lockd:", err)
+			return 1
+		}
 	}
 	cfg, err := config.Load(environ, *envFile)
 	if err != nil {

@@ -30,7 +30,7 @@ func TestCancelledBeforeItsTurn(t *testing.T) {
 				f.do(t.Context(), 0)
 				gone := f.do(ctx, 1)
 				second, third := f.do(t.Context(), 2), f.do(t.Context(), 3)
-				if test.want == context.Canceled {
+				if errors.Is(test.want, context.Canceled) {
 					cancel()
 				}
 				<-ctx.Done()

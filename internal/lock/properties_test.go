@@ -223,7 +223,7 @@ func (m *machine) release(t *rapid.T) {
 	out, err := m.run(t, c)
 	if holder := a.holder(m.now); holder == nil || holder.ProcessID != c.ProcessID { // I4
 		var refusal *lock.NotHeldError
-		if !errors.As(err, &refusal) || *refusal != (lock.NotHeldError{Resource: c.Resource, ProcessID: c.ProcessID}) {
+		if !errors.As(err, &refusal) || refusal.Resource != c.Resource || refusal.ProcessID != c.ProcessID {
 			t.Fatalf("got %v, want a refusal", err)
 		}
 		return

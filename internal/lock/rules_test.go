@@ -161,7 +161,8 @@ func TestExpire(t *testing.T) {
 	}
 	before := []lock.Resource{
 		expired("c", t0.Add(-time.Hour)), expired("live", t0.Add(1)), expired("forever", time.Time{}), freed(100),
-		{Name: "new"}, expired("a", t0),
+		{Name: "new"},
+		expired("a", t0),
 	}
 	out, err := lock.Expire{Names: []string{"c", "live", "forever", "r", "new", "a"}}.Decide(t0, before)
 	if err != nil {

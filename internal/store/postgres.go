@@ -71,9 +71,13 @@ func openPostgres(ctx context.Context, cfg Config) (*Store, error) {
 	keep(db, postgresPool)
 	db.SetConnMaxIdleTime(5 * time.Minute)
 
+	// GORM's own ping would not heed ctx.
+	if err := db.PingContext(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot reach the Postgres database: %w", err), db.Close())
+	}
 	gdb, err := gorm.Open(postgres.New(postgres.Config{Conn: db}), gormConfig(false))
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot reach the Postgres database: %w", err), db.Close())
+		return nil, errors.Join(err, db.Close())
 	}
 	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 60))
 	if err != nil {

@@ -37,11 +37,7 @@ func openSQLite(ctx context.Context, cfg Config) (_ *Store, err error) {
 	memory := "?vfs=memdb"
 	if cfg.Source != "" {
 		memory = "?_journal_mode=WAL"
-		// A link to a file leads to the same lock as the file.
-		path, linkErr := filepath.EvalSymlinks(cfg.Source)
-		if linkErr != nil {
-			path = cfg.Source
-		}
+		path := resolve(cfg.Source)
 		location = "file:" + (&url.URL{Path: path}).EscapedPath()
 		if release, err = lockFile(path); err != nil {
 			return nil, err
@@ -100,11 +96,37 @@ func keep(db *sql.DB, n int) {
 	db.SetMaxIdleConns(n)
 }
 
+// resolve follows symbolic links, also to a file that does not exist yet: they lead to the same lock as the file.
+func resolve(path string) string {
+	for range 40 { // as many as Linux follows
+		if target, err := filepath.EvalSymlinks(path); err == nil {
+			return target
+		}
+		target, err := os.Readlink(path)
+		if err != nil { // no link: a file that does not exist yet
+			if folder, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+				return filepath.Join(folder, filepath.Base(path))
+			}
+			return path
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		path = target
+	}
+	return path
+}
+
 // lockFile makes sure that no other server uses the file: two of them would have two clocks. The lock is advisory and
 // ends with the process.
 func lockFile(path string) (release func() error, err error) {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
+	switch info, err := os.Stat(path); {
+	case err != nil: // it will be made
+	case info.IsDir():
 		return nil, fmt.Errorf("the database file %s is a directory", path)
+	case names(info) > 1:
+		return nil, fmt.Errorf("the database file %s has several names (hard links): "+
+			"another server could use it under another one, leave it only this name", path)
 	}
 	l := flock.New(path + ".lock")
 	switch locked, err := l.TryLock(); {

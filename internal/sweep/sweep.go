@@ -77,7 +77,7 @@ func (s *Sweeper) loop(ctx context.Context) {
 
 // round ends all expired holds and walks some way over the idle rows.
 func (s *Sweeper) round(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil {
 		n, err := s.target.SweepExpired(ctx, expiredBatch)
 		if err != nil {
 			return err
@@ -86,7 +86,7 @@ func (s *Sweeper) round(ctx context.Context) error {
 			break
 		}
 	}
-	for range idleWindows {
+	for i := 0; i < idleWindows && ctx.Err() == nil; i++ {
 		_, next, err := s.target.SweepIdle(ctx, s.after, idleWindow, s.cfg.Retention)
 		if err != nil {
 			return err

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"io/fs"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,4 +15,12 @@ func sinceBoot() time.Duration {
 		panic("CLOCK_BOOTTIME: " + err.Error()) // every Linux since 2.6.39 has it
 	}
 	return time.Duration(t.Nano())
+}
+
+// names is how many names (hard links) a file has.
+func names(file fs.FileInfo) int {
+	if stat, ok := file.Sys().(*syscall.Stat_t); ok {
+		return int(stat.Nlink)
+	}
+	return 1
 }

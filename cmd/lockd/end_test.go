@@ -1,0 +1,176 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A server that is killed under load, and started again on its database, has lost no acknowledged hold.
+func TestKilledServerKeepsEveryAcknowledgedHold(t *testing.T) {
+	onBoth(t, func(t *testing.T, databaseURL string) {
+		s := start(t, databaseURL)
+		l := s.startLoad(t, 8)
+		l.await(t, 100)
+		s.kill(t)
+		l.finish()
+		for _, r := range l.refusals {
+			t.Errorf("a healthy server refused: %+v", r)
+		}
+
+		s = start(t, databaseURL)
+		s.wantHeld(t, l.holds)
+		first := l.holds[0]
+		s.release(t, first)
+		if next := s.acquire(t, first.resource, "next"); next.token <= first.token {
+			t.Errorf("token %.0f after %.0f", next.token, first.token)
+		}
+	})
+}
+
+// A signal under load: every request is answered properly or not at all, and what was granted is kept.
+func TestSignalUnderLoad(t *testing.T) {
+	t.Parallel()
+	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		t.Run(signal.String(), func(t *testing.T) {
+			onBoth(t, func(t *testing.T, databaseURL string) {
+				s := start(t, databaseURL)
+				l := s.startLoad(t, 16)
+				l.await(t, 100)
+				s.stop(t, signal)
+				l.finish()
+
+				for _, r := range l.refusals {
+					if r.Status != http.StatusServiceUnavailable || r.Code != "shutting_down" || r.Header.Get("Retry-After") == "" {
+						t.Errorf("refused with %+v", r)
+					}
+				}
+				for _, err := range l.errors {
+					if !unanswered(err) {
+						t.Errorf("a request ended with: %v", err)
+					}
+				}
+				if len(l.errors) != 16 {
+					t.Errorf("%d of 16 clients saw the server go", len(l.errors))
+				}
+
+				s = start(t, databaseURL)
+				s.wantHeld(t, l.holds)
+			})
+		})
+	}
+}
+
+// unanswered tells errors of connections that were refused, or closed before the first byte of an answer.
+func unanswered(err error) bool {
+	var op *net.OpError
+	switch {
+	case errors.Is(err, errCutOff), errors.Is(err, io.ErrUnexpectedEOF):
+		return false
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return true
+	case errors.As(err, &op):
+		return !op.Timeout()
+	}
+	return strings.HasSuffix(err.Error(), "server closed idle connection") // net/http does not export this one
+}
+
+// A request that was accepted before the signal is answered after it.
+func TestSignalWaitsForRequestsInProgress(t *testing.T) {
+	t.Parallel()
+	s := start(t, "sqlite://")
+	c := dial(t, s)
+	body := `{"resource_name":"r","process_id":"p"}`
+	c.sendHead(t, len(body))
+	c.send(t, body[:10])
+	s.signalAndWaitForRefusal(t)
+
+	c.send(t, body[10:])
+	response, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		t.Errorf("status %d", response.StatusCode)
+	}
+	if code := s.exitCode(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// A client that never finishes its request cannot keep the server from stopping, and the log says what happened to it.
+func TestShutdownTimeoutCutsOff(t *testing.T) {
+	t.Parallel()
+	s := start(t, "sqlite://", "SHUTDOWN_TIMEOUT=300ms")
+	c := dial(t, s)
+	c.sendHead(t, 100)
+	c.send(t, "{")
+	s.signalAndWaitForRefusal(t)
+
+	s.exitCode(t)
+	if !strings.Contains(s.output.String(), "cut off after 300ms") {
+		t.Error("the output does not say that a request was cut off")
+	}
+	if n, err := io.Copy(io.Discard, c); n > 0 && err == nil {
+		t.Logf("the client was told something: %d bytes", n)
+	}
+}
+
+// rawConn is a client that takes its time within a request.
+type rawConn struct{ net.Conn }
+
+func dial(t *testing.T, s *server) rawConn {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	return rawConn{conn}
+}
+
+func (c rawConn) send(t *testing.T, text string) {
+	t.Helper()
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sendHead returns when the handler is at work, because only the one who reads the body sends "100 Continue".
+func (c rawConn) sendHead(t *testing.T, length int) {
+	t.Helper()
+	c.send(t, fmt.Sprintf("POST /locks/request HTTP/1.1\r\nHost: lockd\r\nContent-Type: application/json\r\n"+
+		"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n", length))
+	const want = "HTTP/1.1 100 Continue\r\n\r\n"
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != want {
+		t.Fatalf("got %q, %v", got, err)
+	}
+}
+
+// signalAndWaitForRefusal returns when the server takes no new connections.
+func (s *server) signalAndWaitForRefusal(t *testing.T) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "new connections refused", func() bool {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+		if err == nil {
+			_ = conn.Close()
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
+}

@@ -1,0 +1,292 @@
+package sweep_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"resource-lock-manager/internal/sweep"
+)
+
+const (
+	interval  = 10 * time.Second
+	retention = 36 * time.Hour
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+// target is a database made of functions; one that is nil has nothing to do. Like a database it does nothing for a
+// context that has ended.
+type target struct {
+	expired func(limit int) (int, error)
+	idle    func(afterID int64, window int, idle time.Duration) (next int64, err error)
+}
+
+func (f target) SweepExpired(ctx context.Context, limit int) (int, error) {
+	if ctx.Err() != nil || f.expired == nil {
+		return 0, ctx.Err()
+	}
+	return f.expired(limit)
+}
+
+func (f target) SweepIdle(ctx context.Context, afterID int64, window int, idle time.Duration) (int, int64, error) {
+	if ctx.Err() != nil || f.idle == nil {
+		return 0, 0, ctx.Err()
+	}
+	next, err := f.idle(afterID, window, idle)
+	return 0, next, err
+}
+
+// newSweeper returns a sweeper and its log.
+func newSweeper(f target) (*sweep.Sweeper, *bytes.Buffer) {
+	var log bytes.Buffer
+	return sweep.New(f, sweep.Config{
+		Interval:  interval,
+		Retention: retention,
+		Logger:    slog.New(slog.NewTextHandler(&log, nil)),
+	}), &log
+}
+
+// sweepFor runs a sweeper for a time of the test's bubble and returns its log.
+func sweepFor(f target, d time.Duration) string {
+	s, log := newSweeper(f)
+	s.Start()
+	<-time.After(d)
+	s.Stop()
+	return log.String()
+}
+
+// untilAfterRound is a time by which that many rounds, but not one more, have come whatever their spread: up to 4.
+func untilAfterRound(n int) time.Duration {
+	return time.Duration(n)*interval*11/10 + 1
+}
+
+func TestRoundsSpreadByATenthOfTheInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var gaps []time.Duration
+		last := time.Now()
+		sweepFor(target{expired: func(int) (int, error) {
+			gaps = append(gaps, time.Since(last))
+			last = time.Now()
+			return 0, nil
+		}}, 1000*interval)
+
+		if n := len(gaps); n < 900 || n > 1111 {
+			t.Fatalf("%d rounds in a thousand intervals", n)
+		}
+		shortest, longest := gaps[0], gaps[0]
+		for _, gap := range gaps {
+			shortest, longest = min(shortest, gap), max(longest, gap)
+		}
+		if shortest < interval*9/10 || longest > interval*11/10 {
+			t.Errorf("gaps go from %v to %v, want them within a tenth of %v", shortest, longest, interval)
+		}
+		// A thousand gaps that all keep away from a quarter of the range were not drawn from all of it.
+		if shortest > interval*95/100 || longest < interval*105/100 {
+			t.Errorf("gaps go only from %v to %v, so several servers would sweep in step", shortest, longest)
+		}
+	})
+}
+
+func TestRoundEndsEveryExpiredHold(t *testing.T) {
+	tests := []struct {
+		name    string
+		expired func(limit int) int
+		calls   int
+	}{
+		{"none", func(int) int { return 0 }, 1},
+		{"less than a batch", func(limit int) int { return limit - 1 }, 1},
+		{"a full batch may not be the last", func(limit int) int { return limit }, 2},
+		{"many batches", func(limit int) int { return 20*limit + 1 }, 21},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				calls, left := 0, 0
+				sweepFor(target{expired: func(limit int) (int, error) {
+					if calls == 0 {
+						left = test.expired(limit)
+					}
+					calls++
+					ended := min(left, limit)
+					left -= ended
+					return ended, nil
+				}}, untilAfterRound(1))
+
+				if calls != test.calls || left != 0 {
+					t.Errorf("one round made %d calls and left %d holds, want %d calls and none left", calls, left, test.calls)
+				}
+			})
+		})
+	}
+}
+
+// The walk over the table's rows is one chain of windows, cut into rounds, that starts over behind the last row.
+func TestWalkOverIdleRows(t *testing.T) {
+	const rounds = 4
+	for name, windows := range map[string]int64{"one window": 1, "a few windows": 3, "more than a round": 25} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var got, want []int64
+				perRound := map[time.Time]int64{}
+				lastRound := time.Time{}
+				sweepFor(target{idle: func(afterID int64, window int, idle time.Duration) (int64, error) {
+					if idle != retention {
+						t.Errorf("asked for rows idle for %v, want %v", idle, retention)
+					}
+					if now := time.Now(); afterID == 0 && now.Equal(lastRound) {
+						t.Error("started over within a round")
+					}
+					lastRound = time.Now()
+					perRound[lastRound]++
+					position := int64(len(got)) % windows
+					got = append(got, afterID)
+					want = append(want, position*int64(window))
+					if position == windows-1 {
+						return 0, nil
+					}
+					return afterID + int64(window), nil
+				}}, untilAfterRound(rounds))
+
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("windows start after these ids (-want +got):\n%s", diff)
+				}
+				if len(perRound) != rounds {
+					t.Errorf("the walk went on in %d of %d rounds", len(perRound), rounds)
+				}
+				for _, n := range perRound {
+					if n >= 25 {
+						t.Errorf("%d windows in one round: a large table must take several", n)
+					}
+				}
+				if int64(len(got)) <= windows {
+					t.Errorf("%d windows looked at in %d rounds, so the walk never started over", len(got), rounds)
+				}
+			})
+		})
+	}
+}
+
+func TestErrorIsLoggedAndTheNextRoundComes(t *testing.T) {
+	boom := errors.New("boom")
+	t.Run("expired", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			calls := 0
+			log := sweepFor(target{expired: func(int) (int, error) {
+				if calls++; calls == 2 {
+					return 0, boom
+				}
+				return 0, nil
+			}}, untilAfterRound(3))
+			if calls != 3 {
+				t.Errorf("%d rounds, want 3", calls)
+			}
+			wantOneLine(t, log, "boom")
+		})
+	})
+	t.Run("idle", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var after []int64
+			log := sweepFor(target{idle: func(afterID int64, _ int, _ time.Duration) (int64, error) {
+				after = append(after, afterID)
+				switch len(after) {
+				case 1:
+					return 7, nil
+				case 2:
+					return 0, boom
+				}
+				return 0, nil
+			}}, untilAfterRound(2))
+			// The window that failed is looked at again, not passed over.
+			if diff := cmp.Diff([]int64{0, 7, 7}, after); diff != "" {
+				t.Errorf("windows start after these ids (-want +got):\n%s", diff)
+			}
+			wantOneLine(t, log, "boom")
+		})
+	})
+}
+
+func wantOneLine(t *testing.T, log, text string) {
+	t.Helper()
+	if strings.Count(log, "\n") != 1 || !strings.Contains(log, text) {
+		t.Errorf("log is %q, want one line with %q", log, text)
+	}
+}
+
+func TestStopWaitsForTheBatchInProgress(t *testing.T) {
+	tests := map[string]struct {
+		target func(batch func()) target
+	}{
+		"expired": {func(batch func()) target {
+			return target{expired: func(limit int) (int, error) { batch(); return limit, nil }} // so more seem to be left
+		}},
+		"idle": {func(batch func()) target {
+			return target{idle: func(int64, int, time.Duration) (int64, error) { batch(); return 1, nil }}
+		}},
+		"a batch that fails because of Stop": {func(batch func()) target {
+			return target{expired: func(int) (int, error) { batch(); return 0, context.Canceled }}
+		}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				batches := 0
+				begun, finish, stopped := make(chan struct{}), make(chan struct{}), make(chan struct{})
+				s, log := newSweeper(test.target(func() {
+					if batches++; batches == 1 {
+						close(begun)
+						<-finish
+					}
+				}))
+				s.Start()
+				<-begun
+				go func() {
+					s.Stop()
+					close(stopped)
+				}()
+				synctest.Wait()
+				select {
+				case <-stopped:
+					t.Error("Stop returned while a batch was running")
+				default:
+				}
+
+				close(finish)
+				<-stopped
+				<-time.After(10 * interval)
+				if batches != 1 {
+					t.Errorf("%d batches after Stop was called", batches-1)
+				}
+				if log.Len() > 0 {
+					t.Errorf("being stopped was logged as a failure: %s", log)
+				}
+			})
+		})
+	}
+}
+
+func TestStopBetweenRoundsDoesNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newSweeper(target{expired: func(int) (int, error) {
+			t.Error("swept before the first interval had passed")
+			return 0, nil
+		}})
+		before := time.Now()
+		s.Start()
+		s.Stop()
+		<-time.After(10 * interval)
+		if waited := time.Since(before) - 10*interval; waited != 0 {
+			t.Errorf("Stop took %v", waited)
+		}
+	})
+}
