@@ -1,60 +1,104 @@
 package main
 
 import (
+	"encoding/json"
 	"time"
 
 	"resource-lock-manager/internal/wire"
 )
 
 var (
-	lockedAt  = wire.Time(time.Date(2024, 1, 15, 10, 30, 0, 123456000, time.UTC))
-	expiresAt = wire.Time(time.Date(2024, 1, 15, 10, 35, 0, 123456000, time.UTC))
-	process   = "process_123"
+	lockedAt   = wire.Time(time.Date(2024, 1, 15, 10, 30, 0, 123456000, time.UTC))
+	releasedAt = wire.Time(time.Date(2024, 1, 15, 10, 33, 0, 123456000, time.UTC))
+	expiresAt  = wire.Time(time.Date(2024, 1, 15, 10, 35, 0, 123456000, time.UTC))
+
+	resource = "database_backup"
+	process  = "process_123"
+	token    = int64(1705314600123456)
+	reason   = "nightly backup"
+	broken   = "the host is gone"
+	ops      = "ops"
+	cursor   = "MTAwMA"
+	left     = 299.5
+	held     = 180.0
+	renewals = 3
+	none     = 0
+
+	times  = wire.Times{LockedAt: lockedAt, ExpiresAt: &expiresAt, ExpiresInSeconds: &left}
+	holder = wire.Hold{
+		ProcessID: process, Times: times, FencingToken: token, Reason: &reason, Metadata: json.RawMessage(`{"host":"db-1"}`),
+	}
 )
 
 // parameters are the example values of query parameters.
-var parameters = map[string]any{"resource_name": "database_backup", "process_id": process}
+var parameters = map[string]any{
+	"resource_name": resource, "process_id": process, "fencing_token": token, "reason": broken,
+	"prefix": "database_", "limit": 100, "cursor": cursor,
+}
 
 // answers are the example bodies of one path's statuses.
 var answers = map[string]map[int]any{
 	"/locks/request": {
-		200: wire.Success[wire.Acquired]{
-			Success: true,
-			Message: "Lock acquired successfully for resource 'database_backup'",
-			Data: wire.Acquired{
-				LockID: 1, ResourceName: "database_backup", ProcessID: process,
-				LockedAt: lockedAt, ExpiresAt: &expiresAt, FencingToken: 1705314600123456,
-			},
-		},
+		200: success("Lock acquired successfully for resource 'database_backup'", wire.Acquired{
+			LockID: 1, ResourceName: resource, ProcessID: process, Times: times, FencingToken: token,
+		}),
 	},
 	"/locks/release": {
-		200: wire.Success[wire.Released]{
-			Success: true,
-			Message: "Lock released successfully for resource 'database_backup'",
-			Data:    wire.Released{ResourceName: "database_backup", ProcessID: process, ReleasedAt: expiresAt},
-		},
+		200: success("Lock released successfully for resource 'database_backup'", wire.Released{
+			ResourceName: resource, ProcessID: process, ReleasedAt: releasedAt,
+		}),
+	},
+	"/locks/renew": {
+		200: success("Lock renewed successfully for resource 'database_backup'", wire.Renewed{
+			ResourceName: resource, ProcessID: process, Times: times, FencingToken: token, Renewals: renewals,
+		}),
+	},
+	"/locks/renew-all": {
+		200: success("Renewed 2 locks of process 'process_123'", wire.RenewedAll{
+			ProcessID: process, Renewed: 2, Lost: []wire.Owned{{ResourceName: "file_upload", FencingToken: token}},
+		}),
+	},
+	"/locks/release-all": {
+		200: success("Released 2 locks of process 'process_123'", wire.ReleasedAll{ProcessID: process, Released: 2}),
+	},
+	"/locks/force-release": {
+		200: success("Lock force-released for resource 'database_backup'", wire.ForceReleased{
+			ResourceName: resource, ReleasedAt: releasedAt, Reason: broken, By: ops, Holder: holder,
+		}),
+		404: wire.Failure{Detail: "Resource 'database_backup' is not locked", Code: wire.CodeNotLocked},
 	},
 	"/locks/status": {
-		200: wire.Success[wire.Status]{
-			Success: true,
-			Message: "Resource 'database_backup' status retrieved successfully",
-			Data: wire.Status{
-				ResourceName: "database_backup", IsLocked: true, LockedBy: &process, LockedAt: &lockedAt, ExpiresAt: &expiresAt,
-			},
-		},
+		200: success("Resource 'database_backup' status retrieved successfully", wire.Status{
+			ResourceName: resource, IsLocked: true, LockedBy: &process, LockedAt: &lockedAt, ExpiresAt: &expiresAt,
+			ExpiresInSeconds: &left, FencingToken: &token, Reason: &reason, Metadata: holder.Metadata, Renewals: &none,
+		}),
+	},
+	"/locks/validate": {
+		200: success("Fencing token is valid for resource 'database_backup'", wire.Validity{
+			Valid: true, ResourceName: resource, FencingToken: token, CurrentFencingToken: &token, ExpiresInSeconds: &left,
+		}),
 	},
 	"/locks/all-locked": {
-		200: wire.Success[wire.AllLocked]{
-			Success: true,
-			Message: "Retrieved 1 active locks",
-			Data: wire.AllLocked{TotalLocks: 1, Locks: []wire.Lock{
-				{ID: 1, ResourceName: "database_backup", ProcessID: process, LockedAt: lockedAt, ExpiresAt: &expiresAt},
-			}},
-		},
+		200: success("Retrieved 1 active locks", wire.AllLocked{
+			TotalLocks: 1, Locks: []wire.Lock{{ID: 1, ResourceName: resource, Hold: holder}}, NextCursor: &cursor,
+		}),
+	},
+	"/locks/history": {
+		200: success("Retrieved 2 events", wire.History{Events: []wire.Event{
+			{
+				ID: 2, Event: "force_released", At: releasedAt, ResourceName: resource, ProcessID: process, FencingToken: token,
+				HeldSeconds: &held, Renewals: &renewals, Reason: &broken, By: &ops,
+			},
+			{ID: 1, Event: "acquired", At: lockedAt, ResourceName: resource, ProcessID: process, FencingToken: token, Reason: &reason},
+		}}),
 	},
 	"/health": {200: wire.Health{Status: "healthy", Service: "Resource Lock Manager"}},
 	"/livez":  {200: wire.Probe{Status: "ok"}},
 	"/readyz": {200: wire.Probe{Status: "ok"}},
+}
+
+func success[T any](message string, data T) wire.Success[T] {
+	return wire.Success[T]{Success: true, Message: message, Data: data}
 }
 
 // failures are the example bodies that every path shares.
@@ -66,7 +110,9 @@ var failures = map[int]any{
 	409: wire.Conflict{
 		Detail: "Resource 'database_backup' is already locked by process 'other_process'",
 		Code:   wire.CodeAlreadyLocked,
-		Holder: wire.Holder{ProcessID: "other_process", LockedAt: lockedAt, ExpiresAt: &expiresAt, FencingToken: 1705314600123456},
+		Holder: wire.Hold{ProcessID: "other_process", Times: times, FencingToken: token, Reason: &reason},
+
+		RetryAfterSeconds: &left,
 	},
 	413: wire.Failure{Detail: "The body is larger than 65536 bytes", Code: wire.CodeBodyTooLarge},
 	415: wire.Failure{

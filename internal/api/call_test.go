@@ -4,10 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"testing"
 
@@ -33,16 +34,47 @@ func (s *server) do(t *testing.T, req *http.Request) answer {
 
 func read(t *testing.T, req *http.Request, response *http.Response) answer {
 	t.Helper()
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
+	a, err := readAll(response)
 	if err != nil {
 		t.Fatalf("%s %s: %v", req.Method, req.URL, err)
 	}
-	a := answer{response.StatusCode, response.Header, string(body)}
-	if err := checkAgainstDocument(req, a); err != nil {
-		t.Errorf("%s %s: %d %s\nis not as documented: %v", req.Method, req.URL, a.status, body, err)
-	}
+	check(t, req, a)
 	return a
+}
+
+func readAll(response *http.Response) (answer, error) {
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return answer{response.StatusCode, response.Header, string(body)}, err
+}
+
+// check holds an answer against the document, and against what no schema can say.
+func check(t *testing.T, req *http.Request, a answer) {
+	t.Helper()
+	if err := errors.Join(checkAgainstDocument(req, a), checkExpiries(a)); err != nil {
+		t.Errorf("%s %s: %d %s\nis not as documented: %v", req.Method, req.URL, a.status, a.body, err)
+	}
+}
+
+// checkExpiries returns an error unless expires_in_seconds stands wherever expires_at does, and both are null together.
+func checkExpiries(a answer) error {
+	var body any
+	if !strings.HasPrefix(a.header.Get("Content-Type"), "application/json") || json.Unmarshal([]byte(a.body), &body) != nil {
+		return nil
+	}
+	var fault error
+	visit(body, "", func(object map[string]any, path, key string) bool {
+		if key != "expires_at" || strings.Contains(path, "metadata.") {
+			return false
+		}
+		seconds, found := object["expires_in_seconds"]
+		number, _ := seconds.(float64)
+		if !found || (object[key] == nil) != (seconds == nil) || number < 0 {
+			fault = fmt.Errorf("%sexpires_at is %v, and expires_in_seconds %v", path, object[key], seconds)
+		}
+		return fault != nil
+	})
+	return fault
 }
 
 // request makes a request; its body, if any, is declared as JSON. The target is a path with its raw query.
@@ -70,32 +102,22 @@ func (s *server) call(t *testing.T, method, target, body string) answer {
 // acquire asks for a lock; a nil ttl is left out.
 func (s *server) acquire(t *testing.T, resource, process string, ttl any) answer {
 	t.Helper()
-	fields := map[string]any{"resource_name": resource, "process_id": process}
-	if ttl != nil {
-		fields["ttl_seconds"] = ttl
-	}
-	body, err := json.Marshal(fields)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s.call(t, http.MethodPost, "/locks/request", string(body))
+	return s.acquireWith(t, resource, process, fields{"ttl_seconds": ttl})
 }
 
 func (s *server) release(t *testing.T, resource, process string) answer {
 	t.Helper()
-	query := url.Values{"resource_name": {resource}, "process_id": {process}}
-	return s.call(t, http.MethodDelete, "/locks/release?"+query.Encode(), "")
+	return s.delete(t, "/locks/release", "resource_name", resource, "process_id", process)
 }
 
 func (s *server) status(t *testing.T, resource string) wire.Status {
 	t.Helper()
-	query := url.Values{"resource_name": {resource}}
-	return dataOf[wire.Status](t, s.call(t, http.MethodGet, "/locks/status?"+query.Encode(), ""))
+	return dataOf[wire.Status](t, s.get(t, "/locks/status", "resource_name", resource))
 }
 
 func (s *server) allLocked(t *testing.T) wire.AllLocked {
 	t.Helper()
-	return dataOf[wire.AllLocked](t, s.call(t, http.MethodGet, "/locks/all-locked", ""))
+	return dataOf[wire.AllLocked](t, s.get(t, "/locks/all-locked"))
 }
 
 // raw writes bytes to a new connection, whatever becomes of them, and returns the first answer. With halfClose the

@@ -6,7 +6,7 @@ import (
 	"math"
 	"mime"
 	"net/http"
-	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,34 +34,54 @@ func (e *invalid) add(kind, message string, loc ...any) {
 	e.faults = append(e.faults, wire.Fault{Loc: loc, Msg: message, Type: kind})
 }
 
-// decodeAcquire reads the body of POST /locks/request. Faults that it finds come together with those that the domain
-// finds in the fields that could be read.
-func (a *API) decodeAcquire(w http.ResponseWriter, r *http.Request) (lock.Acquire, error) {
-	body, err := readBody(w, r)
-	if err != nil {
-		return lock.Acquire{}, err
+// locOf is the path of a field, positions in a list as numbers.
+func locOf(place, field string) []any {
+	loc := []any{place}
+	for part := range strings.SplitSeq(field, ".") {
+		if i, err := strconv.Atoi(part); err == nil {
+			loc = append(loc, i)
+		} else {
+			loc = append(loc, part)
+		}
 	}
-	o, err := decodeObject(body)
-	if err != nil {
-		return lock.Acquire{}, err
+	return loc
+}
+
+// has tells whether a fault of the field was found.
+func (e *invalid) has(field any) bool {
+	return slices.ContainsFunc(e.faults, func(f wire.Fault) bool { return len(f.Loc) > 1 && f.Loc[1] == field })
+}
+
+// with is nil when nothing was found. Otherwise it adds what the domain finds wrong with the fields that could be read.
+func (e *invalid) with(check func() error, place string) error {
+	if len(e.faults) == 0 {
+		return nil
 	}
-	command := lock.Acquire{
-		Resource:  o.text("resource_name"),
-		ProcessID: o.text("process_id"),
-		TTL:       o.seconds("ttl_seconds"),
-	}
-	if len(o.invalid.faults) == 0 {
-		return command, nil
-	}
+	unread := *e // a field that was not read has no value to judge
 	var rest *lock.InvalidError
-	if errors.As(a.locks.CheckAcquire(command), &rest) {
+	if errors.As(check(), &rest) {
 		for _, f := range rest.Faults {
-			if !o.faulty[f.Field] {
-				o.invalid.add(f.Rule, f.Message, "body", f.Field)
+			if loc := locOf(place, f.Field); !unread.has(loc[1]) {
+				e.add(f.Rule, f.Message, loc...)
 			}
 		}
 	}
-	return lock.Acquire{}, &o.invalid
+	return e
+}
+
+// decode reads a body: fields takes what it needs from the object, and check returns what the domain finds wrong with
+// that. All faults are answered together.
+func decode(w http.ResponseWriter, r *http.Request, fields func(o *object), check func() error) error {
+	body, err := readBody(w, r)
+	if err != nil {
+		return err
+	}
+	o, err := decodeObject(body)
+	if err != nil {
+		return err
+	}
+	fields(o)
+	return o.invalid.with(check, "body")
 }
 
 // readBody returns a JSON request's whole body.
@@ -89,12 +109,11 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 type object struct {
 	fields  map[string]jsontext.Value
 	invalid invalid
-	faulty  map[string]bool
 }
 
 // decodeObject checks the whole body: syntax, valid UTF-8, no lone surrogates, no name twice.
 func decodeObject(body []byte) (*object, error) {
-	o := &object{faulty: map[string]bool{}}
+	o := &object{}
 	if len(body) == 0 {
 		o.invalid.add("missing", "Field required", "body")
 		return nil, &o.invalid
@@ -113,8 +132,13 @@ func decodeObject(body []byte) (*object, error) {
 }
 
 func (o *object) reject(field, kind, message string) {
-	o.faulty[field] = true
 	o.invalid.add(kind, message, "body", field)
+}
+
+// present returns a field's value unless it is absent or null.
+func (o *object) present(field string) (jsontext.Value, bool) {
+	value, found := o.fields[field]
+	return value, found && value.Kind() != 'n'
 }
 
 // text reads a required string.
@@ -124,6 +148,19 @@ func (o *object) text(field string) string {
 		o.reject(field, "missing", "Field required")
 		return ""
 	}
+	return o.string(field, value)
+}
+
+// optionalText reads a string that may be absent or null, which is the empty string.
+func (o *object) optionalText(field string) string {
+	value, present := o.present(field)
+	if !present {
+		return ""
+	}
+	return o.string(field, value)
+}
+
+func (o *object) string(field string, value jsontext.Value) string {
 	var text string
 	if value.Kind() != '"' || json.Unmarshal(value, &text) != nil {
 		o.reject(field, "string_type", "Input should be a valid string")
@@ -131,51 +168,115 @@ func (o *object) text(field string) string {
 	return text
 }
 
+// requestID reads a string that, unlike other optional ones, must not be empty when it is there.
+func (o *object) requestID(field string) string {
+	text := o.optionalText(field)
+	if _, present := o.present(field); present && text == "" && !o.invalid.has(field) {
+		o.reject(field, "string_too_short", "String should have at least 1 character")
+	}
+	return text
+}
+
 // seconds reads an optional number of seconds greater than 0, in microseconds; 0 when it is absent or null.
 func (o *object) seconds(field string) time.Duration {
-	value, found := o.fields[field]
-	if !found || value.Kind() == 'n' {
+	d, present := o.duration(field)
+	if present && d <= 0 && !o.invalid.has(field) {
+		o.reject(field, "greater_than", "Input should be greater than 0")
 		return 0
+	}
+	return d
+}
+
+// duration reads an optional number of seconds of either sign, in microseconds, away from 0. What is beyond every limit
+// becomes the greatest duration.
+func (o *object) duration(field string) (d time.Duration, present bool) {
+	value, present := o.present(field)
+	if !present {
+		return 0, false
 	}
 	if value.Kind() != '0' {
 		o.reject(field, "float_type", "Input should be a valid number")
-		return 0
+		return 0, true
 	}
 	seconds, err := strconv.ParseFloat(string(value), 64)
 	switch {
 	case err != nil: // the syntax has been checked: it is out of range
 		o.reject(field, "finite_number", "Input should be a finite number")
-	case seconds <= 0:
-		o.reject(field, "greater_than", "Input should be greater than 0")
+		return 0, true
 	case seconds >= math.MaxInt64/1e9:
-		return math.MaxInt64 // beyond every limit
-	default:
-		return max(time.Duration(math.Round(seconds*1e6))*time.Microsecond, time.Microsecond)
+		return math.MaxInt64, true
+	case seconds < 0:
+		return -1, true
+	case seconds > 0:
+		return max(time.Duration(math.Round(seconds*1e6))*time.Microsecond, time.Microsecond), true
 	}
-	return 0
+	return 0, true
 }
 
-// queryOf returns the values of required query parameters, each of which must stand there once.
-func queryOf(r *http.Request, names ...string) ([]string, error) {
-	var faults invalid
-	query, err := url.ParseQuery(strings.ReplaceAll(r.URL.RawQuery, ";", "%3B")) // a plain character, as in FastAPI
-	if err != nil {
-		faults.add("query_invalid", "The query string is malformed: "+err.Error(), "query")
-		return nil, &faults
+// token reads an optional fencing token; 0 when it is absent or null.
+func (o *object) token(field string) int64 {
+	value, present := o.present(field)
+	if !present {
+		return 0
 	}
-	values := make([]string, len(names))
-	for i, name := range names {
-		switch given := query[name]; len(given) {
-		case 0:
-			faults.add("missing", "Field required", "query", name)
-		case 1:
-			values[i] = given[0]
-		default:
-			faults.add("duplicate", "Parameter should be given once", "query", name)
+	token, err := parseToken(string(value))
+	if value.Kind() != '0' || err != nil {
+		o.reject(field, "int_type", tokenMessage)
+		return 0
+	}
+	return token
+}
+
+// tokenMessage says what a fencing token looks like.
+const tokenMessage = "Input should be a fencing token: a whole number greater than 0"
+
+func parseToken(text string) (int64, error) {
+	token, err := strconv.ParseInt(text, 10, 64)
+	if err == nil && token <= 0 {
+		err = strconv.ErrRange
+	}
+	return token, err
+}
+
+// json reads an optional value of any kind, without white space; empty when it is absent or null.
+func (o *object) json(field string) string {
+	value, present := o.present(field)
+	if !present {
+		return ""
+	}
+	value = value.Clone()
+	if err := value.Compact(); err != nil { // the syntax has been checked
+		o.reject(field, "json_invalid", err.Error())
+	}
+	return string(value)
+}
+
+// owned reads an optional list of holds.
+func (o *object) owned(field string) []lock.Owned {
+	value, present := o.present(field)
+	if !present {
+		return nil
+	}
+	var list []jsontext.Value
+	if json.Unmarshal(value, &list) != nil {
+		o.reject(field, "list_type", "Input should be a valid list")
+		return nil
+	}
+	holds := make([]lock.Owned, 0, len(list))
+	for i, item := range list {
+		var part object
+		if json.Unmarshal(item, &part.fields) != nil || part.fields == nil {
+			o.invalid.add("model_attributes_type", "Input should be a valid dictionary or object to extract fields from", "body", field, i)
+			continue
 		}
+		hold := lock.Owned{Resource: part.text("resource_name"), Token: part.token("fencing_token")}
+		if _, found := part.present("fencing_token"); !found {
+			part.reject("fencing_token", "missing", "Field required")
+		}
+		for _, f := range part.invalid.faults {
+			o.invalid.add(f.Type, f.Msg, "body", field, i, f.Loc[1])
+		}
+		holds = append(holds, hold)
 	}
-	if len(faults.faults) > 0 {
-		return nil, &faults
-	}
-	return values, nil
+	return holds
 }

@@ -139,7 +139,10 @@ func TestOpenAPI(t *testing.T) {
 	if !strings.HasPrefix(doc.OpenAPI, "3.") || doc.Info.Title != "Resource Lock Manager" {
 		t.Errorf("OpenAPI %s of %s", doc.OpenAPI, doc.Info.Title)
 	}
-	for _, path := range []string{"/locks/request", "/locks/release", "/locks/status", "/locks/all-locked", "/health"} {
+	for _, path := range []string{
+		"/locks/request", "/locks/release", "/locks/status", "/locks/all-locked", "/health", "/locks/renew", "/locks/renew-all",
+		"/locks/release-all", "/locks/force-release", "/locks/validate", "/locks/history",
+	} {
 		if doc.Paths.Value(path) == nil {
 			t.Errorf("%s is not in the document", path)
 		}

@@ -2,7 +2,9 @@ package api
 
 import (
 	"errors"
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/go-chi/chi/v5"
@@ -26,34 +28,49 @@ var failures = []struct {
 	{lock.ErrStopping, http.StatusServiceUnavailable, wire.CodeStopping},
 }
 
+// notHeldCodes tell why a process does not hold a resource.
+var notHeldCodes = map[lock.Why]wire.Code{
+	lock.Unknown:         wire.CodeNotHeld,
+	lock.OtherToken:      wire.CodeTokenMismatch,
+	lock.AlreadyReleased: wire.CodeAlreadyReleased,
+	lock.Broken:          wire.CodeForceReleased,
+}
+
 // statusClientGone is only seen in the log: the client hung up.
 const statusClientGone = 499
 
 // retryAfter is the number of seconds that a client is asked to wait after a 503.
 const retryAfter = "1"
 
+// answer makes a handler of a function that either answers or returns an error.
+func (a *API) answer(handle func(w http.ResponseWriter, r *http.Request) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := handle(w, r); err != nil {
+			a.fail(w, r, err)
+		}
+	}
+}
+
 // fail answers with an error. It is the one place where errors become answers; the log line of the request tells the rest.
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var (
-		held     *lock.HeldError
-		notHeld  *lock.NotHeldError
-		unsound  *lock.InvalidError
-		unparsed *invalid
+		held      *lock.HeldError
+		notHeld   *lock.NotHeldError
+		notLocked *lock.NotLockedError
+		unsound   *lock.InvalidError
+		unparsed  *invalid
 	)
 	switch {
 	case errors.As(err, &held):
-		writeJSON(w, http.StatusConflict, wire.Conflict{
-			Detail: held.Error(),
-			Code:   wire.CodeAlreadyLocked,
-			Holder: wire.Holder{
-				ProcessID:    held.Holder.ProcessID,
-				LockedAt:     wire.Time(held.Holder.LockedAt),
-				ExpiresAt:    wire.OptionalTime(held.Holder.ExpiresAt),
-				FencingToken: held.Holder.Token,
-			},
-		})
+		body := wire.Conflict{Detail: held.Error(), Code: wire.CodeAlreadyLocked, Holder: holdOf(held.Holder, held.Now)}
+		if body.RetryAfterSeconds = body.Holder.ExpiresInSeconds; body.RetryAfterSeconds != nil {
+			w.Header().Set("Retry-After", strconv.FormatFloat(math.Ceil(*body.RetryAfterSeconds), 'f', 0, 64))
+		}
+		writeJSON(w, http.StatusConflict, body)
 	case errors.As(err, &notHeld):
-		writeJSON(w, http.StatusNotFound, wire.Failure{Detail: notHeld.Error(), Code: wire.CodeNotHeld})
+		writeJSON(w, http.StatusNotFound, wire.Failure{Detail: notHeld.Error(), Code: notHeldCodes[notHeld.Why]})
+	case errors.As(err, &notLocked):
+		writeJSON(w, http.StatusNotFound, wire.Failure{Detail: notLocked.Error(), Code: wire.CodeNotLocked})
 	case errors.As(err, &unparsed):
 		writeJSON(w, http.StatusUnprocessableEntity, wire.ValidationFailure{Detail: unparsed.faults, Code: wire.CodeValidation})
 	case errors.As(err, &unsound):
@@ -63,7 +80,7 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 		}
 		var faults invalid
 		for _, f := range unsound.Faults {
-			faults.add(f.Rule, f.Message, place, f.Field)
+			faults.add(f.Rule, f.Message, locOf(place, f.Field)...)
 		}
 		writeJSON(w, http.StatusUnprocessableEntity, wire.ValidationFailure{Detail: faults.faults, Code: wire.CodeValidation})
 	default:

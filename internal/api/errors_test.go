@@ -35,8 +35,18 @@ func (s brokenStore) Find(ctx context.Context, _ string) (lock.Resource, time.Ti
 	return lock.Resource{}, time.Time{}, s.fail(ctx)
 }
 
-func (s brokenStore) Held(ctx context.Context) ([]lock.Resource, time.Time, error) {
-	return nil, time.Time{}, s.fail(ctx)
+func (s brokenStore) Held(
+	ctx context.Context, _ lock.ListFilter, _ func(total int, now time.Time) error, _ func(lock.Resource) error,
+) error {
+	return s.fail(ctx)
+}
+
+func (s brokenStore) HeldBy(ctx context.Context, _, _ string, _ int) ([]string, error) {
+	return nil, s.fail(ctx)
+}
+
+func (s brokenStore) History(ctx context.Context, _ lock.HistoryFilter) ([]lock.Event, error) {
+	return nil, s.fail(ctx)
 }
 
 // brokenServer serves a store and a database that fail. It returns what was logged, to be called once at the end.
@@ -54,8 +64,14 @@ func brokenServer(t *testing.T, fail func(context.Context) error) (*server, func
 var lockOperations = []struct{ method, target, route, body string }{
 	{"POST", "/locks/request", "/locks/request", sound},
 	{"DELETE", "/locks/release?resource_name=r&process_id=p", "/locks/release", ""},
+	{"POST", "/locks/renew", "/locks/renew", `{"resource_name":"r","process_id":"p","ttl_seconds":60}`},
+	{"POST", "/locks/renew-all", "/locks/renew-all", `{"process_id":"p","ttl_seconds":60}`},
+	{"DELETE", "/locks/release-all?process_id=p", "/locks/release-all", ""},
+	{"DELETE", "/locks/force-release?resource_name=r&reason=x", "/locks/force-release", ""},
 	{"GET", "/locks/status?resource_name=r", "/locks/status", ""},
+	{"GET", "/locks/validate?resource_name=r&fencing_token=1", "/locks/validate", ""},
 	{"GET", "/locks/all-locked", "/locks/all-locked", ""},
+	{"GET", "/locks/history", "/locks/history", ""},
 }
 
 func TestStoreErrors(t *testing.T) {
@@ -135,6 +151,28 @@ func TestStoreErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// refusingStore refuses every command, and does not find out why.
+type refusingStore struct{ brokenStore }
+
+func (s refusingStore) Execute(context.Context, lock.Command) (lock.Outcome, error) {
+	return lock.Outcome{}, &lock.NotHeldError{Resource: "r", ProcessID: "p"}
+}
+
+func (s refusingStore) LastEnd(ctx context.Context, _, _ string, _ int64) (lock.Event, bool, error) {
+	return lock.Event{}, false, s.fail(ctx)
+}
+
+// TestRefusalWithoutItsReason: that the process does not hold the lock is what counts, and the server knows it.
+func TestRefusalWithoutItsReason(t *testing.T) {
+	log, _ := newLog(t)
+	locks := refusingStore{brokenStore: brokenStore{fail: func(context.Context) error { return lock.ErrUnavailable }}}
+	s := serve(t, lock.NewService(locks, lock.Limits{MaxTTL: maxTTL}), nil, log)
+	const detail = "No active lock found for resource 'r' by process 'p'"
+	s.release(t, "r", "p").wantFailure(t, 404, wire.CodeNotHeld, detail)
+	s.releaseToken(t, "r", "p", 1).wantFailure(t, 404, wire.CodeNotHeld, detail)
+	s.renew(t, "r", "p", 60, 1).wantFailure(t, 404, wire.CodeNotHeld, detail)
 }
 
 // TestProbes: only the readiness probe asks the database.

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -17,6 +18,69 @@ import (
 	"resource-lock-manager/internal/store"
 	"resource-lock-manager/internal/wire"
 )
+
+// fuzzTarget is a server without a network, over a database in memory that all inputs share.
+type fuzzTarget struct {
+	handler http.Handler
+	locks   *store.Store
+}
+
+func newFuzzTarget(f *testing.F) *fuzzTarget {
+	// The clock stands still: no hold ends while an input is looked at.
+	db, _ := openStore(f, store.SQLite, "")
+	return &fuzzTarget{
+		handler: api.New(lock.NewService(db, lock.Limits{MaxTTL: maxTTL}), db.Ping, slog.New(slog.DiscardHandler)),
+		locks:   db,
+	}
+}
+
+func (f *fuzzTarget) ask(t *testing.T, method, target, body string) answer {
+	t.Helper()
+	req := httptest.NewRequestWithContext(t.Context(), method, target, strings.NewReader(body))
+	req.Header.Set("Content-Type", "application/json")
+	response := httptest.NewRecorder()
+	f.handler.ServeHTTP(response, req)
+	a := answer{response.Code, response.Header(), response.Body.String()}
+	check(t, req, a)
+	return a
+}
+
+// askQuery sends a query as it is, whatever its bytes.
+func (f *fuzzTarget) askQuery(t *testing.T, method, path, query string) answer {
+	t.Helper()
+	req := httptest.NewRequestWithContext(t.Context(), method, path, nil)
+	req.URL.RawQuery = query
+	response := httptest.NewRecorder()
+	f.handler.ServeHTTP(response, req)
+	a := answer{response.Code, response.Header(), response.Body.String()}
+	check(t, req, a)
+	return a
+}
+
+// acquire makes a lock that does not expire.
+func (f *fuzzTarget) acquire(t *testing.T, resource, process string) wire.Acquired {
+	t.Helper()
+	body := fields{"resource_name": resource, "process_id": process}.json(t)
+	return dataOf[wire.Acquired](t, f.ask(t, http.MethodPost, "/locks/request", body))
+}
+
+// releaseEverything: what an input that fails leaves behind must not fail the next.
+func (f *fuzzTarget) releaseEverything(t *testing.T) {
+	t.Helper()
+	var left []lock.Command
+	err := f.locks.Held(context.Background(), lock.ListFilter{}, func(int, time.Time) error { return nil }, func(r lock.Resource) error {
+		left = append(left, lock.ForceRelease{Resource: r.Name, Reason: "the next input"})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range left {
+		if _, err := f.locks.Execute(context.Background(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
 
 // FuzzAcquireBody: no body makes the server fail, and only a sound one, by another decoder's judgement, makes a lock: one
 // that keeps others out and can be released by its name in a query.
@@ -35,28 +99,10 @@ func FuzzAcquireBody(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	// The clock stands still: no hold ends while an input is looked at.
-	db, _ := openStore(f, store.SQLite, "")
-	handler := api.New(lock.NewService(db, lock.Limits{MaxTTL: maxTTL}), db.Ping, slog.New(slog.DiscardHandler))
-	ask := func(t *testing.T, method, target, body string) answer {
-		req := httptest.NewRequestWithContext(t.Context(), method, target, strings.NewReader(body))
-		req.Header.Set("Content-Type", "application/json")
-		response := httptest.NewRecorder()
-		handler.ServeHTTP(response, req)
-		a := answer{response.Code, response.Header(), response.Body.String()}
-		if err := checkAgainstDocument(req, a); err != nil {
-			t.Errorf("%d %s\nis not as documented: %v", a.status, a.body, err)
-		}
-		return a
-	}
+	target := newFuzzTarget(f)
+	ask := target.ask
 	f.Fuzz(func(t *testing.T, body []byte) {
-		// The inputs share the database: what one that fails leaves behind must not fail the next.
-		defer func() {
-			held, _, _ := db.Held(context.Background())
-			for _, r := range held {
-				_, _ = db.Execute(context.Background(), lock.Release{Resource: r.Name, ProcessID: r.Holds[0].ProcessID})
-			}
-		}()
+		defer target.releaseEverything(t)
 		a := ask(t, http.MethodPost, "/locks/request", string(body))
 		resource, process, sound := soundBody(body)
 		switch a.status {
@@ -117,4 +163,96 @@ func soundBody(body []byte) (resource, process string, sound bool) {
 
 func soundName(name string) bool {
 	return name != "" && utf8.RuneCountInString(name) <= 255 && !strings.ContainsFunc(name, unicode.IsControl)
+}
+
+// FuzzRenewAllBody: no body makes the server fail, and none touches the lock of another process.
+func FuzzRenewAllBody(f *testing.F) {
+	for _, seed := range []string{
+		`{"process_id":"p","ttl_seconds":60}`,
+		`{"process_id":"p","ttl_seconds":0.5,"holds":[{"resource_name":"r","fencing_token":1},{"resource_name":"other","fencing_token":2}]}`,
+		`{"process_id":"q","ttl_seconds":1e-9,"holds":[]}`,
+		`{"process_id":"p","ttl_seconds":60,"holds":[null,1,{},[],{"resource_name":"","fencing_token":0}]}`,
+		`{"process_id":"\u0000","ttl_seconds":1e400,"holds":{}}`,
+		`{"process_id":"p","ttl_seconds":60,"holds":[{"resource_name":"🔒","fencing_token":9223372036854775807,"x":1}]}`,
+		`{"process_id":"p","process_id":"p"}`,
+		"{\"process_id\":\"\xff\"}",
+		`[]`, `null`, `"`, ``,
+	} {
+		f.Add([]byte(seed))
+	}
+	target := newFuzzTarget(f)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		defer target.releaseEverything(t)
+		target.acquire(t, "r", "p")
+		target.acquire(t, "s", "p")
+		a := target.ask(t, http.MethodPost, "/locks/renew-all", string(body))
+		renewed := map[string]int{} // by process
+		switch a.status {
+		case http.StatusOK:
+			got := dataOf[wire.RenewedAll](t, a)
+			var sent struct {
+				ProcessID string `json:"process_id"`
+				Holds     []wire.Owned
+			}
+			if json.Unmarshal(body, &sent) == nil && len(got.Lost) > len(sent.Holds) {
+				t.Errorf("%q lost %d of %d", body, len(got.Lost), len(sent.Holds))
+			}
+			renewed[got.ProcessID] = got.Renewed
+			if (got.ProcessID == "p") != (got.Renewed == 2) {
+				t.Errorf("%q renewed %d locks of %q", body, got.Renewed, got.ProcessID)
+			}
+		case http.StatusUnprocessableEntity, http.StatusRequestEntityTooLarge:
+		default:
+			t.Fatalf("%q was answered %d %s", body, a.status, a.body)
+		}
+		list := dataOf[wire.AllLocked](t, target.ask(t, http.MethodGet, "/locks/all-locked", ""))
+		for _, l := range list.Locks {
+			if (l.ExpiresAt != nil) != (renewed[l.ProcessID] > 0) {
+				t.Errorf("%q left %+v", body, l)
+			}
+		}
+		if len(list.Locks) != 2 {
+			t.Errorf("%q left %d locks of 2", body, len(list.Locks))
+		}
+	})
+}
+
+// FuzzQuery: no query makes the server fail, those that only look change nothing, and a refusal changes nothing.
+func FuzzQuery(f *testing.F) {
+	for _, seed := range []string{
+		"", "resource_name=r&process_id=p", "resource_name=r&process_id=p&fencing_token=1", "resource_name=r&fencing_token=1",
+		"resource_name=r&reason=x", "prefix=%25_%5C&process_id=p&limit=1&cursor=MQ", "limit=1000&resource_name=r", "cursor=enp6enp6enp6eg",
+		"limit=0&limit=1", "resource_name=%00&fencing_token=-1", "resource_name=%ff&reason=%f0%9f", "a=%zz", ";&=&&%", "resource_name=\xff\x00",
+		"prefix=" + strings.Repeat("%F0%9F%94%92", 255), "fencing_token=9223372036854775808&cursor===", "process_id=p", "resource_name=r&reason=+",
+	} {
+		f.Add(seed)
+	}
+	target := newFuzzTarget(f)
+	f.Fuzz(func(t *testing.T, query string) {
+		defer target.releaseEverything(t)
+		target.acquire(t, "r", "p")
+		target.acquire(t, "s", "p")
+		before := target.ask(t, http.MethodGet, "/locks/all-locked", "").body
+		for _, o := range []struct{ method, path string }{
+			{"GET", "/locks/status"},
+			{"GET", "/locks/validate"},
+			{"GET", "/locks/all-locked"},
+			{"GET", "/locks/history"},
+			{"DELETE", "/locks/release"},
+			{"DELETE", "/locks/force-release"},
+			{"DELETE", "/locks/release-all"},
+		} {
+			a := target.askQuery(t, o.method, o.path, query)
+			switch a.status {
+			case http.StatusOK, http.StatusNotFound, http.StatusUnprocessableEntity:
+			default:
+				t.Errorf("%s %s?%s was answered %d %s", o.method, o.path, query, a.status, a.body)
+			}
+			after := target.ask(t, http.MethodGet, "/locks/all-locked", "").body
+			if (o.method == http.MethodGet || a.status != http.StatusOK) && after != before {
+				t.Errorf("%s %s?%s was answered %d and changed %s\nto %s", o.method, o.path, query, a.status, before, after)
+			}
+			before = after
+		}
+	})
 }

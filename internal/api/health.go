@@ -43,12 +43,12 @@ func (a *API) livez(w http.ResponseWriter, _ *http.Request) {
 //	@Success		200	{object}	wire.Probe
 //	@Failure		503	{object}	wire.Failure	"the database does not answer"
 //	@Router			/readyz [get]
-func (a *API) readyz(w http.ResponseWriter, r *http.Request) {
+func (a *API) readyz(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
 	if err := a.ping(ctx); err != nil {
-		a.fail(w, r, fmt.Errorf("%w: %w", lock.ErrUnavailable, err))
-		return
+		return fmt.Errorf("%w: %w", lock.ErrUnavailable, err)
 	}
 	writeJSON(w, http.StatusOK, wire.Probe{Status: "ok"})
+	return nil
 }

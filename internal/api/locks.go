@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"time"
 
 	"resource-lock-manager/internal/lock"
 	"resource-lock-manager/internal/wire"
@@ -11,8 +12,9 @@ import (
 // acquire grants a lock.
 //
 //	@Summary		Acquire a lock
-//	@Description	Grants the lock if nobody holds the resource. A lock without `ttl_seconds` never expires. `fencing_token`
-//	@Description	grows with every hold of the resource: let what you protect refuse a token lower than one it has seen.
+//	@Description	Grants the lock if nobody holds the resource. `fencing_token` grows with every hold of the resource: let
+//	@Description	what you protect refuse a token lower than one it has seen. With a `request_id` the call can be repeated
+//	@Description	after a lost answer: the same id and process get the hold that they have, not 409.
 //	@Tags			locks
 //	@Accept			json
 //	@Produce		json
@@ -25,121 +27,233 @@ import (
 //	@Failure		500		{object}	wire.Failure			"a fault of the server"
 //	@Failure		503		{object}	wire.Failure			"try again after Retry-After seconds"
 //	@Router			/locks/request [post]
-func (a *API) acquire(w http.ResponseWriter, r *http.Request) {
-	command, err := a.decodeAcquire(w, r)
+func (a *API) acquire(w http.ResponseWriter, r *http.Request) error {
+	var command lock.Acquire
+	err := decode(w, r, func(o *object) {
+		command = lock.Acquire{
+			Resource:  o.text("resource_name"),
+			ProcessID: o.text("process_id"),
+			TTL:       o.seconds("ttl_seconds"),
+			RequestID: o.requestID("request_id"),
+			Reason:    o.optionalText("reason"),
+			Metadata:  o.json("metadata"),
+		}
+		command.MinHold, _ = o.duration("min_hold_seconds")
+	}, func() error { return a.locks.CheckAcquire(command) })
 	if err != nil {
-		a.fail(w, r, err)
-		return
+		return err
 	}
 	out, err := a.locks.Acquire(r.Context(), command)
 	if err != nil {
-		a.fail(w, r, err)
-		return
+		return err
 	}
 	succeed(w, fmt.Sprintf("Lock acquired successfully for resource '%s'", command.Resource), wire.Acquired{
 		LockID:       out.Changed[0].ID,
 		ResourceName: command.Resource,
 		ProcessID:    command.ProcessID,
-		LockedAt:     wire.Time(out.Hold.LockedAt),
-		ExpiresAt:    wire.OptionalTime(out.Hold.ExpiresAt),
+		Times:        timesOf(out.Hold, out.Now),
 		FencingToken: out.Hold.Token,
 	})
+	return nil
 }
 
 // release ends a lock.
 //
 //	@Summary		Release a lock
-//	@Description	Ends the lock that the process holds. A lock that has expired is not held any more.
+//	@Description	Ends the lock that the process holds. A lock that has expired is not held any more. When the lock has a
+//	@Description	minimum hold, the resource stays taken until `free_at`. Repeating a release changes nothing and answers
+//	@Description	404 with the code `already_released`.
 //	@Tags			locks
 //	@Produce		json
-//	@Param			resource_name	query		string	true	"name of the resource to release"			minlength(1)	maxlength(255)	example(database_backup)
-//	@Param			process_id		query		string	true	"ID of the process that owns the lock"	minlength(1)	maxlength(255)	example(process_123)
+//	@Param			resource_name	query		string	true	"name of the resource to release"			minlength(1)	maxlength(255)
+//	@Param			process_id		query		string	true	"ID of the process that owns the lock"	minlength(1)	maxlength(255)
+//	@Param			fencing_token	query		integer	false	"only if this is the token of the current hold"
 //	@Success		200				{object}	wire.Success[wire.Released]
-//	@Failure		404				{object}	wire.Failure			"the process does not hold the resource"
+//	@Failure		404				{object}	wire.Failure			"the process does not hold the resource; `code` tells more"
 //	@Failure		422				{object}	wire.ValidationFailure	"the request is malformed; `detail` names each field"
 //	@Failure		500				{object}	wire.Failure			"a fault of the server"
 //	@Failure		503				{object}	wire.Failure			"try again after Retry-After seconds"
 //	@Router			/locks/release [delete]
-func (a *API) release(w http.ResponseWriter, r *http.Request) {
-	values, err := queryOf(r, "resource_name", "process_id")
+func (a *API) release(w http.ResponseWriter, r *http.Request) error {
+	var command lock.Release
+	err := query(r, func(p *parameters) {
+		command = lock.Release{
+			Resource:  p.required("resource_name"),
+			ProcessID: p.required("process_id"),
+			Token:     p.token("fencing_token"),
+		}
+	}, func() error { return a.locks.CheckRelease(command) })
 	if err != nil {
-		a.fail(w, r, err)
-		return
+		return err
 	}
-	command := lock.Release{Resource: values[0], ProcessID: values[1]}
 	out, err := a.locks.Release(r.Context(), command)
 	if err != nil {
-		a.fail(w, r, err)
-		return
+		return err
 	}
-	succeed(w, fmt.Sprintf("Lock released successfully for resource '%s'", command.Resource), wire.Released{
-		ResourceName: command.Resource,
-		ProcessID:    command.ProcessID,
-		ReleasedAt:   wire.Time(out.Now),
-	})
+	data := wire.Released{ResourceName: command.Resource, ProcessID: command.ProcessID, ReleasedAt: wire.Time(out.Now)}
+	if !out.Hold.ReleasedAt.IsZero() {
+		data.FreeAt = wire.OptionalTime(out.Hold.MinHoldUntil)
+	}
+	succeed(w, fmt.Sprintf("Lock released successfully for resource '%s'", command.Resource), data)
+	return nil
 }
 
 // status tells who holds a resource.
 //
 //	@Summary		Check a lock's status
-//	@Description	Tells whether the resource is locked at this moment, by whom, since when and until when.
+//	@Description	Tells whether the resource is locked at this moment, by whom, why, since when and until when.
 //	@Tags			locks
 //	@Produce		json
-//	@Param			resource_name	query		string	true	"name of the resource to check"	minlength(1)	maxlength(255)	example(database_backup)
+//	@Param			resource_name	query		string	true	"name of the resource to check"	minlength(1)	maxlength(255)
 //	@Success		200				{object}	wire.Success[wire.Status]
 //	@Failure		422				{object}	wire.ValidationFailure	"the request is malformed; `detail` names each field"
 //	@Failure		500				{object}	wire.Failure			"a fault of the server"
 //	@Failure		503				{object}	wire.Failure			"try again after Retry-After seconds"
 //	@Router			/locks/status [get]
-func (a *API) status(w http.ResponseWriter, r *http.Request) {
-	values, err := queryOf(r, "resource_name")
-	if err != nil {
-		a.fail(w, r, err)
-		return
+func (a *API) status(w http.ResponseWriter, r *http.Request) error {
+	var name string
+	if err := query(r, func(p *parameters) { name = p.required("resource_name") }, func() error {
+		return a.locks.CheckName("resource_name", name)
+	}); err != nil {
+		return err
 	}
-	name := values[0]
-	hold, held, err := a.locks.Status(r.Context(), name)
-	switch {
-	case err != nil:
-		a.fail(w, r, err)
-	case held:
-		succeed(w, fmt.Sprintf("Resource '%s' status retrieved successfully", name), wire.Status{
-			ResourceName: name,
-			IsLocked:     true,
-			LockedBy:     &hold.ProcessID,
-			LockedAt:     wire.OptionalTime(hold.LockedAt),
-			ExpiresAt:    wire.OptionalTime(hold.ExpiresAt),
-		})
-	default:
+	hold, held, now, err := a.locks.Status(r.Context(), name)
+	if err != nil {
+		return err
+	}
+	if !held {
 		succeed(w, fmt.Sprintf("Resource '%s' is not locked", name), wire.Status{ResourceName: name})
+		return nil
+	}
+	h := holdOf(hold, now)
+	succeed(w, fmt.Sprintf("Resource '%s' status retrieved successfully", name), wire.Status{
+		ResourceName:     name,
+		IsLocked:         true,
+		LockedBy:         &h.ProcessID,
+		LockedAt:         &h.LockedAt,
+		ExpiresAt:        h.ExpiresAt,
+		ExpiresInSeconds: h.ExpiresInSeconds,
+		FencingToken:     &h.FencingToken,
+		Reason:           h.Reason,
+		Metadata:         h.Metadata,
+		Renewals:         &hold.Renewals,
+		MinHoldUntil:     wire.OptionalTime(hold.MinHoldUntil),
+		ReleasedAt:       wire.OptionalTime(hold.ReleasedAt),
+	})
+	return nil
+}
+
+// validate checks a fencing token.
+//
+//	@Summary		Check a fencing token
+//	@Description	Tells whether the token is still that of the current hold. Ask this before work that cannot check the
+//	@Description	token itself; what can had better check it where it writes, because a hold may end right after this answer.
+//	@Tags			locks
+//	@Produce		json
+//	@Param			resource_name	query		string	true	"name of the resource"	minlength(1)	maxlength(255)
+//	@Param			fencing_token	query		integer	true	"the token to check"
+//	@Success		200				{object}	wire.Success[wire.Validity]
+//	@Failure		422				{object}	wire.ValidationFailure	"the request is malformed; `detail` names each field"
+//	@Failure		500				{object}	wire.Failure			"a fault of the server"
+//	@Failure		503				{object}	wire.Failure			"try again after Retry-After seconds"
+//	@Router			/locks/validate [get]
+func (a *API) validate(w http.ResponseWriter, r *http.Request) error {
+	data := wire.Validity{}
+	err := query(r, func(p *parameters) {
+		data.ResourceName = p.required("resource_name")
+		data.FencingToken = p.requiredToken("fencing_token")
+	}, func() error { return a.locks.CheckName("resource_name", data.ResourceName) })
+	if err != nil {
+		return err
+	}
+	hold, current, now, err := a.locks.Current(r.Context(), data.ResourceName)
+	if err != nil {
+		return err
+	}
+	message := "Fencing token is not valid for resource '%s'"
+	if current {
+		data.CurrentFencingToken = &hold.Token
+		data.ExpiresInSeconds = secondsUntil(hold.ExpiresAt, now)
+		if data.Valid = hold.Token == data.FencingToken; data.Valid {
+			message = "Fencing token is valid for resource '%s'"
+		}
+	}
+	succeed(w, fmt.Sprintf(message, data.ResourceName), data)
+	return nil
+}
+
+// forceRelease breaks a lock.
+//
+//	@Summary		Force-release a lock
+//	@Description	Ends whatever hold the resource has, whoever has it, its minimum hold notwithstanding. It is recorded with
+//	@Description	the reason and who asked; the former holder's next renewal tells it.
+//	@Tags			locks
+//	@Produce		json
+//	@Param			resource_name	query		string	true	"name of the resource to free"			minlength(1)	maxlength(255)
+//	@Param			reason			query		string	true	"why"									minlength(1)	maxlength(500)
+//	@Param			process_id		query		string	false	"who asks; the caller's address if absent"	maxlength(255)
+//	@Success		200				{object}	wire.Success[wire.ForceReleased]
+//	@Failure		404				{object}	wire.Failure			"nobody holds the resource"
+//	@Failure		422				{object}	wire.ValidationFailure	"the request is malformed; `detail` names each field"
+//	@Failure		500				{object}	wire.Failure			"a fault of the server"
+//	@Failure		503				{object}	wire.Failure			"try again after Retry-After seconds"
+//	@Router			/locks/force-release [delete]
+func (a *API) forceRelease(w http.ResponseWriter, r *http.Request) error {
+	var command lock.ForceRelease
+	err := query(r, func(p *parameters) {
+		command = lock.ForceRelease{Resource: p.required("resource_name"), Reason: p.required("reason")}
+		command.By, _ = p.optional("process_id")
+	}, func() error { return a.locks.CheckForceRelease(command) })
+	if err != nil {
+		return err
+	}
+	if command.By == "" {
+		command.By = callerAddress(r)
+	}
+	out, err := a.locks.ForceRelease(r.Context(), command)
+	if err != nil {
+		return err
+	}
+	succeed(w, fmt.Sprintf("Lock force-released for resource '%s'", command.Resource), wire.ForceReleased{
+		ResourceName: command.Resource,
+		ReleasedAt:   wire.Time(out.Now),
+		Reason:       command.Reason,
+		By:           command.By,
+		Holder:       holdOf(out.Hold, out.Now),
+	})
+	return nil
+}
+
+// holdOf tells of a hold as it is at a moment.
+func holdOf(h lock.Hold, now time.Time) wire.Hold {
+	hold := wire.Hold{ProcessID: h.ProcessID, Times: timesOf(h, now), FencingToken: h.Token, Reason: optional(h.Reason)}
+	if h.Metadata != "" {
+		hold.Metadata = []byte(h.Metadata)
+	}
+	return hold
+}
+
+func timesOf(h lock.Hold, now time.Time) wire.Times {
+	return wire.Times{
+		LockedAt:         wire.Time(h.LockedAt),
+		ExpiresAt:        wire.OptionalTime(h.ExpiresAt),
+		ExpiresInSeconds: secondsUntil(h.ExpiresAt, now),
 	}
 }
 
-// allLocked lists every locked resource.
-//
-//	@Summary		List all locked resources
-//	@Description	Lists every lock that is held at this moment, ordered by id.
-//	@Tags			locks
-//	@Produce		json
-//	@Success		200	{object}	wire.Success[wire.AllLocked]
-//	@Failure		500	{object}	wire.Failure	"a fault of the server"
-//	@Failure		503	{object}	wire.Failure	"try again after Retry-After seconds"
-//	@Router			/locks/all-locked [get]
-func (a *API) allLocked(w http.ResponseWriter, r *http.Request) {
-	locked, err := a.locks.AllLocked(r.Context())
-	if err != nil {
-		a.fail(w, r, err)
-		return
+// secondsUntil is nil for a moment that never comes.
+func secondsUntil(t, now time.Time) *float64 {
+	if t.IsZero() {
+		return nil
 	}
-	data := wire.AllLocked{TotalLocks: len(locked), Locks: make([]wire.Lock, len(locked))}
-	for i, l := range locked {
-		data.Locks[i] = wire.Lock{
-			ID:           l.ID,
-			ResourceName: l.Resource,
-			ProcessID:    l.Hold.ProcessID,
-			LockedAt:     wire.Time(l.Hold.LockedAt),
-			ExpiresAt:    wire.OptionalTime(l.Hold.ExpiresAt),
-		}
+	seconds := max(t.Sub(now), 0).Seconds()
+	return &seconds
+}
+
+// optional is nil for the empty text.
+func optional(text string) *string {
+	if text == "" {
+		return nil
 	}
-	succeed(w, fmt.Sprintf("Retrieved %d active locks", len(locked)), data)
+	return &text
 }

@@ -27,8 +27,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// maxTTL is the limit of the servers under test.
-const maxTTL = time.Hour
+// maxTTL is the limit of the servers under test: the one by which locks may also never expire.
+const maxTTL = lock.LongestTTL
 
 // start is the moment at which the clock of every SQLite server stands until its test moves it: the README's.
 var start = time.Date(2024, 1, 15, 10, 30, 0, 123456000, time.UTC)
@@ -43,21 +43,32 @@ func (c *clock) advance(d time.Duration) { c.nanos.Add(int64(d)) }
 type server struct {
 	*httptest.Server
 	driver string
-	clock  *clock // SQLite's time; Postgres has its own
+	clock  *clock        // SQLite's time; Postgres has its own
+	locks  *lock.Service // what is served, for the housekeeping that has no endpoint
 }
 
 // onBoth runs a test against the real service on a fresh database of each driver.
 func onBoth(t *testing.T, test func(t *testing.T, s *server)) {
+	onBothWithin(t, lock.Limits{MaxTTL: maxTTL}, test)
+}
+
+// onBothWithin does so with an operator's limits.
+func onBothWithin(t *testing.T, limits lock.Limits, test func(t *testing.T, s *server)) {
 	for _, driver := range []string{store.SQLite, store.Postgres} {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
-			test(t, realServer(t, driver))
+			test(t, limitedServer(t, driver, limits))
 		})
 	}
 }
 
 // realServer serves the real service on a fresh database.
 func realServer(t *testing.T, driver string) *server {
+	t.Helper()
+	return limitedServer(t, driver, lock.Limits{MaxTTL: maxTTL})
+}
+
+func limitedServer(t *testing.T, driver string, limits lock.Limits) *server {
 	t.Helper()
 	source := ""
 	switch driver {
@@ -67,8 +78,9 @@ func realServer(t *testing.T, driver string) *server {
 		source = testdb.Postgres(t)
 	}
 	db, c := openStore(t, driver, source)
-	s := serve(t, lock.NewService(db, lock.Limits{MaxTTL: maxTTL}), db.Ping, slog.New(slog.DiscardHandler))
-	s.driver, s.clock = driver, c
+	locks := lock.NewService(db, limits)
+	s := serve(t, locks, db.Ping, slog.New(slog.DiscardHandler))
+	s.driver, s.clock, s.locks = driver, c, locks
 	return s
 }
 
@@ -107,6 +119,7 @@ func serveHandler(tb testing.TB, handler http.Handler, log *slog.Logger) *server
 	s := &server{Server: httptest.NewUnstartedServer(nil)}
 	s.Config = api.NewServer(handler, log)
 	s.Start()
+	s.Client().Transport.(*http.Transport).MaxIdleConnsPerHost = crowd
 	tb.Cleanup(s.Close)
 	return s
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"time"
@@ -37,19 +38,20 @@ func (a *API) observe(next http.Handler) http.Handler {
 		recorder := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
 		r = r.WithContext(context.WithValue(r.Context(), observationKey{}, o))
 		defer func() {
-			if p := recover(); p != nil {
-				if p == http.ErrAbortHandler { //nolint:errorlint // it is compared by identity, as net/http does
-					panic(p)
-				}
+			p := recover()
+			if p != nil && p != http.ErrAbortHandler { //nolint:errorlint // it is compared by identity, as net/http does
 				err := fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 				if recorder.Status() == 0 {
 					a.fail(recorder, r, err)
-				} else { // too late for another answer: break the connection so that the client does not take it for whole
+					p = nil
+				} else {
 					noteError(r, err)
-					defer panic(http.ErrAbortHandler)
 				}
 			}
 			a.logRequest(r, recorder.Status(), time.Since(start), o)
+			if p != nil { // too late for another answer: break the connection, so that the client does not take it for whole
+				panic(http.ErrAbortHandler)
+			}
 		}()
 		next.ServeHTTP(recorder, r)
 	})
@@ -59,7 +61,7 @@ func (a *API) logRequest(r *http.Request, status int, took time.Duration, o *obs
 	route := chi.RouteContext(r.Context()).RoutePattern()
 	level := slog.LevelInfo
 	switch {
-	case status >= http.StatusInternalServerError:
+	case status >= http.StatusInternalServerError, o.err != nil:
 		level = slog.LevelError
 	case route == "/health", route == "/livez", route == "/readyz":
 		level = slog.LevelDebug
@@ -92,6 +94,15 @@ func requestID(r *http.Request) string {
 		return o.id
 	}
 	return ""
+}
+
+// callerAddress is the IP address that the request came from.
+func callerAddress(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
 }
 
 // fitForLog accepts a client's own request id: 1 to 128 visible ASCII characters.

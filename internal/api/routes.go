@@ -15,14 +15,20 @@ func (a *API) routes() http.Handler {
 	r.NotFound(a.notFound)
 	r.MethodNotAllowed(a.methodNotAllowed)
 
-	r.Post("/locks/request", a.acquire)
-	r.Delete("/locks/release", a.release)
-	r.Get("/locks/status", a.status)
-	r.Get("/locks/all-locked", a.allLocked)
+	r.Post("/locks/request", a.answer(a.acquire))
+	r.Delete("/locks/release", a.answer(a.release))
+	r.Post("/locks/renew", a.answer(a.renew))
+	r.Post("/locks/renew-all", a.answer(a.renewAll))
+	r.Delete("/locks/release-all", a.answer(a.releaseAll))
+	r.Delete("/locks/force-release", a.answer(a.forceRelease))
+	r.Get("/locks/status", a.answer(a.status))
+	r.Get("/locks/validate", a.answer(a.validate))
+	r.Get("/locks/history", a.answer(a.history))
+	r.Get("/locks/all-locked", a.answer(a.allLocked))
 
 	r.Get("/health", a.health)
 	r.Get("/livez", a.livez)
-	r.Get("/readyz", a.readyz)
+	r.Get("/readyz", a.answer(a.readyz))
 
 	r.Group(func(r chi.Router) {
 		r.Use(onlyOwnResources)

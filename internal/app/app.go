@@ -43,13 +43,14 @@ func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*App, erro
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	service := lock.NewService(locks, lock.Limits{MaxTTL: cfg.MaxTTL})
+	service := lock.NewService(locks, lock.Limits{MaxTTL: cfg.MaxTTL, DefaultTTL: cfg.DefaultTTL})
 	a := &App{
 		cfg:   cfg,
 		store: locks,
 		sweeper: sweep.New(service, sweep.Config{
 			Interval:  cfg.SweepInterval,
 			Retention: cfg.IdleRetention,
+			History:   cfg.HistoryRetention,
 			Logger:    log,
 		}),
 		server:  api.NewServer(api.New(service, locks.Ping, log), log),

@@ -54,8 +54,13 @@ type Config struct {
 	SweepInterval time.Duration `env:"SWEEP_INTERVAL" envDefault:"10s"`
 	// IdleRetention is how long nobody must have held a resource before its row is deleted; above zero.
 	IdleRetention time.Duration `env:"IDLE_RETENTION" envDefault:"168h"`
-	// MaxTTL is the longest TTL that a request may ask for; above zero, at most 36525 days.
+	// HistoryRetention is how long events stay in the history; above zero.
+	HistoryRetention time.Duration `env:"HISTORY_RETENTION" envDefault:"720h"`
+	// MaxTTL is the longest TTL that a request may ask for; above zero, at most 36525 days. Below that, locks that never
+	// expire are not allowed.
 	MaxTTL time.Duration `env:"MAX_TTL" envDefault:"876600h"`
+	// DefaultTTL is the TTL of a request that names none, at most MaxTTL; 0: its lock never expires.
+	DefaultTTL time.Duration `env:"DEFAULT_TTL" envDefault:"0s"`
 	// MaxQueue is how many commands may wait for the database before requests are answered 503; at least 1.
 	MaxQueue int `env:"MAX_QUEUE" envDefault:"8192"`
 	// ShutdownTimeout is how long requests may take to finish once the server has been told to stop; above zero.
@@ -155,7 +160,9 @@ func (c Config) rules() []rule {
 		{"LOG_FORMAT", c.LogFormat == LogText || c.LogFormat == LogJSON, "a log format: want text or json"},
 		{"SWEEP_INTERVAL", c.SweepInterval > 0, duration},
 		{"IDLE_RETENTION", c.IdleRetention > 0, duration},
+		{"HISTORY_RETENTION", c.HistoryRetention > 0, duration},
 		{"MAX_TTL", 0 < c.MaxTTL && c.MaxTTL <= longestTTL, duration + ", and at most 876600h"},
+		{"DEFAULT_TTL", 0 <= c.DefaultTTL && c.DefaultTTL <= c.MaxTTL, duration + " and at most MAX_TTL, or 0s for none"},
 		{"MAX_QUEUE", c.MaxQueue >= 1, "a queue length: want a whole number from 1 to 2147483647"},
 		{"SHUTDOWN_TIMEOUT", c.ShutdownTimeout > 0, duration},
 	}

@@ -20,16 +20,17 @@ const secret = "hunter2Secret"
 
 func defaults() config.Config {
 	return config.Config{
-		Database:        config.Database{Driver: config.SQLite, Source: "./resource_locks.db"},
-		Host:            "127.0.0.1",
-		Port:            8000,
-		LogLevel:        slog.LevelInfo,
-		LogFormat:       config.LogText,
-		SweepInterval:   10 * time.Second,
-		IdleRetention:   7 * 24 * time.Hour,
-		MaxTTL:          36525 * 24 * time.Hour,
-		MaxQueue:        8192,
-		ShutdownTimeout: 30 * time.Second,
+		Database:         config.Database{Driver: config.SQLite, Source: "./resource_locks.db"},
+		Host:             "127.0.0.1",
+		Port:             8000,
+		LogLevel:         slog.LevelInfo,
+		LogFormat:        config.LogText,
+		SweepInterval:    10 * time.Second,
+		IdleRetention:    7 * 24 * time.Hour,
+		HistoryRetention: 30 * 24 * time.Hour,
+		MaxTTL:           36525 * 24 * time.Hour,
+		MaxQueue:         8192,
+		ShutdownTimeout:  30 * time.Second,
 	}
 }
 
@@ -60,13 +61,14 @@ func TestLoad(t *testing.T) {
 			name: "every setting from the environment",
 			environ: []string{
 				"DATABASE_URL=postgresql://app:pw@db/locks", "HOST=::", "PORT=80", "LOG_LEVEL=debug", "LOG_FORMAT=json",
-				"SWEEP_INTERVAL=1m30s", "IDLE_RETENTION=24h", "MAX_TTL=1h", "MAX_QUEUE=5", "SHUTDOWN_TIMEOUT=500ms",
+				"SWEEP_INTERVAL=1m30s", "IDLE_RETENTION=24h", "HISTORY_RETENTION=48h", "MAX_TTL=1h", "DEFAULT_TTL=1m", "MAX_QUEUE=5", "SHUTDOWN_TIMEOUT=500ms",
 			},
 			want: func(c *config.Config) {
 				*c = config.Config{
 					Database: config.Database{Driver: config.Postgres, Source: "postgres://app:pw@db/locks"},
 					Host:     "::", Port: 80, LogLevel: slog.LevelDebug, LogFormat: config.LogJSON,
-					SweepInterval: 90 * time.Second, IdleRetention: 24 * time.Hour, MaxTTL: time.Hour,
+					SweepInterval: 90 * time.Second, IdleRetention: 24 * time.Hour,
+					HistoryRetention: 48 * time.Hour, MaxTTL: time.Hour, DefaultTTL: time.Minute,
 					MaxQueue: 5, ShutdownTimeout: 500 * time.Millisecond,
 				}
 			},
@@ -117,11 +119,12 @@ func TestLoad(t *testing.T) {
 		{
 			name: "lower limits",
 			environ: []string{
-				"PORT=0", "MAX_QUEUE=1", "SWEEP_INTERVAL=1ns", "IDLE_RETENTION=1ns", "MAX_TTL=1ns", "SHUTDOWN_TIMEOUT=1ns",
+				"PORT=0", "MAX_QUEUE=1", "SWEEP_INTERVAL=1ns", "IDLE_RETENTION=1ns", "HISTORY_RETENTION=1ns", "MAX_TTL=1ns", "DEFAULT_TTL=1ns", "SHUTDOWN_TIMEOUT=1ns",
 			},
 			want: func(c *config.Config) {
 				c.Port, c.MaxQueue = 0, 1
-				c.SweepInterval, c.IdleRetention, c.MaxTTL, c.ShutdownTimeout = 1, 1, 1, 1
+				c.SweepInterval, c.IdleRetention, c.HistoryRetention, c.ShutdownTimeout = 1, 1, 1, 1
+				c.MaxTTL, c.DefaultTTL = 1, 1
 			},
 		},
 		{
@@ -186,6 +189,9 @@ func TestLoadNamesABadSetting(t *testing.T) {
 		{"IDLE_RETENTION=7d", `"7d"` + duration},
 		{"IDLE_RETENTION=-1h", `"-1h"` + duration},
 		{"MAX_TTL=876600h1ns", `"876600h1ns"` + duration + ", and at most 876600h"},
+		{"HISTORY_RETENTION=0s", `"0s"` + duration},
+		{"DEFAULT_TTL=-1s", `"-1s"` + duration + " and at most MAX_TTL, or 0s for none"},
+		{"DEFAULT_TTL=876601h", `"876601h"` + duration + " and at most MAX_TTL, or 0s for none"},
 		{"MAX_TTL=0", `"0"` + duration + ", and at most 876600h"},
 		{"MAX_QUEUE=0", `"0" is not a queue length: want a whole number from 1 to 2147483647`},
 		{"MAX_QUEUE=2147483648", `"2147483648" is not a queue length: want a whole number from 1 to 2147483647`},

@@ -8,10 +8,17 @@
 // has recorded that: every rule takes the moment as an argument and asks [Hold.Live]. (Should the clock step
 // back, which only a Postgres server's can, a hold whose end was not recorded counts again, for everyone alike.)
 //
-//	          Acquire                 Release, or ExpiresAt comes
-//	free ────────────────▶ held ──────────────────────────────────▶ free
-//	                        │  ▲
-//	                        └──┘ Acquire by anyone: *HeldError, nothing changes
+//	          Acquire          Release, ForceRelease, or ExpiresAt comes
+//	free ────────────────▶ held ──────────────────────────────────────────▶ free
+//	                       │ ▲ │                                             ▲
+//	                       │ │ │ Release before MinHoldUntil                 │
+//	                       └─┘ └────────────▶ held, but released ────────────┘
+//	                      Renew: a new        (nobody's, not free)   ForceRelease, or MinHoldUntil comes
+//	                      ExpiresAt
+//
+// Acquire of a resource that is not free is refused with *HeldError, unless it repeats the RequestID of the hold that the
+// same process has: that hold is given again, unchanged. A hold that was released before its minimum is no hold of its
+// process any more: it cannot be renewed or released.
 //
 // # Invariants
 //
@@ -19,8 +26,12 @@
 //	I2  Each hold's Token is greater than the token of every earlier hold of the same name, also after the resource was
 //	    forgotten and made anew: Token = max(previous token + 1, now in microseconds).
 //	I3  A refused command changes nothing.
-//	I4  Only the process that holds a resource releases it; a hold that is gone cannot be released.
+//	I4  Only the process that holds a resource releases or renews it, and with a Token only that very hold; a hold that is
+//	    gone cannot be released, renewed or revived. ForceRelease is the one exception, and is recorded.
 //	I5  A resource is forgotten only when nothing holds it and it has been idle since before the given moment.
+//	I6  A resource with a minimum hold is not granted again before it has passed, except after a ForceRelease.
+//	I7  The events tell of each hold that it began and how it ended, once each, in the transaction that made it true. A
+//	    ForceRelease of a hold that its process had released before its minimum is told besides.
 //
 // # How rules become durable
 //

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Errors that say the command could not be carried out now. They come from a Store wrapped with their cause.
@@ -22,20 +23,56 @@ var (
 type HeldError struct {
 	Resource string
 	Holder   Hold
+	Now      time.Time // the moment of the refusal
 }
 
 func (e *HeldError) Error() string {
 	return fmt.Sprintf("Resource '%s' is already locked by process '%s'", e.Resource, e.Holder.ProcessID)
 }
 
-// NotHeldError refuses a release: the process has no live hold of the resource.
+// NotHeldError refuses a release or a renewal: the process does not hold the resource.
 type NotHeldError struct {
 	Resource  string
 	ProcessID string
+	Why       Why
 }
 
 func (e *NotHeldError) Error() string {
-	return fmt.Sprintf("No active lock found for resource '%s' by process '%s'", e.Resource, e.ProcessID)
+	return fmt.Sprintf("No active lock found for resource '%s' by process '%s'", e.Resource, e.ProcessID) + e.Why.words()
+}
+
+// Why tells what is known about a hold that is not there.
+type Why int
+
+// The reasons why a process does not hold a resource.
+const (
+	Unknown         Why = iota // it never held it, it expired, or the history does not reach back that far
+	OtherToken                 // it holds it, but by another acquisition than the token says
+	AlreadyReleased            // it has released it
+	Broken                     // its hold was force-released
+)
+
+// words end the sentence of a refusal.
+func (w Why) words() string {
+	switch w {
+	case OtherToken:
+		return " with this fencing token"
+	case AlreadyReleased:
+		return ": it has been released already"
+	case Broken:
+		return ": it was force-released"
+	default:
+		return ""
+	}
+}
+
+// NotLockedError refuses a force-release: nobody holds the resource.
+type NotLockedError struct {
+	Resource string
+}
+
+func (e *NotLockedError) Error() string {
+	return fmt.Sprintf("Resource '%s' is not locked", e.Resource)
 }
 
 // InvalidError refuses a request that does not keep to the limits. It lists every fault at once.
@@ -45,7 +82,7 @@ type InvalidError struct {
 
 // Fault is one field's fault.
 type Fault struct {
-	Field   string // as the API names it
+	Field   string // as the API names it; within a list "holds.0.resource_name"
 	Rule    string // the broken rule, by its stable name in the API
 	Message string // what would be right
 }

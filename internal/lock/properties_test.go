@@ -1,7 +1,6 @@
 package lock_test
 
 import (
-	"errors"
 	"reflect"
 	"slices"
 	"testing"
@@ -29,73 +28,11 @@ type machine struct {
 	floor  int64 // highest token of the forgotten names, as the store keeps it
 	nextID int64
 
+	history []lock.Event
+	steady  bool // the clock never goes back
+
 	accounts map[string]*account
 	lowest   int64 // the account's own floor
-}
-
-// account is what the oracle knows of one name.
-type account struct {
-	grants []grant // all ever made, oldest first; at most the newest is still going on
-	row    bool    // the store has a row
-	going  bool    // the row is deleted when the transaction commits
-	fresh  bool    // nothing was granted since the row was made, or there is none
-}
-
-type grant struct {
-	hold  lock.Hold
-	over  bool
-	ended time.Time
-}
-
-func (a *account) newest() *grant {
-	if len(a.grants) == 0 {
-		return nil
-	}
-	return &a.grants[len(a.grants)-1]
-}
-
-// expired tells whether the newest grant's time is over and no command has noticed.
-func (a *account) expired(now time.Time) bool {
-	g := a.newest()
-	return g != nil && !g.over && !g.hold.ExpiresAt.IsZero() && !now.Before(g.hold.ExpiresAt)
-}
-
-// holder is who keeps others out.
-func (a *account) holder(now time.Time) *lock.Hold {
-	g := a.newest()
-	if g == nil || g.over || a.expired(now) {
-		return nil
-	}
-	return &g.hold
-}
-
-// nextToken is what I2 demands.
-func (m *machine) nextToken(a *account) int64 {
-	previous := m.lowest
-	if !a.fresh {
-		previous = a.newest().hold.Token
-	}
-	if micros := m.now.UnixNano() / 1000; micros > previous {
-		return micros
-	}
-	return previous + 1
-}
-
-// state is what the account makes of a name.
-func (m *machine) state(name string) lock.Resource {
-	a := m.accounts[name]
-	r := lock.Resource{Name: name, Token: m.lowest, Forgotten: a.going}
-	if a.fresh {
-		return r
-	}
-	g := a.newest()
-	r.Token = g.hold.Token
-	if g.over {
-		r.Last, r.EndedAt = g.hold, g.ended
-	} else {
-		r.Holds = []lock.Hold{g.hold}
-	}
-	return r
 }
 
 // load is what the store hands to a command. Each slice of holds has room behind it, filled with a marker, so that an
@@ -155,6 +92,10 @@ func (m *machine) run(t *rapid.T, c lock.Command) (lock.Outcome, error) {
 	for _, r := range out.Changed {
 		m.states[r.Name] = r
 	}
+	for _, e := range out.Events {
+		e.ID = int64(len(m.history) + 1)
+		m.history = append(m.history, e)
+	}
 	return out, nil
 }
 
@@ -166,7 +107,8 @@ func differ(want, got any) string {
 	return cmp.Diff(want, got)
 }
 
-func wantChanged(t *rapid.T, out lock.Outcome, want []string) {
+// wantChanged compares what a command did: which resources it changed (check compares to what), and all that it told.
+func wantChanged(t *rapid.T, out lock.Outcome, want []string, events ...lock.Event) {
 	var got []string
 	for _, r := range out.Changed {
 		got = append(got, r.Name)
@@ -174,104 +116,9 @@ func wantChanged(t *rapid.T, out lock.Outcome, want []string) {
 	if diff := differ(want, got); diff != "" {
 		t.Fatalf("changed resources (-want +got):\n%s", diff)
 	}
-}
-
-func (m *machine) acquire(t *rapid.T) {
-	c := lock.Acquire{
-		Resource:  rapid.SampledFrom(someNames).Draw(t, "resource"),
-		ProcessID: rapid.SampledFrom(someProcesses).Draw(t, "process"),
-		TTL:       step * time.Duration(rapid.IntRange(0, 4).Draw(t, "ttl")),
+	if diff := differ(events, out.Events); diff != "" {
+		t.Fatalf("events (-want +got):\n%s", diff)
 	}
-	a := m.accounts[c.Resource]
-	out, err := m.run(t, c)
-	if holder := a.holder(m.now); holder != nil { // I1
-		var held *lock.HeldError
-		if !errors.As(err, &held) || held.Resource != c.Resource || held.Holder != *holder {
-			t.Fatalf("got %v, want it held by %+v", err, *holder)
-		}
-		return
-	}
-	if err != nil {
-		t.Fatalf("refused although nobody holds it: %v", err)
-	}
-	want := lock.Hold{ProcessID: c.ProcessID, Token: m.nextToken(a), LockedAt: m.now}
-	if c.TTL > 0 {
-		want.ExpiresAt = m.now.Add(c.TTL)
-	}
-	if diff := differ(want, out.Hold); diff != "" {
-		t.Fatalf("hold (-want +got):\n%s", diff)
-	}
-	for _, earlier := range a.grants { // I2
-		if out.Hold.Token <= earlier.hold.Token {
-			t.Fatalf("token %d after %d", out.Hold.Token, earlier.hold.Token)
-		}
-	}
-	wantChanged(t, out, []string{c.Resource})
-	if a.expired(m.now) {
-		a.newest().over = true
-	}
-	a.grants = append(a.grants, grant{hold: want})
-	a.fresh, a.going = false, false
-}
-
-func (m *machine) release(t *rapid.T) {
-	c := lock.Release{
-		Resource:  rapid.SampledFrom(someNames).Draw(t, "resource"),
-		ProcessID: rapid.SampledFrom(someProcesses).Draw(t, "process"),
-	}
-	a := m.accounts[c.Resource]
-	out, err := m.run(t, c)
-	if holder := a.holder(m.now); holder == nil || holder.ProcessID != c.ProcessID { // I4
-		var refusal *lock.NotHeldError
-		if !errors.As(err, &refusal) || refusal.Resource != c.Resource || refusal.ProcessID != c.ProcessID {
-			t.Fatalf("got %v, want a refusal", err)
-		}
-		return
-	}
-	if err != nil || out.Hold != a.newest().hold {
-		t.Fatalf("got %+v, %v, want the end of %+v", out.Hold, err, a.newest().hold)
-	}
-	wantChanged(t, out, []string{c.Resource})
-	a.newest().over, a.newest().ended = true, m.now
-}
-
-// drawNames returns some names, each once, in any order.
-func drawNames(t *rapid.T) []string {
-	names := rapid.Permutation(someNames).Draw(t, "names")
-	return names[:rapid.IntRange(0, len(names)).Draw(t, "how many")]
-}
-
-func (m *machine) expire(t *rapid.T) {
-	names := drawNames(t)
-	out, err := m.run(t, lock.Expire{Names: names})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var want []string
-	for _, name := range names {
-		if a := m.accounts[name]; a.expired(m.now) {
-			want = append(want, name)
-			a.newest().over, a.newest().ended = true, a.newest().hold.ExpiresAt
-		}
-	}
-	wantChanged(t, out, want)
-}
-
-func (m *machine) forget(t *rapid.T) {
-	names := drawNames(t)
-	cutoff := m.now.Add(-step * time.Duration(rapid.IntRange(-1, 4).Draw(t, "idle")))
-	out, err := m.run(t, lock.Forget{Names: names, Before: cutoff})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var want []string
-	for _, name := range names { // I5
-		if a := m.accounts[name]; a.row && a.newest().over && a.newest().ended.Before(cutoff) {
-			want = append(want, name)
-			a.going = true
-		}
-	}
-	wantChanged(t, out, want)
 }
 
 // clock commits the transaction and moves the clock, sometimes back, as the clock of a database server may be set.
@@ -287,17 +134,16 @@ func (m *machine) clock(t *rapid.T) {
 			r.ID = m.nextID
 			m.states[name] = r
 		}
-		a := m.accounts[name]
-		if a.going {
-			m.lowest = max(m.lowest, a.newest().hold.Token)
-			*a = account{grants: a.grants, fresh: true}
-		}
-		a.row = !a.fresh
+		m.commit(m.accounts[name])
 	}
-	m.now = m.now.Add(step * time.Duration(rapid.IntRange(-2, 6).Draw(t, "clock")))
+	back := -2
+	if m.steady {
+		back = 0
+	}
+	m.now = m.now.Add(step * time.Duration(rapid.IntRange(back, 6).Draw(t, "clock")))
 }
 
-// check compares the states with the account after every command.
+// check compares the states with the account, and with the history, after every command.
 func (m *machine) check(t *rapid.T) {
 	for _, name := range someNames {
 		got := m.load([]string{name})[0]
@@ -311,8 +157,12 @@ func (m *machine) check(t *rapid.T) {
 			t.Fatalf("%d live holds of %q: %+v", live, name, got.Holds)
 		}
 		hold, held := got.Holder(m.now)
-		if holder := m.accounts[name].holder(m.now); held != (holder != nil) || held && hold != *holder {
+		if holder := m.accounts[name].holder(m.now); held != (holder != nil) || held && hold != holder.shown() {
 			t.Fatalf("%q is held by %+v (%t), want %+v", name, hold, held, holder)
+		}
+		own := m.accounts[name].owned(m.now, hold.ProcessID)
+		if owned := held && hold.Owned(m.now); owned != (own != nil) {
+			t.Fatalf("%q is owned by the process of %+v: %t, want %+v", name, hold, owned, own)
 		}
 		want := m.state(name)
 		if (got.ID != 0) != m.accounts[name].row {
@@ -324,12 +174,14 @@ func (m *machine) check(t *rapid.T) {
 			t.Fatalf("state of %q (-want +got):\n%s", name, diff)
 		}
 	}
+	m.checkHistory(t)
 }
 
 func TestInvariants(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &machine{
 			now:      t0,
+			steady:   rapid.Bool().Draw(t, "steady"),
 			states:   map[string]lock.Resource{},
 			accounts: map[string]*account{},
 		}
@@ -337,12 +189,17 @@ func TestInvariants(t *testing.T) {
 			m.accounts[name] = &account{fresh: true}
 		}
 		t.Repeat(map[string]func(*rapid.T){
-			"acquire": m.acquire,
-			"release": m.release,
-			"expire":  m.expire,
-			"forget":  m.forget,
-			"clock":   m.clock,
-			"":        m.check,
+			"acquire":       m.acquire,
+			"repeat":        m.repeat,
+			"release":       m.release,
+			"release all":   m.releaseAll,
+			"renew":         m.renew,
+			"renew all":     m.renewAll,
+			"force-release": m.forceRelease,
+			"expire":        m.expire,
+			"forget":        m.forget,
+			"clock":         m.clock,
+			"":              m.check,
 		})
 	})
 }

@@ -34,11 +34,26 @@ type Hold struct {
 	Token     int64 // the fencing token: unique and growing for the resource
 	LockedAt  time.Time
 	ExpiresAt time.Time // zero: never
+
+	RequestID string // the caller's name for this acquisition, empty if it gave none
+	Reason    string // why, in the caller's words
+	Metadata  string // a JSON object, empty if none was given
+
+	RenewedAt time.Time // the last renewal; zero: none
+	Renewals  int
+
+	MinHoldUntil time.Time // the resource stays taken until then even if it is released before; zero: no minimum
+	ReleasedAt   time.Time // its process has released it, and only MinHoldUntil keeps the resource taken; zero: not so
 }
 
-// Live reports whether the hold still counts at the given moment.
+// Live reports whether the hold still keeps others out at the given moment.
 func (h Hold) Live(now time.Time) bool {
 	return h.ExpiresAt.IsZero() || now.Before(h.ExpiresAt)
+}
+
+// Owned reports whether the hold is live and its process has not released it.
+func (h Hold) Owned(now time.Time) bool {
+	return h.ReleasedAt.IsZero() && h.Live(now)
 }
 
 // Holder returns the live hold that keeps others out at the given moment.
@@ -54,4 +69,53 @@ func (r Resource) Holder(now time.Time) (Hold, bool) {
 // them exactly.
 func (r Resource) nextToken(now time.Time) int64 {
 	return max(r.Token+1, now.UnixMicro())
+}
+
+// grant adds a hold.
+func (r Resource) grant(h Hold) Resource {
+	r.Holds = append(r.Holds[:len(r.Holds):len(r.Holds)], h)
+	r.Token = h.Token
+	r.Last, r.EndedAt = Hold{}, time.Time{}
+	r.Forgotten = false
+	return r
+}
+
+// replace changes the hold that has the same token.
+func (r Resource) replace(h Hold) Resource {
+	r.Holds = slices.Clone(r.Holds)
+	for i := range r.Holds {
+		if r.Holds[i].Token == h.Token {
+			r.Holds[i] = h
+		}
+	}
+	return r
+}
+
+// end takes a hold away.
+func (r Resource) end(h Hold, at time.Time) Resource {
+	left := make([]Hold, 0, len(r.Holds))
+	for _, other := range r.Holds {
+		if other.Token != h.Token {
+			left = append(left, other)
+		}
+	}
+	r.Holds = left
+	r.Last, r.EndedAt = h, at
+	return r
+}
+
+// endExpired takes away every hold whose time is over. Each ended when its time came, not when that was noticed. A hold
+// that its process had released before leaves no event: its end has been told.
+func (r Resource) endExpired(now time.Time) (Resource, []Event) {
+	var events []Event
+	for _, h := range r.Holds {
+		if h.Live(now) {
+			continue
+		}
+		r = r.end(h, h.ExpiresAt)
+		if h.ReleasedAt.IsZero() {
+			events = append(events, eventOf(Expired, r.Name, h, h.ExpiresAt))
+		}
+	}
+	return r, events
 }

@@ -37,6 +37,35 @@ func decide(c lock.Command, now time.Time, r lock.Resource) (lock.Outcome, error
 	return c.Decide(now, []lock.Resource{r})
 }
 
+// told is the event that tells of a hold of "r", without what only some kinds tell.
+func told(kind lock.EventKind, h lock.Hold, at time.Time) lock.Event {
+	return lock.Event{
+		Kind: kind, At: at, Resource: "r", ProcessID: h.ProcessID, Token: h.Token, LockedAt: h.LockedAt, Renewals: h.Renewals,
+	}
+}
+
+// wantNotHeld fails unless a command was refused with that error and changed nothing.
+func wantNotHeld(t *testing.T, want lock.NotHeldError, out lock.Outcome, err error) {
+	t.Helper()
+	var refusal *lock.NotHeldError
+	if !errors.As(err, &refusal) {
+		t.Fatalf("got %v, want a NotHeldError", err)
+	}
+	wantEqual(t, "error", &want, refusal)
+	wantEqual(t, "outcome", lock.Outcome{}, out)
+}
+
+// wantHeld fails unless an acquire was refused with that error and changed nothing.
+func wantHeld(t *testing.T, want lock.HeldError, out lock.Outcome, err error) {
+	t.Helper()
+	var held *lock.HeldError
+	if !errors.As(err, &held) {
+		t.Fatalf("got %v, want a HeldError", err)
+	}
+	wantEqual(t, "error", &want, held)
+	wantEqual(t, "outcome", lock.Outcome{}, out)
+}
+
 func wantEqual(t *testing.T, what string, want, got any) {
 	t.Helper()
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -76,10 +105,15 @@ func TestAcquireGranted(t *testing.T) {
 				t.Fatal(err)
 			}
 			hold := lock.Hold{ProcessID: "p2", Token: test.token, LockedAt: test.now, ExpiresAt: test.expires}
+			var events []lock.Event
+			for _, gone := range test.before.Holds { // its end comes first in the history, and when its time came
+				events = append(events, told(lock.Expired, gone, gone.ExpiresAt))
+			}
+			events = append(events, told(lock.Acquired, hold, test.now))
 			wantEqual(t, "outcome", lock.Outcome{Now: test.now, Hold: hold, Changed: []lock.Resource{
 				// Last and EndedAt are zero while it is held, whoever held it before.
 				{ID: test.before.ID, Name: "r", Token: test.token, Holds: []lock.Hold{hold}},
-			}}, out)
+			}, Events: events}, out)
 		})
 	}
 }
@@ -101,54 +135,7 @@ func TestAcquireRefused(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			before := heldBy("p1", test.expires)
 			out, err := decide(lock.Acquire{Resource: "r", ProcessID: test.process, TTL: time.Hour}, test.now, before)
-			var held *lock.HeldError
-			if !errors.As(err, &held) {
-				t.Fatalf("got %v, want a HeldError", err)
-			}
-			wantEqual(t, "error", &lock.HeldError{Resource: "r", Holder: before.Holds[0]}, held)
-			wantEqual(t, "outcome", lock.Outcome{}, out)
-		})
-	}
-}
-
-func TestRelease(t *testing.T) {
-	tests := []struct {
-		name    string
-		before  lock.Resource
-		process string
-		granted bool
-	}{
-		{"held forever", heldBy("p1", time.Time{}), "p1", true},
-		{"held for a while", heldBy("p1", after(time.Minute)), "p1", true},
-		{"a nanosecond before it expires", heldBy("p1", after(time.Second+1)), "p1", true},
-		{"expired at this very moment", heldBy("p1", after(time.Second)), "p1", false},
-		{"expired before", heldBy("p1", after(time.Millisecond)), "p1", false},
-		{"held by another", heldBy("p1", time.Time{}), "p2", false},
-		{"a process id that differs in case", heldBy("p1", time.Time{}), "P1", false},
-		{"released before", freed(100), "p1", false},
-		{"never held", lock.Resource{Name: "r"}, "p1", false},
-		{"no process id on a free resource", lock.Resource{Name: "r"}, "", false},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			now := after(time.Second)
-			out, err := decide(lock.Release{Resource: "r", ProcessID: test.process}, now, test.before)
-			if !test.granted {
-				var refusal *lock.NotHeldError
-				if !errors.As(err, &refusal) {
-					t.Fatalf("got %v, want a NotHeldError", err)
-				}
-				wantEqual(t, "error", &lock.NotHeldError{Resource: "r", ProcessID: test.process}, refusal)
-				wantEqual(t, "outcome", lock.Outcome{}, out)
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			hold := test.before.Holds[0]
-			wantEqual(t, "outcome", lock.Outcome{Now: now, Hold: hold, Changed: []lock.Resource{
-				{ID: 7, Name: "r", Token: 100, Holds: []lock.Hold{}, Last: hold, EndedAt: now},
-			}}, out)
+			wantHeld(t, lock.HeldError{Resource: "r", Holder: before.Holds[0], Now: test.now}, out, err)
 		})
 	}
 }
@@ -168,13 +155,16 @@ func TestExpire(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var want []lock.Resource
+	want := lock.Outcome{Now: t0}
 	for _, r := range []lock.Resource{before[0], before[5]} {
 		r.Last, r.EndedAt = r.Holds[0], r.Holds[0].ExpiresAt // when its time came, not when that was noticed
 		r.Holds = []lock.Hold{}
-		want = append(want, r)
+		event := told(lock.Expired, r.Last, r.EndedAt)
+		event.Resource = r.Name
+		want.Changed = append(want.Changed, r)
+		want.Events = append(want.Events, event)
 	}
-	wantEqual(t, "outcome", lock.Outcome{Now: t0, Changed: want}, out)
+	wantEqual(t, "outcome", want, out)
 }
 
 // With two holds, taking the first away in place would move the second, which a caller may still look at.
@@ -235,6 +225,10 @@ func TestResourcesOfCommands(t *testing.T) {
 	}{
 		{"acquire", lock.Acquire{Resource: "r", ProcessID: "p"}, []string{"r"}},
 		{"release", lock.Release{Resource: "r", ProcessID: "p"}, []string{"r"}},
+		{"renew", lock.Renew{Resource: "r", ProcessID: "p"}, []string{"r"}},
+		{"force-release", lock.ForceRelease{Resource: "r", Reason: "because"}, []string{"r"}},
+		{"renew all", lock.RenewAll{Names: []string{"b", "a"}, ProcessID: "p"}, []string{"b", "a"}},
+		{"release all", lock.ReleaseAll{Names: []string{"b", "a"}, ProcessID: "p"}, []string{"b", "a"}},
 		{"expire", lock.Expire{Names: []string{"b", "a"}}, []string{"b", "a"}},
 		{"forget", lock.Forget{Names: []string{"b", "a"}}, []string{"b", "a"}},
 	}
@@ -260,6 +254,19 @@ func TestRefusalTexts(t *testing.T) {
 			"not held", &lock.NotHeldError{Resource: "x", ProcessID: "y"},
 			"No active lock found for resource 'x' by process 'y'",
 		},
+		{
+			"not held by that token", &lock.NotHeldError{Resource: "x", ProcessID: "y", Why: lock.OtherToken},
+			"No active lock found for resource 'x' by process 'y' with this fencing token",
+		},
+		{
+			"released already", &lock.NotHeldError{Resource: "x", ProcessID: "y", Why: lock.AlreadyReleased},
+			"No active lock found for resource 'x' by process 'y': it has been released already",
+		},
+		{
+			"broken", &lock.NotHeldError{Resource: "x", ProcessID: "y", Why: lock.Broken},
+			"No active lock found for resource 'x' by process 'y': it was force-released",
+		},
+		{"not locked", &lock.NotLockedError{Resource: "x"}, "Resource 'x' is not locked"},
 		{
 			"held, with characters that a quoting verb would change", &lock.HeldError{Resource: `a"b\c'é`, Holder: lock.Hold{ProcessID: "y"}},
 			`Resource 'a"b\c'é' is already locked by process 'y'`,

@@ -1,7 +1,6 @@
 package lock_test
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -15,111 +14,18 @@ import (
 
 var errBroken = errors.New("broken")
 
-// memory is the smallest Store: a map and a clock that stands still until the test moves it.
-type memory struct {
-	now       time.Time
-	resources map[string]lock.Resource
-	executed  []lock.Command
-	looks     int    // calls of Find, Held, Expired and Idle
-	before    func() // what another server does just before a command
-	broken    error  // what every look answers
-	stuck     error  // what every command answers
-}
-
-func newMemory(resources ...lock.Resource) *memory {
-	m := &memory{now: t0, resources: map[string]lock.Resource{}}
-	for i, r := range resources {
-		r.ID = int64(i + 1)
-		m.resources[r.Name] = r
-	}
-	return m
-}
-
-func (m *memory) sorted() []lock.Resource {
-	return slices.SortedFunc(maps.Values(m.resources), func(a, b lock.Resource) int { return cmp.Compare(a.ID, b.ID) })
-}
-
-func (m *memory) Execute(_ context.Context, c lock.Command) (lock.Outcome, error) {
-	m.executed = append(m.executed, c)
-	if m.stuck != nil {
-		return lock.Outcome{}, m.stuck
-	}
-	if m.before != nil {
-		m.before()
-	}
-	var states []lock.Resource
-	for _, name := range c.Resources() {
-		r := m.resources[name]
-		r.Name = name
-		states = append(states, r)
-	}
-	out, err := c.Decide(m.now, states)
-	for _, r := range out.Changed {
-		m.resources[r.Name] = r
-		if r.Forgotten {
-			delete(m.resources, r.Name)
-		}
-	}
-	return out, err
-}
-
-func (m *memory) Find(_ context.Context, name string) (lock.Resource, time.Time, error) {
-	m.looks++
-	r := m.resources[name]
-	r.Name = name
-	return r, m.now, m.broken
-}
-
-func (m *memory) Held(context.Context) ([]lock.Resource, time.Time, error) {
-	m.looks++
-	var held []lock.Resource
-	for _, r := range m.sorted() {
-		if len(r.Holds) > 0 {
-			held = append(held, r)
-		}
-	}
-	return held, m.now, m.broken
-}
-
-func (m *memory) Expired(_ context.Context, limit int) ([]string, error) {
-	m.looks++
-	var names []string
-	for _, r := range m.sorted() {
-		if _, held := r.Holder(m.now); !held && len(r.Holds) > 0 && len(names) < limit {
-			names = append(names, r.Name)
-		}
-	}
-	return names, m.broken
-}
-
-func (m *memory) Idle(_ context.Context, afterID int64, window int, idle time.Duration) ([]string, time.Time, int64, error) {
-	m.looks++
-	var names []string
-	cutoff := m.now.Add(-idle)
-	for _, r := range m.sorted() {
-		if r.ID <= afterID {
-			continue
-		}
-		if window == 0 {
-			return names, cutoff, afterID, m.broken
-		}
-		if len(r.Holds) == 0 && r.EndedAt.Before(cutoff) {
-			names = append(names, r.Name)
-		}
-		afterID = r.ID
-		window--
-	}
-	return names, cutoff, 0, m.broken
-}
-
-func service(store lock.Store) *lock.Service {
-	return lock.NewService(store, lock.Limits{MaxTTL: time.Hour})
-}
-
 // named gives a resource another name.
 func named(name string, r lock.Resource) lock.Resource {
 	r.Name = name
 	return r
+}
+
+func kindsOf(events []lock.Event) []lock.EventKind {
+	var kinds []lock.EventKind
+	for _, e := range events {
+		kinds = append(kinds, e.Kind)
+	}
+	return kinds
 }
 
 func TestServiceAcquireAndRelease(t *testing.T) {
@@ -137,7 +43,7 @@ func TestServiceAcquireAndRelease(t *testing.T) {
 	if !errors.As(err, &held) {
 		t.Fatalf("got %v, want a HeldError", err)
 	}
-	wantEqual(t, "holder", want, held.Holder)
+	wantEqual(t, "refusal", &lock.HeldError{Resource: "r", Holder: want, Now: t0}, held)
 
 	released, err := s.Release(t.Context(), lock.Release{Resource: "r", ProcessID: "p"})
 	if err != nil {
@@ -148,51 +54,45 @@ func TestServiceAcquireAndRelease(t *testing.T) {
 	if _, err = s.Release(t.Context(), lock.Release{Resource: "r", ProcessID: "p"}); !errors.As(err, &refusal) {
 		t.Errorf("got %v, want a NotHeldError", err)
 	}
+	wantEqual(t, "kinds of events", []lock.EventKind{lock.Acquired, lock.Released}, kindsOf(m.events))
 }
 
-func TestStatus(t *testing.T) {
+func TestStatusAndCurrent(t *testing.T) {
+	released := heldBy("p1", after(1))
+	released.Holds[0].ReleasedAt = after(-1)
 	tests := []struct {
-		name   string
-		stored lock.Resource
-		want   bool
+		name          string
+		stored        lock.Resource
+		held, current bool
 	}{
-		{"held forever", heldBy("p1", time.Time{}), true},
-		{"held for a while", heldBy("p1", after(1)), true},
-		{"expired at this very moment", heldBy("p1", t0), false},
-		{"released", freed(100), false},
-		{"unknown", named("other", heldBy("p1", time.Time{})), false},
+		{"held forever", heldBy("p1", time.Time{}), true, true},
+		{"held for a while", heldBy("p1", after(1)), true, true},
+		{"released, kept by its minimum", released, true, false},
+		{"expired at this very moment", heldBy("p1", t0), false, false},
+		{"released", freed(100), false, false},
+		{"unknown", named("other", heldBy("p1", time.Time{})), false, false},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			hold, held, err := service(newMemory(test.stored)).Status(t.Context(), "r")
-			if err != nil || held != test.want {
-				t.Fatalf("got %t, %v, want %t", held, err, test.want)
+			s := service(newMemory(test.stored))
+			looks := []struct {
+				name string
+				look func(context.Context, string) (lock.Hold, bool, time.Time, error)
+				want bool
+			}{{"status", s.Status, test.held}, {"current", s.Current, test.current}}
+			for _, look := range looks {
+				hold, held, now, err := look.look(t.Context(), "r")
+				if err != nil || held != look.want {
+					t.Fatalf("%s: got %t, %v, want %t", look.name, held, err, look.want)
+				}
+				var want lock.Hold
+				if look.want {
+					want = test.stored.Holds[0]
+				}
+				wantEqual(t, look.name, want, hold)
+				wantEqual(t, "moment of the "+look.name, t0, now) // for the time that is left
 			}
-			var want lock.Hold
-			if test.want {
-				want = test.stored.Holds[0]
-			}
-			wantEqual(t, "hold", want, hold)
 		})
-	}
-}
-
-func TestAllLockedHidesExpiredHolds(t *testing.T) {
-	z, gone, a := named("z", heldBy("p1", time.Time{})), named("gone", heldBy("p2", t0)), named("a", heldBy("p3", after(1)))
-	m := newMemory(z, gone, freed(100), a)
-	locked, err := service(m).AllLocked(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	wantEqual(t, "locked", []lock.Locked{
-		{ID: 1, Resource: "z", Hold: z.Holds[0]}, // by id, not by name
-		{ID: 4, Resource: "a", Hold: a.Holds[0]},
-	}, locked)
-
-	m.resources = nil
-	// The HTTP API writes it as JSON, where nil would be null.
-	if locked, err = service(m).AllLocked(t.Context()); err != nil || locked == nil || len(locked) != 0 {
-		t.Errorf("got %#v, %v, want an empty list", locked, err)
 	}
 }
 
@@ -270,14 +170,44 @@ func TestStoreErrorsAreGivenAsTheyAre(t *testing.T) {
 			return err
 		}, false, true},
 		{"status", func(ctx context.Context, s *lock.Service) error {
-			_, held, err := s.Status(ctx, "r")
-			if held {
+			hold, held, now, err := s.Status(ctx, "r")
+			if held || hold != (lock.Hold{}) || !now.IsZero() {
 				return errors.New("held in spite of the error")
 			}
 			return err
 		}, true, false},
-		{"all locked", func(ctx context.Context, s *lock.Service) error {
-			_, err := s.AllLocked(ctx)
+		{"current", func(ctx context.Context, s *lock.Service) error {
+			hold, current, _, err := s.Current(ctx, "r")
+			if current || hold != (lock.Hold{}) {
+				return errors.New("held in spite of the error")
+			}
+			return err
+		}, true, false},
+		{"renew", func(ctx context.Context, s *lock.Service) error {
+			_, err := s.Renew(ctx, lock.Renew{Resource: "r", ProcessID: "p", TTL: time.Minute})
+			return err
+		}, false, true},
+		{"force-release", func(ctx context.Context, s *lock.Service) error {
+			_, err := s.ForceRelease(ctx, lock.ForceRelease{Resource: "r", Reason: "it hangs"})
+			return err
+		}, false, true},
+		{"renew all", func(ctx context.Context, s *lock.Service) error {
+			_, _, err := s.RenewAll(ctx, "p", time.Minute, nil)
+			return err
+		}, true, true},
+		{"release all", func(ctx context.Context, s *lock.Service) error {
+			_, err := s.ReleaseAll(ctx, "p")
+			return err
+		}, true, true},
+		{"list", func(ctx context.Context, s *lock.Service) error {
+			return s.List(ctx, lock.ListFilter{}, func(int, time.Time) error { return nil }, func(lock.Resource) error { return nil })
+		}, true, false},
+		{"history", func(ctx context.Context, s *lock.Service) error {
+			_, err := s.History(ctx, lock.HistoryFilter{})
+			return err
+		}, true, false},
+		{"sweep events", func(ctx context.Context, s *lock.Service) error {
+			_, err := s.SweepEvents(ctx, time.Hour, 10)
 			return err
 		}, true, false},
 		{"sweep expired", func(ctx context.Context, s *lock.Service) error {
@@ -302,7 +232,7 @@ func TestStoreErrorsAreGivenAsTheyAre(t *testing.T) {
 			if test.look && m.executed != nil {
 				t.Errorf("executed %v after a failed look", m.executed)
 			}
-			m.broken, m.stuck = nil, lock.ErrUnavailable
+			m.broken, m.stuck, m.asked = nil, lock.ErrUnavailable, nil
 			if err := test.call(t.Context(), service(m)); test.acts && !errors.Is(err, lock.ErrUnavailable) {
 				t.Errorf("a command failed: got %v, want %v", err, lock.ErrUnavailable)
 			}
@@ -311,7 +241,7 @@ func TestStoreErrorsAreGivenAsTheyAre(t *testing.T) {
 }
 
 func TestInvalidErrorTellsEveryFault(t *testing.T) {
-	_, err := service(newMemory()).Acquire(t.Context(), lock.Acquire{ProcessID: strings.Repeat("é", 256), TTL: 2 * time.Hour})
+	_, err := limited(newMemory()).Acquire(t.Context(), lock.Acquire{ProcessID: strings.Repeat("é", 256), TTL: 2 * time.Hour})
 	want := "resource_name: String should have at least 1 character; " +
 		"process_id: String should have at most 255 characters; " +
 		"ttl_seconds: Input should be less than or equal to 3600"

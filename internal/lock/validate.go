@@ -1,23 +1,31 @@
 package lock
 
 import (
+	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
 )
 
-// MaxNameLength is the most characters (not bytes) that a resource_name or a process_id may have.
-const MaxNameLength = 255
+// Limits that are part of the contract.
+const (
+	MaxNameLength    = 255     // characters (not bytes) of a resource_name, process_id or request_id
+	MaxReasonLength  = 500     // characters of a reason
+	MaxMetadataSize  = 4 << 10 // bytes of metadata, without white space between its parts
+	MaxMetadataDepth = 8       // objects and arrays within one another, the outermost object included
+)
 
 // LongestTTL is the longest TTL that any setting can allow: a hundred years keeps every expiry within what both databases
-// and all clients can express.
+// and all clients can express. As MaxTTL it means that there is no limit, and locks may also never expire.
 const LongestTTL = 36525 * 24 * time.Hour
 
 // Limits are the bounds that an operator sets.
 type Limits struct {
-	MaxTTL time.Duration // longest TTL that may be asked for
+	MaxTTL     time.Duration // longest TTL that may be asked for
+	DefaultTTL time.Duration // TTL of a request that names none; 0: it never expires
 }
 
 // faults collects what is wrong with a request.
@@ -35,15 +43,22 @@ func (f faults) err() error {
 	return &InvalidError{Faults: f}
 }
 
-// name checks a resource_name or process_id.
+// name checks a required name.
 func (f *faults) name(field, value string) {
-	switch {
-	case value == "":
+	if value == "" {
 		f.add(field, "string_too_short", "String should have at least 1 character")
+		return
+	}
+	f.text(field, value, MaxNameLength)
+}
+
+// text checks a text that may be empty.
+func (f *faults) text(field, value string, most int) {
+	switch {
 	case !utf8.ValidString(value):
 		f.add(field, "string_unicode", "Input should be valid UTF-8")
-	case utf8.RuneCountInString(value) > MaxNameLength:
-		f.add(field, "string_too_long", fmt.Sprintf("String should have at most %d characters", MaxNameLength))
+	case utf8.RuneCountInString(value) > most:
+		f.add(field, "string_too_long", fmt.Sprintf("String should have at most %d characters", most))
 	}
 	for _, r := range value {
 		if unicode.IsControl(r) {
@@ -53,32 +68,119 @@ func (f *faults) name(field, value string) {
 	}
 }
 
+// ttl checks a TTL that was asked for or set by default; 0 stands for none.
+func (f *faults) ttl(ttl time.Duration, limits Limits) {
+	most := strconv.FormatFloat(limits.MaxTTL.Seconds(), 'f', -1, 64)
+	switch {
+	case ttl < 0:
+		f.add("ttl_seconds", "greater_than", "Input should be greater than 0")
+	case ttl > limits.MaxTTL:
+		f.add("ttl_seconds", "less_than_equal", "Input should be less than or equal to "+most)
+	case ttl == 0 && limits.MaxTTL < LongestTTL:
+		f.add("ttl_seconds", "missing", "Field required: locks that never expire are not allowed, the longest TTL is "+most+" seconds")
+	}
+}
+
+// metadata checks the size and depth of a JSON object.
+func (f *faults) metadata(text string) {
+	if text == "" {
+		return
+	}
+	if !strings.HasPrefix(text, "{") || !json.Valid([]byte(text)) || !utf8.ValidString(text) {
+		f.add("metadata", "dict_type", "Input should be a valid dictionary")
+		return
+	}
+	if len(text) > MaxMetadataSize {
+		f.add("metadata", "too_long", fmt.Sprintf("Object should have at most %d bytes of JSON", MaxMetadataSize))
+	}
+	if depth(text) > MaxMetadataDepth {
+		f.add("metadata", "too_deep", fmt.Sprintf("Object should have at most %d levels", MaxMetadataDepth))
+	}
+}
+
+// depth counts the levels of objects and arrays of a valid JSON text.
+func depth(text string) int {
+	deepest, level, quoted := 0, 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			level++
+			deepest = max(deepest, level)
+		case c == '}' || c == ']':
+			level--
+		}
+	}
+	return deepest
+}
+
 // validate returns an [InvalidError] that names every fault.
 func (c Acquire) validate(limits Limits) error {
 	var f faults
 	f.name("resource_name", c.Resource)
 	f.name("process_id", c.ProcessID)
-	if c.TTL < 0 {
-		f.add("ttl_seconds", "greater_than", "Input should be greater than 0")
-	}
-	if c.TTL > limits.MaxTTL {
-		most := strconv.FormatFloat(limits.MaxTTL.Seconds(), 'f', -1, 64)
-		f.add("ttl_seconds", "less_than_equal", "Input should be less than or equal to "+most)
+	f.ttl(c.TTL, limits)
+	f.text("request_id", c.RequestID, MaxNameLength)
+	f.text("reason", c.Reason, MaxReasonLength)
+	f.metadata(c.Metadata)
+	switch most := strconv.FormatFloat(limits.MaxTTL.Seconds(), 'f', -1, 64); {
+	case c.MinHold < 0:
+		f.add("min_hold_seconds", "greater_than_equal", "Input should be greater than or equal to 0")
+	case c.TTL > 0 && c.MinHold > c.TTL:
+		f.add("min_hold_seconds", "less_than_equal", "Input should be less than or equal to ttl_seconds")
+	case c.MinHold > limits.MaxTTL:
+		f.add("min_hold_seconds", "less_than_equal", "Input should be less than or equal to "+most)
 	}
 	return f.err()
 }
 
-// validate returns an [InvalidError] that names every fault.
+// own checks what a release and a renewal have in common.
+func (f *faults) own(resource, process string, token int64) {
+	f.name("resource_name", resource)
+	f.name("process_id", process)
+	f.token(token)
+}
+
+// token checks a fencing token; 0 stands for none.
+func (f *faults) token(token int64) {
+	if token < 0 {
+		f.add("fencing_token", "greater_than", "Input should be greater than 0")
+	}
+}
+
 func (c Release) validate() error {
 	var f faults
-	f.name("resource_name", c.Resource)
-	f.name("process_id", c.ProcessID)
+	f.own(c.Resource, c.ProcessID, c.Token)
 	return f.err()
 }
 
-// validateResource checks a resource_name that stands alone.
-func validateResource(name string) error {
+func (c Renew) validate(limits Limits) error {
 	var f faults
-	f.name("resource_name", name)
+	f.own(c.Resource, c.ProcessID, c.Token)
+	f.requiredTTL(c.TTL, limits)
+	return f.err()
+}
+
+// requiredTTL checks the TTL of a renewal.
+func (f *faults) requiredTTL(ttl time.Duration, limits Limits) {
+	if ttl == 0 {
+		f.add("ttl_seconds", "missing", "Field required")
+		return
+	}
+	f.ttl(ttl, limits)
+}
+
+func (c ForceRelease) validate() error {
+	var f faults
+	f.name("resource_name", c.Resource)
+	if c.Reason == "" {
+		f.add("reason", "string_too_short", "String should have at least 1 character")
+	}
+	f.text("reason", c.Reason, MaxReasonLength)
+	f.text("process_id", c.By, MaxNameLength)
 	return f.err()
 }

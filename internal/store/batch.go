@@ -64,8 +64,12 @@ func (s *Store) transact(names []string, batch []lock.Command) ([]groupcommit.Re
 			return err
 		}
 		var changed []string
-		results, changed = decide(now, states, batch)
+		var events []eventRow
+		results, changed, events = decide(now, states, batch)
 		if err := s.save(tx, states, changed); err != nil {
+			return err
+		}
+		if err := s.appendEvents(tx, events); err != nil {
 			return err
 		}
 		for i := range results {
@@ -82,10 +86,12 @@ func (s *Store) transact(names []string, batch []lock.Command) ([]groupcommit.Re
 	return results, err
 }
 
-// decide runs the commands in their order. It updates states and returns the names of those that changed, sorted.
-func decide(now time.Time, states map[string]lock.Resource, batch []lock.Command) ([]groupcommit.Result[lock.Outcome], []string) {
-	results := make([]groupcommit.Result[lock.Outcome], len(batch))
-	var changed []string
+// decide runs the commands in their order. It updates states and returns the names of those that changed, sorted, and all
+// events.
+func decide(now time.Time, states map[string]lock.Resource, batch []lock.Command) (
+	results []groupcommit.Result[lock.Outcome], changed []string, events []eventRow,
+) {
+	results = make([]groupcommit.Result[lock.Outcome], len(batch))
 	for i, c := range batch {
 		names := c.Resources()
 		before := make([]lock.Resource, len(names))
@@ -97,9 +103,12 @@ func decide(now time.Time, states map[string]lock.Resource, batch []lock.Command
 			states[r.Name] = r
 			changed = append(changed, r.Name)
 		}
+		for _, e := range results[i].Value.Events {
+			events = append(events, eventRowOf(e))
+		}
 	}
 	slices.Sort(changed)
-	return results, slices.Compact(changed)
+	return results, slices.Compact(changed), events
 }
 
 // lockRows returns the state of every named resource, their rows locked until the transaction ends, and the moment after
@@ -112,11 +121,13 @@ func (s *Store) lockRows(tx *gorm.DB, names []string) (map[string]lock.Resource,
 	states := make(map[string]lock.Resource, len(names))
 	var now time.Time
 	err = query(tx, func(rows *sql.Rows) error {
-		moment, row, found, err := scanOptional(rows)
+		var moment instant
+		var row lockRow
+		err := row.scan(rows, &moment)
 		if moment.After(now) { // of several rows the last was read after all were locked
 			now = moment.Time
 		}
-		if found {
+		if row.ID != 0 {
 			states[row.ResourceName] = row.resource()
 		}
 		return err
@@ -166,7 +177,7 @@ func (s *Store) save(tx *gorm.DB, states map[string]lock.Resource, names []strin
 	if len(saved) == 0 {
 		return nil
 	}
-	text, err := json.Marshal(saved)
+	list, err := json.Marshal(saved)
 	if err != nil {
 		return err
 	}
@@ -180,11 +191,23 @@ func (s *Store) save(tx *gorm.DB, states map[string]lock.Resource, names []strin
 		states[name] = r
 		written++
 		return err
-	}, s.dialect.save, string(text))
+	}, s.dialect.save, string(list))
 	if err == nil && written < len(saved) {
 		err = errRace
 	}
 	return err
+}
+
+// appendEvents writes to the history.
+func (s *Store) appendEvents(tx *gorm.DB, events []eventRow) error {
+	if len(events) == 0 {
+		return nil
+	}
+	list, err := json.Marshal(events)
+	if err != nil {
+		return err
+	}
+	return tx.Exec(s.dialect.append, string(list)).Error
 }
 
 // query runs an SQL text and scans each row.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"resource-lock-manager/internal/lock"
@@ -80,23 +81,45 @@ func TestRestartAfterClockWentBack(t *testing.T) {
 	execute(t, s, lock.Acquire{Resource: "short", ProcessID: "q"})
 }
 
-// The servers' own clocks do not matter on Postgres.
+// The servers' own clocks do not matter on Postgres: inside the bubble this process's clock says the year 2000, and for a
+// second server an hour more.
 func TestPostgresIgnoresServerClocks(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, store.Postgres)
+	before := time.Now().Add(-time.Minute)
 	right := open(t, cfg)
-	wrong := cfg
-	newClocks(&wrong, time.Now().Add(time.Hour))
-	ahead := open(t, wrong)
-
-	held := execute(t, right, lock.Acquire{Resource: "r", ProcessID: "p", TTL: time.Minute})
-	if _, err := ahead.Execute(t.Context(), lock.Acquire{Resource: "r", ProcessID: "q"}); !errors.As(err, new(*lock.HeldError)) {
-		t.Errorf("a server whose clock is an hour ahead: %v", err)
-	}
-	other := execute(t, ahead, lock.Acquire{Resource: "other", ProcessID: "p"})
-	if d := other.Now.Sub(held.Now); d < 0 || d > time.Minute {
-		t.Errorf("the two servers' moments are %v apart", d)
-	}
+	held := execute(t, right, lock.Acquire{Resource: "r", ProcessID: "p", TTL: time.Hour})
+	synctest.Test(t, func(t *testing.T) {
+		for _, wrong := range []time.Duration{0, time.Hour} {
+			<-time.After(wrong) // only the bubble's clock moves
+			s, err := store.Open(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Start()
+			if _, err := s.Execute(t.Context(), lock.Acquire{Resource: "r", ProcessID: "q"}); !errors.As(err, new(*lock.HeldError)) {
+				t.Errorf("acquire of a resource that is held for an hour: %v", err)
+			}
+			name := wrong.String()
+			other := execute(t, s, lock.Acquire{Resource: name, ProcessID: "q", TTL: time.Minute})
+			if d := other.Hold.LockedAt.Sub(held.Now); d < 0 || d > time.Minute {
+				t.Errorf("the servers' moments are %v apart", d)
+			}
+			if other.Hold.Token < before.UnixMicro() {
+				t.Errorf("token %d is older than the test", other.Hold.Token)
+			}
+			if r, now, err := s.Find(t.Context(), name); err != nil || !r.Holds[0].Owned(now) {
+				t.Errorf("a hold of a minute is gone at once: %+v at %v, %v", r, now, err)
+			}
+			renewed := execute(t, s, lock.Renew{Resource: name, ProcessID: "q", TTL: time.Minute})
+			if d := renewed.Hold.ExpiresAt.Sub(other.Hold.ExpiresAt); d < 0 || d > time.Minute {
+				t.Errorf("renewed by %v", d)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }
 
 // Deleting a row must not let its tokens come back, even where the database's clock was set back in between.

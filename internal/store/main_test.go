@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -68,4 +69,25 @@ func execute(tb testing.TB, s *store.Store, c lock.Command) lock.Outcome {
 		tb.Fatalf("%+v: %v", c, err)
 	}
 	return out
+}
+
+// held returns every resource that the filter lets through.
+func held(tb testing.TB, s *store.Store, f lock.ListFilter) []lock.Resource {
+	tb.Helper()
+	var found []lock.Resource
+	total := -1
+	err := s.Held(context.Background(), f, func(n int, _ time.Time) error {
+		total = n
+		return nil
+	}, func(r lock.Resource) error {
+		found = append(found, r)
+		return nil
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if total != len(found) {
+		tb.Errorf("%d resources announced, %d came", total, len(found))
+	}
+	return found
 }

@@ -20,8 +20,11 @@ import (
 	"gorm.io/gorm"
 )
 
-// postgresPool is the most connections that one server opens: one commits, the others read.
-const postgresPool = 10
+// The most connections that one server opens. Writing has its own, so that reads never keep a commit waiting.
+const (
+	postgresWriters = 2
+	postgresReaders = 8
+)
 
 // postgresTimeout bounds a transaction or a query, and with it the time for which a database that stopped answering holds
 // up the queue.
@@ -36,26 +39,38 @@ const (
 			WHERE resource_name = ANY (ARRAY(SELECT json_array_elements_text(?::json)))
 			ORDER BY resource_name COLLATE "C" FOR UPDATE
 		)
-		SELECT clock_timestamp(), ` + columns + ` FROM (SELECT 1) AS one LEFT JOIN locked ON true`
+		SELECT clock_timestamp(), ` + optionalColumns + ` FROM (SELECT 1) AS one LEFT JOIN locked ON true`
 	postgresSave = `
 		INSERT INTO resource_locks (` + columns + `)
 		SELECT coalesce(id, nextval(pg_get_serial_sequence('resource_locks', 'id'))), resource_name, process_id,
-		       locked_at AT TIME ZONE 'UTC', expires_at AT TIME ZONE 'UTC', is_active, ended_at AT TIME ZONE 'UTC', fencing_token
+		       locked_at AT TIME ZONE 'UTC', expires_at AT TIME ZONE 'UTC', is_active, ended_at AT TIME ZONE 'UTC', fencing_token,
+		       request_id, reason, metadata, renewed_at AT TIME ZONE 'UTC', renewals, min_hold_until AT TIME ZONE 'UTC',
+		       released_at AT TIME ZONE 'UTC'
 		FROM json_to_recordset(?::json) AS row (id bigint, resource_name text, process_id text, locked_at timestamp,
-		       expires_at timestamp, is_active boolean, ended_at timestamp, fencing_token bigint)` + onConflict
+		       expires_at timestamp, is_active boolean, ended_at timestamp, fencing_token bigint, request_id text,
+		       reason text, metadata text, renewed_at timestamp, renewals bigint, min_hold_until timestamp,
+		       released_at timestamp)` + onConflict
+	postgresAppend = `
+		INSERT INTO lock_events (` + eventColumns + `)
+		SELECT kind, at AT TIME ZONE 'UTC', resource_name, process_id, fencing_token, locked_at AT TIME ZONE 'UTC', renewals,
+		       reason, ended_by
+		FROM json_to_recordset(?::json) AS row (kind text, at timestamp, resource_name text, process_id text,
+		       fencing_token bigint, locked_at timestamp, renewals bigint, reason text, ended_by text)`
 
 	// onConflict serves both dialects. A row that was inserted after this transaction looked has another id: it is left
 	// alone and missing from what is returned.
 	onConflict = `
 		ON CONFLICT (resource_name) DO UPDATE SET process_id = excluded.process_id, locked_at = excluded.locked_at,
 			expires_at = excluded.expires_at, is_active = excluded.is_active, ended_at = excluded.ended_at,
-			fencing_token = excluded.fencing_token
+			fencing_token = excluded.fencing_token, request_id = excluded.request_id, reason = excluded.reason,
+			metadata = excluded.metadata, renewed_at = excluded.renewed_at, renewals = excluded.renewals,
+			min_hold_until = excluded.min_hold_until, released_at = excluded.released_at
 		WHERE resource_locks.id = excluded.id
 		RETURNING id, resource_name`
 )
 
 // openPostgres connects a pool; any number of servers may use the same database.
-func openPostgres(ctx context.Context, cfg Config) (*Store, error) {
+func openPostgres(ctx context.Context, cfg Config) (_ *Store, err error) {
 	conf, err := pgx.ParseConfig(cfg.Source)
 	if err != nil {
 		return nil, err
@@ -67,40 +82,57 @@ func openPostgres(ctx context.Context, cfg Config) (*Store, error) {
 	if conf.ConnectTimeout == 0 {
 		conf.ConnectTimeout = postgresTimeout / 2
 	}
-	db := stdlib.OpenDB(*conf, stdlib.OptionAfterConnect(prepareSession))
-	keep(db, postgresPool)
-	db.SetConnMaxIdleTime(5 * time.Minute)
-
+	writerDB, readerDB := postgresPool(conf, postgresWriters), postgresPool(conf, postgresReaders)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, closeAll(readerDB, writerDB))
+		}
+	}()
 	// GORM's own ping would not heed ctx.
-	if err := db.PingContext(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot reach the Postgres database: %w", err), db.Close())
-	}
-	gdb, err := gorm.Open(postgres.New(postgres.Config{Conn: db}), gormConfig(false))
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
+	if err := writerDB.PingContext(ctx); err != nil {
+		return nil, fmt.Errorf("cannot reach the Postgres database: %w", err)
 	}
 	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 60))
 	if err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, err
 	}
-	if err := migrate(ctx, goose.DialectPostgres, db, locker); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot use the Postgres database: %w", err), db.Close())
+	if err := migrate(ctx, goose.DialectPostgres, writerDB, locker); err != nil {
+		return nil, fmt.Errorf("cannot use the Postgres database: %w", err)
 	}
-	warnOfUnsafeServer(ctx, db, cfg)
+	warnOfUnsafeServer(ctx, writerDB, cfg)
+	writer, err := gorm.Open(postgres.New(postgres.Config{Conn: writerDB}), gormConfig(false))
+	if err != nil {
+		return nil, err
+	}
+	reader, err := gorm.Open(postgres.New(postgres.Config{Conn: readerDB}), gormConfig(false))
+	if err != nil {
+		return nil, err
+	}
 	return &Store{
 		dialect: dialect{
 			now:      "statement_timestamp()",
 			lock:     postgresLock,
 			save:     postgresSave,
+			append:   postgresAppend,
+			bytewise: `resource_name COLLATE "C"`,
+			snapshot: &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true},
 			options:  &sql.TxOptions{Isolation: sql.LevelReadCommitted},
 			timeout:  postgresTimeout,
 			classify: classifyPostgres,
 			refused:  refusedByPostgres,
 		},
-		writer: gdb,
-		reader: gdb,
-		close:  db.Close,
+		writer: writer,
+		reader: reader,
+		close:  func() error { return closeAll(readerDB, writerDB) },
 	}, nil
+}
+
+// postgresPool makes a pool of up to n connections.
+func postgresPool(conf *pgx.ConnConfig, n int) *sql.DB {
+	db := stdlib.OpenDB(*conf, stdlib.OptionAfterConnect(prepareSession))
+	keep(db, n)
+	db.SetConnMaxIdleTime(5 * time.Minute)
+	return db
 }
 
 // prepareSession makes a connection safe: commits are synced even where the database's default says otherwise, and a

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"database/sql"
 	"database/sql/driver"
 	"encoding/json"
 	"fmt"
@@ -11,37 +10,57 @@ import (
 )
 
 // columns of resource_locks in the order in which lockRow scans them.
-const columns = `id, resource_name, process_id, locked_at, expires_at, is_active, ended_at, fencing_token`
+const columns = `id, resource_name, process_id, locked_at, expires_at, is_active, ended_at, fencing_token,
+	request_id, reason, metadata, renewed_at, renewals, min_hold_until, released_at`
 
-// lockRow is a row of resource_locks: the latest hold of a resource, which IsActive says is still one.
+// optionalColumns are the same where there may be no row: id is 0 then.
+const optionalColumns = `coalesce(id, 0), coalesce(resource_name, ''), coalesce(process_id, ''), locked_at, expires_at,
+	coalesce(is_active, false), ended_at, coalesce(fencing_token, 0),
+	request_id, reason, metadata, renewed_at, coalesce(renewals, 0), min_hold_until, released_at`
+
+// lockRow is a row of resource_locks: the latest hold of a resource, which IsActive says is still one. Its JSON is what
+// the save statements read.
 type lockRow struct {
-	ID           sql.Null[int64] `json:"id"`
-	ResourceName string          `json:"resource_name"`
-	ProcessID    string          `json:"process_id"`
-	LockedAt     instant         `json:"locked_at"`
-	ExpiresAt    instant         `json:"expires_at"`
-	IsActive     bool            `json:"is_active"`
-	EndedAt      instant         `json:"ended_at"`
-	FencingToken int64           `json:"fencing_token"`
+	ID           int64   `json:"id,omitempty"`
+	ResourceName string  `json:"resource_name"`
+	ProcessID    string  `json:"process_id"`
+	LockedAt     instant `json:"locked_at"`
+	ExpiresAt    instant `json:"expires_at"`
+	IsActive     bool    `json:"is_active"`
+	EndedAt      instant `json:"ended_at"`
+	FencingToken int64   `json:"fencing_token"`
+	RequestID    text    `json:"request_id"`
+	Reason       text    `json:"reason"`
+	Metadata     text    `json:"metadata"`
+	RenewedAt    instant `json:"renewed_at"`
+	Renewals     int     `json:"renewals"`
+	MinHoldUntil instant `json:"min_hold_until"`
+	ReleasedAt   instant `json:"released_at"`
 }
 
-// scanOptional reads a moment and a row whose columns may all be NULL.
-func scanOptional(rows *sql.Rows) (now instant, row lockRow, found bool, err error) {
-	var name, process sql.NullString
-	var active sql.NullBool
-	var token sql.NullInt64
-	err = rows.Scan(&now, &row.ID, &name, &process, &row.LockedAt, &row.ExpiresAt, &active, &row.EndedAt, &token)
-	row.ResourceName, row.ProcessID, row.IsActive, row.FencingToken = name.String, process.String, active.Bool, token.Int64
-	return now, row, row.ID.Valid, err
+// scan reads columns, behind other ones.
+func (row *lockRow) scan(rows scanner, before ...any) error {
+	return rows.Scan(append(before,
+		&row.ID, &row.ResourceName, &row.ProcessID, &row.LockedAt, &row.ExpiresAt, &row.IsActive, &row.EndedAt, &row.FencingToken,
+		&row.RequestID, &row.Reason, &row.Metadata, &row.RenewedAt, &row.Renewals, &row.MinHoldUntil, &row.ReleasedAt)...)
 }
 
-func (row lockRow) resource() lock.Resource {
-	r := lock.Resource{ID: row.ID.V, Name: row.ResourceName, Token: row.FencingToken}
+type scanner interface{ Scan(targets ...any) error }
+
+func (row *lockRow) resource() lock.Resource {
+	r := lock.Resource{ID: row.ID, Name: row.ResourceName, Token: row.FencingToken}
 	hold := lock.Hold{
-		ProcessID: row.ProcessID,
-		Token:     row.FencingToken,
-		LockedAt:  row.LockedAt.Time,
-		ExpiresAt: row.ExpiresAt.Time,
+		ProcessID:    row.ProcessID,
+		Token:        row.FencingToken,
+		LockedAt:     row.LockedAt.Time,
+		ExpiresAt:    row.ExpiresAt.Time,
+		RequestID:    string(row.RequestID),
+		Reason:       string(row.Reason),
+		Metadata:     string(row.Metadata),
+		RenewedAt:    row.RenewedAt.Time,
+		Renewals:     row.Renewals,
+		MinHoldUntil: row.MinHoldUntil.Time,
+		ReleasedAt:   row.ReleasedAt.Time,
 	}
 	if row.IsActive {
 		r.Holds = []lock.Hold{hold}
@@ -57,7 +76,7 @@ func rowOf(r lock.Resource) lockRow {
 		hold = r.Holds[0]
 	}
 	return lockRow{
-		ID:           sql.Null[int64]{V: r.ID, Valid: r.ID != 0},
+		ID:           r.ID,
 		ResourceName: r.Name,
 		ProcessID:    hold.ProcessID,
 		LockedAt:     instant{hold.LockedAt},
@@ -65,20 +84,72 @@ func rowOf(r lock.Resource) lockRow {
 		IsActive:     len(r.Holds) > 0,
 		EndedAt:      instant{r.EndedAt},
 		FencingToken: r.Token,
+		RequestID:    text(hold.RequestID),
+		Reason:       text(hold.Reason),
+		Metadata:     text(hold.Metadata),
+		RenewedAt:    instant{hold.RenewedAt},
+		Renewals:     hold.Renewals,
+		MinHoldUntil: instant{hold.MinHoldUntil},
+		ReleasedAt:   instant{hold.ReleasedAt},
 	}
 }
 
-// MarshalJSON writes the row as the save statements read it.
-func (row lockRow) MarshalJSON() ([]byte, error) {
-	type plain lockRow // without this method
-	var id any
-	if row.ID.Valid {
-		id = row.ID.V
+// eventColumns of lock_events in the order in which eventRow scans them, behind the id.
+const eventColumns = `kind, at, resource_name, process_id, fencing_token, locked_at, renewals, reason, ended_by`
+
+// eventRow is a row of lock_events.
+type eventRow struct {
+	ID           int64          `json:"-"`
+	Kind         lock.EventKind `json:"kind"`
+	At           instant        `json:"at"`
+	ResourceName string         `json:"resource_name"`
+	ProcessID    string         `json:"process_id"`
+	FencingToken int64          `json:"fencing_token"`
+	LockedAt     instant        `json:"locked_at"`
+	Renewals     int            `json:"renewals"`
+	Reason       text           `json:"reason"`
+	EndedBy      text           `json:"ended_by"`
+}
+
+func (row *eventRow) scan(rows scanner) error {
+	return rows.Scan(&row.ID, &row.Kind, &row.At, &row.ResourceName, &row.ProcessID, &row.FencingToken, &row.LockedAt,
+		&row.Renewals, &row.Reason, &row.EndedBy)
+}
+
+func (row *eventRow) event() lock.Event {
+	return lock.Event{
+		ID: row.ID, Kind: row.Kind, At: row.At.Time, Resource: row.ResourceName, ProcessID: row.ProcessID, Token: row.FencingToken,
+		LockedAt: row.LockedAt.Time, Renewals: row.Renewals, Reason: string(row.Reason), By: string(row.EndedBy),
 	}
-	return json.Marshal(struct {
-		ID any `json:"id"`
-		plain
-	}{id, plain(row)})
+}
+
+func eventRowOf(e lock.Event) eventRow {
+	return eventRow{
+		Kind: e.Kind, At: instant{e.At}, ResourceName: e.Resource, ProcessID: e.ProcessID, FencingToken: e.Token,
+		LockedAt: instant{e.LockedAt}, Renewals: e.Renewals, Reason: text(e.Reason), EndedBy: text(e.By),
+	}
+}
+
+// text is NULL when it is empty.
+type text string
+
+func (t *text) Scan(value any) error {
+	switch v := value.(type) {
+	case nil:
+		*t = ""
+	case string:
+		*t = text(v)
+	default:
+		return fmt.Errorf("a text of type %T", value)
+	}
+	return nil
+}
+
+func (t text) MarshalJSON() ([]byte, error) {
+	if t == "" {
+		return []byte("null"), nil
+	}
+	return json.Marshal(string(t))
 }
 
 // instant is a UTC moment in microseconds; the zero time is NULL. SQLite keeps it as text of one width, which compares

@@ -22,12 +22,18 @@ import (
 // The rows of a statement come as one JSON array; "WHERE true" keeps the parser from reading ON CONFLICT as a join.
 const (
 	sqliteLock = `
-		SELECT NULL, ` + columns + ` FROM resource_locks WHERE resource_name IN (SELECT value FROM json_each(?))`
+		SELECT NULL, ` + optionalColumns + ` FROM resource_locks WHERE resource_name IN (SELECT value FROM json_each(?))`
 	sqliteSave = `
 		INSERT INTO resource_locks (` + columns + `)
 		SELECT value->>'id', value->>'resource_name', value->>'process_id', value->>'locked_at', value->>'expires_at',
-		       value->>'is_active', value->>'ended_at', value->>'fencing_token'
+		       value->>'is_active', value->>'ended_at', value->>'fencing_token', value->>'request_id', value->>'reason',
+		       value->>'metadata', value->>'renewed_at', value->>'renewals', value->>'min_hold_until', value->>'released_at'
 		FROM json_each(?) WHERE true` + onConflict
+	sqliteAppend = `
+		INSERT INTO lock_events (` + eventColumns + `)
+		SELECT value->>'kind', value->>'at', value->>'resource_name', value->>'process_id', value->>'fencing_token',
+		       value->>'locked_at', value->>'renewals', value->>'reason', value->>'ended_by'
+		FROM json_each(?)`
 )
 
 // openSQLite opens a file for this process alone: one connection writes, several read.
@@ -81,6 +87,8 @@ func openSQLite(ctx context.Context, cfg Config) (_ *Store, err error) {
 			now:      "NULL",
 			lock:     sqliteLock,
 			save:     sqliteSave,
+			append:   sqliteAppend,
+			bytewise: "resource_name",
 			classify: classifySQLite,
 			refused:  refusedBySQLite,
 		},
@@ -189,14 +197,18 @@ func newSteadyClock(db *gorm.DB, cfg Config) (*steadyClock, error) {
 	}
 	c := &steadyClock{base: wall().UTC(), steady: steady, zero: steady()}
 
-	var locked, ended instant
+	var locked, ended, renewed, released, event instant
 	var token sql.NullInt64
-	row := db.Raw(`SELECT max(locked_at), max(ended_at), max(max(fencing_token), (SELECT fencing_token FROM token_floor))
+	row := db.Raw(`SELECT max(locked_at), max(ended_at), max(renewed_at), max(released_at),
+			max(max(fencing_token), (SELECT fencing_token FROM token_floor)),
+			(SELECT at FROM lock_events ORDER BY id DESC LIMIT 1)
 		FROM resource_locks`).Row()
-	if err := row.Scan(&locked, &ended, &token); err != nil {
+	if err := row.Scan(&locked, &ended, &renewed, &released, &token, &event); err != nil {
 		return nil, err
 	}
-	for _, t := range []time.Time{locked.Time, ended.Time, time.UnixMicro(token.Int64).UTC()} {
+	for _, t := range []time.Time{
+		locked.Time, ended.Time, renewed.Time, released.Time, time.UnixMicro(token.Int64).UTC(), event.Time,
+	} {
 		if t.After(c.base) {
 			c.base = t
 		}

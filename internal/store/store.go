@@ -48,6 +48,12 @@ const (
 // maxBatch bounds the commands of one transaction, and with it the time that the first of them waits for the last.
 const maxBatch = 512
 
+// Snapshots that are read by slow clients must not take all connections: so many may be open, and so long may one wait.
+const (
+	maxSnapshots     = 2
+	snapshotPatience = 10 * time.Second
+)
+
 // Config says which database to open.
 type Config struct {
 	Driver   string // SQLite or Postgres
@@ -67,18 +73,23 @@ type Store struct {
 	reader  *gorm.DB
 	close   func() error
 
+	snapshots chan struct{} // a place for each snapshot that may be open
+
 	committer *groupcommit.Committer[lock.Command, lock.Outcome]
 	started   bool
 }
 
 // dialect is all that differs between the databases.
 type dialect struct {
-	clock   func() time.Time // the moment; nil when the database tells it
-	now     string           // SQL for the moment that the database tells, NULL when clock tells it
-	lock    string           // locks and reads the rows of a JSON array of names
-	save    string           // inserts or updates the rows of a JSON array of rows, returns id and name of each
-	options *sql.TxOptions
-	timeout time.Duration // bound of a transaction or a query; 0: none
+	clock    func() time.Time // the moment; nil when the database tells it
+	now      string           // SQL for the moment that the database tells, NULL when clock tells it
+	lock     string           // locks and reads the rows of a JSON array of names
+	save     string           // inserts or updates the rows of a JSON array of rows, returns id and name of each
+	bytewise string           // resource_name, compared byte by byte
+	options  *sql.TxOptions   // of a batch's transaction
+	snapshot *sql.TxOptions   // of a transaction that sees the database at one moment
+	append   string           // appends the events of a JSON array of events
+	timeout  time.Duration    // bound of a transaction or a query; 0: none
 
 	// classify says what a failed statement means, committed what a failed COMMIT means.
 	classify func(error) failure
@@ -101,6 +112,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.snapshots = make(chan struct{}, maxSnapshots)
 	s.committer = groupcommit.New(s.commit, maxBatch, cfg.MaxQueue)
 	return s, nil
 }
@@ -146,7 +158,33 @@ func (s *Store) Execute(ctx context.Context, c lock.Command) (lock.Outcome, erro
 func (s *Store) read(ctx context.Context, query func(db *gorm.DB) error) error {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
-	err := query(s.reader.WithContext(ctx))
+	return s.translate(query(s.reader.WithContext(ctx)))
+}
+
+// write runs a statement that has nothing to do with locks outside the committer.
+func (s *Store) write(ctx context.Context, statement func(db *gorm.DB) error) error {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	return s.translate(statement(s.writer.WithContext(ctx)))
+}
+
+// snapshot runs queries that see the database at one moment. They may take as long as ctx lets them, so only a few run
+// at a time and leave the other connections to quick reads.
+func (s *Store) snapshot(ctx context.Context, queries func(tx *gorm.DB) error) error {
+	patience := time.NewTimer(snapshotPatience)
+	defer patience.Stop()
+	select {
+	case s.snapshots <- struct{}{}:
+		defer func() { <-s.snapshots }()
+	case <-patience.C:
+		return lock.ErrOverloaded
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return s.translate(s.reader.WithContext(ctx).Transaction(queries, s.dialect.snapshot))
+}
+
+func (s *Store) translate(err error) error {
 	if err != nil && s.classify(err) != faulty {
 		return fmt.Errorf("%w: %w", lock.ErrUnavailable, err)
 	}

@@ -120,7 +120,7 @@ func TestTakeOverPythonDatabase(t *testing.T) {
 			run(t, cfg, strings.Join(statements, ";\n")) // one session, so that the time zone holds for all
 
 			s := open(t, cfg)
-			service := lock.NewService(s, lock.Limits{MaxTTL: time.Hour})
+			service := lock.NewService(s, lock.Limits{MaxTTL: lock.LongestTTL})
 			for name, want := range want {
 				got, _, err := s.Find(t.Context(), name)
 				if err != nil {
@@ -129,7 +129,7 @@ func TestTakeOverPythonDatabase(t *testing.T) {
 				if diff := cmp.Diff(want, got); diff != "" {
 					t.Errorf("%s (-want +got):\n%s", name, diff)
 				}
-				_, held, err := service.Status(t.Context(), name)
+				_, held, _, err := service.Status(t.Context(), name)
 				if err != nil {
 					t.Fatal(err)
 				}

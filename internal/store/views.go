@@ -10,31 +10,19 @@ import (
 	"resource-lock-manager/internal/lock"
 )
 
-// Find implements lock.Store.
-func (s *Store) Find(ctx context.Context, name string) (lock.Resource, time.Time, error) {
-	found, now, err := s.list(ctx, "(SELECT 1) AS one LEFT JOIN resource_locks ON resource_name = ?", name)
-	if err != nil || len(found) == 0 {
-		return lock.Resource{Name: name}, now, err
-	}
-	return found[0], now, nil
-}
-
-// Held implements lock.Store.
-func (s *Store) Held(ctx context.Context) ([]lock.Resource, time.Time, error) {
-	return s.list(ctx, "resource_locks WHERE is_active ORDER BY id")
-}
-
-// list reads resources from what follows FROM, and the moment.
-func (s *Store) list(ctx context.Context, from string, args ...any) (found []lock.Resource, now time.Time, err error) {
+// Find implements lock.Reader.
+func (s *Store) Find(ctx context.Context, name string) (found lock.Resource, now time.Time, err error) {
+	found.Name = name
 	err = s.read(ctx, func(db *gorm.DB) error {
-		return query(db, func(rows *sql.Rows) error {
-			moment, row, ok, err := scanOptional(rows)
-			now = moment.Time
-			if ok {
-				found = append(found, row.resource())
-			}
-			return err
-		}, "SELECT "+s.dialect.now+", "+columns+" FROM "+from, args...)
+		var moment instant
+		var row lockRow
+		err := row.scan(db.Raw("SELECT "+s.dialect.now+", "+optionalColumns+
+			" FROM (SELECT 1) AS one LEFT JOIN resource_locks ON resource_name = ?", name).Row(), &moment)
+		now = moment.Time
+		if row.ID != 0 {
+			found = row.resource()
+		}
+		return err
 	})
 	if s.dialect.clock != nil {
 		now = s.dialect.clock()
@@ -42,29 +30,144 @@ func (s *Store) list(ctx context.Context, from string, args ...any) (found []loc
 	return found, now, err
 }
 
-// Expired implements lock.Store.
-func (s *Store) Expired(ctx context.Context, limit int) ([]string, error) {
-	now, err := s.now(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
+// Held implements lock.Reader. Rows are handed on as they come, so that a long list is never in memory.
+func (s *Store) Held(ctx context.Context, f lock.ListFilter, begin func(total int, now time.Time) error, each func(lock.Resource) error) error {
+	return s.snapshot(ctx, func(tx *gorm.DB) error {
+		now, err := s.moment(tx)
+		if err != nil {
+			return err
+		}
+		var c conditions
+		c.add("is_active AND (expires_at IS NULL OR expires_at > ?)", instant{now})
+		if f.ProcessID != "" {
+			c.add("process_id = ?", f.ProcessID)
+		}
+		if f.Prefix != "" { // not LIKE: no character is special, and case counts
+			c.add("substr(resource_name, 1, length(?)) = ?", f.Prefix, f.Prefix)
+		}
+		if f.AfterID != 0 {
+			c.add("id > ?", f.AfterID)
+		}
+		page := " FROM resource_locks" + c.page("id", f.Limit)
+		var total int
+		if err := tx.Raw("SELECT count(*) FROM (SELECT 1"+page+") AS page", c.args...).Row().Scan(&total); err != nil {
+			return err
+		}
+		if err := begin(total, now); err != nil {
+			return err
+		}
+		return query(tx, func(rows *sql.Rows) error {
+			var row lockRow
+			if err := row.scan(rows); err != nil {
+				return err
+			}
+			return each(row.resource())
+		}, "SELECT "+columns+page, c.args...)
+	})
+}
+
+// HeldBy implements lock.Reader.
+func (s *Store) HeldBy(ctx context.Context, process, after string, limit int) (names []string, err error) {
 	err = s.read(ctx, func(db *gorm.DB) error {
+		name := s.dialect.bytewise
+		return db.Raw("SELECT resource_name FROM resource_locks WHERE is_active AND process_id = ? AND "+name+" > ? ORDER BY "+name+
+			" LIMIT ?", process, after, limit).Scan(&names).Error
+	})
+	return names, err
+}
+
+// History implements lock.Reader.
+func (s *Store) History(ctx context.Context, f lock.HistoryFilter) ([]lock.Event, error) {
+	var c conditions
+	if f.Resource != "" {
+		c.add("resource_name = ?", f.Resource)
+	}
+	if f.ProcessID != "" {
+		c.add("process_id = ?", f.ProcessID)
+	}
+	if f.BeforeID != 0 {
+		c.add("id < ?", f.BeforeID)
+	}
+	return s.events(ctx, c, f.Limit)
+}
+
+// LastEnd implements lock.Reader.
+func (s *Store) LastEnd(ctx context.Context, resource, process string, token int64) (lock.Event, bool, error) {
+	var c conditions
+	c.add("resource_name = ? AND process_id = ?", resource, process)
+	if token != 0 {
+		c.add("fencing_token = ?", token)
+	}
+	found, err := s.events(ctx, c, 2)
+	if err != nil || len(found) == 0 || found[0].Kind == lock.Acquired {
+		return lock.Event{}, false, err
+	}
+	if len(found) == 2 && found[1].Token == found[0].Token && found[1].Kind != lock.Acquired {
+		return found[1], true, nil // released first, and then what was left of its minimum broken
+	}
+	return found[0], true, nil
+}
+
+// events returns the newest events that meet the conditions.
+func (s *Store) events(ctx context.Context, c conditions, limit int) (found []lock.Event, err error) {
+	err = s.read(ctx, func(db *gorm.DB) error {
+		return query(db, func(rows *sql.Rows) error {
+			var row eventRow
+			err := row.scan(rows)
+			found = append(found, row.event())
+			return err
+		}, "SELECT id, "+eventColumns+" FROM lock_events"+c.page("id DESC", limit), c.args...)
+	})
+	return found, err
+}
+
+// conditions are what follows WHERE, and the arguments.
+type conditions struct {
+	text string
+	args []any
+}
+
+func (c *conditions) add(condition string, args ...any) {
+	if c.text == "" {
+		c.text = " WHERE " + condition
+	} else {
+		c.text += " AND " + condition
+	}
+	c.args = append(c.args, args...)
+}
+
+// page returns the clauses from WHERE on; limit 0 means all.
+func (c *conditions) page(order string, limit int) string {
+	text := c.text + " ORDER BY " + order
+	if limit != 0 {
+		text += " LIMIT ?"
+		c.args = append(c.args, limit)
+	}
+	return text
+}
+
+// Expired implements lock.Sweepable.
+func (s *Store) Expired(ctx context.Context, limit int) (names []string, err error) {
+	err = s.read(ctx, func(db *gorm.DB) error {
+		now, err := s.moment(db)
+		if err != nil {
+			return err
+		}
 		return db.Raw("SELECT resource_name FROM resource_locks WHERE is_active AND expires_at <= ? ORDER BY expires_at LIMIT ?",
 			instant{now}, limit).Scan(&names).Error
 	})
 	return names, err
 }
 
-// Idle implements lock.Store.
+// Idle implements lock.Sweepable.
 func (s *Store) Idle(ctx context.Context, afterID int64, window int, idle time.Duration) (names []string, before time.Time, next int64, err error) {
-	now, err := s.now(ctx)
-	if err != nil {
-		return nil, time.Time{}, 0, err
-	}
-	before = now.Add(-idle)
 	seen := 0
 	err = s.read(ctx, func(db *gorm.DB) error {
+		now, err := s.moment(db)
+		if err != nil {
+			return err
+		}
+		before = now.Add(-idle)
 		return query(db, func(rows *sql.Rows) error {
 			var name string
 			var idle bool
@@ -83,12 +186,27 @@ func (s *Store) Idle(ctx context.Context, afterID int64, window int, idle time.D
 	return names, before, next, err
 }
 
-// now reads the moment outside any transaction.
-func (s *Store) now(ctx context.Context) (time.Time, error) {
+// DeleteEvents implements lock.Sweepable. Ids grow with time, so the oldest events are the first rows of the table.
+func (s *Store) DeleteEvents(ctx context.Context, age time.Duration, limit int) (deleted int, err error) {
+	err = s.write(ctx, func(db *gorm.DB) error {
+		now, err := s.moment(db)
+		if err != nil {
+			return err
+		}
+		result := db.Exec("DELETE FROM lock_events WHERE at < ? AND id IN (SELECT id FROM lock_events ORDER BY id LIMIT ?)",
+			instant{now.Add(-age)}, limit)
+		deleted = int(result.RowsAffected)
+		return result.Error
+	})
+	return deleted, err
+}
+
+// moment reads the clock.
+func (s *Store) moment(db *gorm.DB) (time.Time, error) {
 	if s.dialect.clock != nil {
 		return s.dialect.clock(), nil
 	}
 	var now instant
-	err := s.read(ctx, func(db *gorm.DB) error { return db.Raw("SELECT " + s.dialect.now).Row().Scan(&now) })
+	err := db.Raw("SELECT " + s.dialect.now).Row().Scan(&now)
 	return now.Time, err
 }

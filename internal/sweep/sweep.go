@@ -1,6 +1,6 @@
-// Package sweep runs the housekeeping of a lock database: it records the end of holds whose time is over, and forgets
-// resources that nothing has held for long. Nothing depends on it for correctness: an expired hold counts as gone whether
-// or not it was swept.
+// Package sweep runs the housekeeping of a lock database: it records the end of holds whose time is over, forgets
+// resources that nothing has held for long, and deletes old history. Nothing depends on it for correctness: an expired
+// hold counts as gone whether or not it was swept.
 package sweep
 
 import (
@@ -16,10 +16,13 @@ type Target interface {
 	SweepExpired(ctx context.Context, limit int) (int, error)
 	// SweepIdle looks at the next rows after an id and returns the id to go on after, 0 at the end.
 	SweepIdle(ctx context.Context, afterID int64, window int, idle time.Duration) (forgotten int, next int64, err error)
+	// SweepEvents deletes up to limit events of a greater age and returns how many; fewer than limit means that none is left.
+	SweepEvents(ctx context.Context, age time.Duration, limit int) (int, error)
 }
 
 const (
 	expiredBatch = 100  // holds ended in one transaction
+	eventsBatch  = 500  // events deleted in one transaction
 	idleWindow   = 1000 // rows looked at in one transaction
 	idleWindows  = 10   // windows in one round: a large table is walked over many rounds
 )
@@ -28,6 +31,7 @@ const (
 type Config struct {
 	Interval  time.Duration // between two rounds, give or take a tenth so that several servers spread out
 	Retention time.Duration // resources that nothing has held for this long are forgotten
+	History   time.Duration // events of a greater age are deleted
 	Logger    *slog.Logger
 }
 
@@ -75,16 +79,15 @@ func (s *Sweeper) loop(ctx context.Context) {
 	}
 }
 
-// round ends all expired holds and walks some way over the idle rows.
+// round ends all expired holds, deletes all old events and walks some way over the idle rows.
 func (s *Sweeper) round(ctx context.Context) error {
-	for ctx.Err() == nil {
-		n, err := s.target.SweepExpired(ctx, expiredBatch)
-		if err != nil {
-			return err
-		}
-		if n < expiredBatch {
-			break
-		}
+	err := inBatches(ctx, expiredBatch, func() (int, error) { return s.target.SweepExpired(ctx, expiredBatch) })
+	if err != nil {
+		return err
+	}
+	err = inBatches(ctx, eventsBatch, func() (int, error) { return s.target.SweepEvents(ctx, s.cfg.History, eventsBatch) })
+	if err != nil {
+		return err
 	}
 	for i := 0; i < idleWindows && ctx.Err() == nil; i++ {
 		_, next, err := s.target.SweepIdle(ctx, s.after, idleWindow, s.cfg.Retention)
@@ -94,6 +97,16 @@ func (s *Sweeper) round(ctx context.Context) error {
 		s.after = next
 		if next == 0 {
 			break
+		}
+	}
+	return nil
+}
+
+// inBatches repeats until a batch is not full, or ctx ends.
+func inBatches(ctx context.Context, limit int, sweep func() (int, error)) error {
+	for ctx.Err() == nil {
+		if n, err := sweep(); err != nil || n < limit {
+			return err
 		}
 	}
 	return nil

@@ -19,6 +19,7 @@ import (
 const (
 	interval  = 10 * time.Second
 	retention = 36 * time.Hour
+	history   = 50 * time.Hour
 )
 
 func TestMain(m *testing.M) {
@@ -29,6 +30,7 @@ func TestMain(m *testing.M) {
 // context that has ended.
 type target struct {
 	expired func(limit int) (int, error)
+	events  func(age time.Duration, limit int) (int, error)
 	idle    func(afterID int64, window int, idle time.Duration) (next int64, err error)
 }
 
@@ -37,6 +39,13 @@ func (f target) SweepExpired(ctx context.Context, limit int) (int, error) {
 		return 0, ctx.Err()
 	}
 	return f.expired(limit)
+}
+
+func (f target) SweepEvents(ctx context.Context, age time.Duration, limit int) (int, error) {
+	if ctx.Err() != nil || f.events == nil {
+		return 0, ctx.Err()
+	}
+	return f.events(age, limit)
 }
 
 func (f target) SweepIdle(ctx context.Context, afterID int64, window int, idle time.Duration) (int, int64, error) {
@@ -53,6 +62,7 @@ func newSweeper(f target) (*sweep.Sweeper, *bytes.Buffer) {
 	return sweep.New(f, sweep.Config{
 		Interval:  interval,
 		Retention: retention,
+		History:   history,
 		Logger:    slog.New(slog.NewTextHandler(&log, nil)),
 	}), &log
 }
@@ -98,24 +108,26 @@ func TestRoundsSpreadByATenthOfTheInterval(t *testing.T) {
 	})
 }
 
+// batches are how much there is to do, and in how many calls one round does it.
+var batches = []struct {
+	name  string
+	left  func(limit int) int
+	calls int
+}{
+	{"none", func(int) int { return 0 }, 1},
+	{"less than a batch", func(limit int) int { return limit - 1 }, 1},
+	{"a full batch may not be the last", func(limit int) int { return limit }, 2},
+	{"many batches", func(limit int) int { return 20*limit + 1 }, 21},
+}
+
 func TestRoundEndsEveryExpiredHold(t *testing.T) {
-	tests := []struct {
-		name    string
-		expired func(limit int) int
-		calls   int
-	}{
-		{"none", func(int) int { return 0 }, 1},
-		{"less than a batch", func(limit int) int { return limit - 1 }, 1},
-		{"a full batch may not be the last", func(limit int) int { return limit }, 2},
-		{"many batches", func(limit int) int { return 20*limit + 1 }, 21},
-	}
-	for _, test := range tests {
+	for _, test := range batches {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				calls, left := 0, 0
 				sweepFor(target{expired: func(limit int) (int, error) {
 					if calls == 0 {
-						left = test.expired(limit)
+						left = test.left(limit)
 					}
 					calls++
 					ended := min(left, limit)
@@ -129,6 +141,61 @@ func TestRoundEndsEveryExpiredHold(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestRoundDeletesAllOldEvents(t *testing.T) {
+	for _, test := range batches {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				calls, left := 0, 0
+				sweepFor(target{events: func(age time.Duration, limit int) (int, error) {
+					if age != history {
+						t.Errorf("asked for events older than %v, want %v", age, history)
+					}
+					if limit < 1 || limit > 1000 {
+						t.Errorf("%d events in one transaction", limit)
+					}
+					if calls == 0 {
+						left = test.left(limit)
+					}
+					calls++
+					deleted := min(left, limit)
+					left -= deleted
+					return deleted, nil
+				}}, untilAfterRound(1))
+
+				if calls != test.calls || left != 0 {
+					t.Errorf("one round made %d calls and left %d events, want %d calls and none left", calls, left, test.calls)
+				}
+			})
+		})
+	}
+}
+
+// Ended holds come first: they free the waiters. The long walk comes last.
+func TestOrderWithinARound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got []string
+		more := 3 // full batches of each, so that none of them is taken up again once the next has begun
+		full := func(what string, limit int) int {
+			got = append(got, what)
+			if len(got)%more == 0 {
+				return 0
+			}
+			return limit
+		}
+		sweepFor(target{
+			expired: func(limit int) (int, error) { return full("expired", limit), nil },
+			events:  func(_ time.Duration, limit int) (int, error) { return full("events", limit), nil },
+			idle: func(afterID int64, _ int, _ time.Duration) (int64, error) {
+				return int64(full("idle", int(afterID)+1)), nil
+			},
+		}, untilAfterRound(1))
+		want := []string{"expired", "expired", "expired", "events", "events", "events", "idle", "idle", "idle"}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("calls (-want +got):\n%s", diff)
+		}
+	})
 }
 
 // The walk over the table's rows is one chain of windows, cut into rounds, that starts over behind the last row.
@@ -194,6 +261,21 @@ func TestErrorIsLoggedAndTheNextRoundComes(t *testing.T) {
 			wantOneLine(t, log, "boom")
 		})
 	})
+	t.Run("events", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			calls := 0
+			log := sweepFor(target{events: func(time.Duration, int) (int, error) {
+				if calls++; calls == 2 {
+					return 0, boom
+				}
+				return 0, nil
+			}}, untilAfterRound(3))
+			if calls != 3 {
+				t.Errorf("%d rounds, want 3", calls)
+			}
+			wantOneLine(t, log, "boom")
+		})
+	})
 	t.Run("idle", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var after []int64
@@ -229,6 +311,9 @@ func TestStopWaitsForTheBatchInProgress(t *testing.T) {
 	}{
 		"expired": {func(batch func()) target {
 			return target{expired: func(limit int) (int, error) { batch(); return limit, nil }} // so more seem to be left
+		}},
+		"events": {func(batch func()) target {
+			return target{events: func(_ time.Duration, limit int) (int, error) { batch(); return limit, nil }}
 		}},
 		"idle": {func(batch func()) target {
 			return target{idle: func(int64, int, time.Duration) (int64, error) { batch(); return 1, nil }}

@@ -3,6 +3,7 @@
 package wire
 
 import (
+	"encoding/json"
 	"time"
 )
 
@@ -12,6 +13,10 @@ type Code string
 const (
 	CodeAlreadyLocked    Code = "already_locked"         // 409: somebody holds the resource
 	CodeNotHeld          Code = "not_held"               // 404: the process has no live hold of the resource
+	CodeTokenMismatch    Code = "token_mismatch"         // 404: it has one, but not the one of this fencing token
+	CodeAlreadyReleased  Code = "already_released"       // 404: it has released it before; a repeated release may end well here
+	CodeForceReleased    Code = "force_released"         // 404: its hold was broken by a force-release
+	CodeNotLocked        Code = "not_locked"             // 404: nobody holds the resource
 	CodeValidation       Code = "validation_error"       // 422: Detail lists each fault
 	CodeNotFound         Code = "not_found"              // 404: no such path
 	CodeMethodNotAllowed Code = "method_not_allowed"     // 405
@@ -38,19 +43,29 @@ type Failure struct {
 	RequestID string `json:"request_id,omitempty"`
 }
 
-// Conflict is the body of status 409.
+// Conflict is the body of status 409. RetryAfterSeconds is there when it is known when the holder's time is over.
 type Conflict struct {
 	Detail string `json:"detail" example:"Resource 'database_backup' is already locked by process 'other_process'" validate:"required"`
 	Code   Code   `json:"code" example:"already_locked" validate:"required"`
-	Holder Holder `json:"holder" validate:"required"`
+	Holder Hold   `json:"holder" validate:"required"`
+
+	RetryAfterSeconds *float64 `json:"retry_after_seconds,omitempty" example:"299.876544"`
 }
 
-// Holder is who keeps a resource from the caller.
-type Holder struct {
-	ProcessID    string `json:"process_id" example:"other_process" validate:"required"`
-	LockedAt     Time   `json:"locked_at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:30:00.123456+00:00" validate:"required"`
-	ExpiresAt    *Time  `json:"expires_at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:35:00.123456+00:00" extensions:"x-nullable" validate:"required"`
-	FencingToken int64  `json:"fencing_token" example:"1705314600123456" validate:"required"`
+// Hold is who holds a resource, since when, until when and why.
+type Hold struct {
+	ProcessID string `json:"process_id" example:"process_123" validate:"required"`
+	Times
+	FencingToken int64           `json:"fencing_token" example:"1705314600123456" validate:"required"`
+	Reason       *string         `json:"reason" example:"nightly backup" extensions:"x-nullable" validate:"required"`
+	Metadata     json.RawMessage `json:"metadata" swaggertype:"object" extensions:"x-nullable" validate:"required"`
+}
+
+// Times are a hold's. A client that goes by expires_in_seconds needs no clock of its own.
+type Times struct {
+	LockedAt         Time     `json:"locked_at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:30:00.123456+00:00" validate:"required"`
+	ExpiresAt        *Time    `json:"expires_at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:35:00.123456+00:00" extensions:"x-nullable" validate:"required"`
+	ExpiresInSeconds *float64 `json:"expires_in_seconds" example:"299.876544" extensions:"x-nullable" validate:"required"`
 }
 
 // ValidationFailure is the body of status 422, in FastAPI's form.
@@ -66,11 +81,15 @@ type Fault struct {
 	Type string `json:"type" example:"missing" validate:"required"`
 }
 
-// AcquireRequest is the body of POST /locks/request.
+// AcquireRequest is the body of POST /locks/request. Null counts as absent.
 type AcquireRequest struct {
-	ResourceName string   `json:"resource_name" example:"database_backup" minLength:"1" maxLength:"255" validate:"required"`
-	ProcessID    string   `json:"process_id" example:"process_123" minLength:"1" maxLength:"255" validate:"required"`
-	TTLSeconds   *float64 `json:"ttl_seconds,omitempty" example:"300" extensions:"x-nullable"` // absent or null: the lock never expires
+	ResourceName   string          `json:"resource_name" example:"database_backup" minLength:"1" maxLength:"255" validate:"required"`
+	ProcessID      string          `json:"process_id" example:"process_123" minLength:"1" maxLength:"255" validate:"required"`
+	TTLSeconds     *float64        `json:"ttl_seconds,omitempty" example:"300" extensions:"x-nullable"`                                         // absent: the server's default, usually that the lock never expires
+	RequestID      *string         `json:"request_id,omitempty" example:"6f1c9a52-run-7" minLength:"1" maxLength:"255" extensions:"x-nullable"` // repeat the same id and process to get the same hold again after a lost answer
+	Reason         *string         `json:"reason,omitempty" example:"nightly backup" maxLength:"500" extensions:"x-nullable"`                   // shown to whoever wants the resource
+	Metadata       json.RawMessage `json:"metadata,omitempty" swaggertype:"object" extensions:"x-nullable"`                                     // an object of at most 4 KiB and 8 levels
+	MinHoldSeconds *float64        `json:"min_hold_seconds,omitempty" example:"30" minimum:"0" extensions:"x-nullable"`                         // the resource stays taken at least this long, even if released before
 }
 
 // Acquired is the data of a granted lock.
@@ -78,9 +97,8 @@ type Acquired struct {
 	LockID       int64  `json:"lock_id" example:"1" validate:"required"` // the resource's row, not this hold
 	ResourceName string `json:"resource_name" example:"database_backup" validate:"required"`
 	ProcessID    string `json:"process_id" example:"process_123" validate:"required"`
-	LockedAt     Time   `json:"locked_at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:30:00.123456+00:00" validate:"required"`
-	ExpiresAt    *Time  `json:"expires_at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:35:00.123456+00:00" extensions:"x-nullable" validate:"required"`
-	FencingToken int64  `json:"fencing_token" example:"1705314600123456" validate:"required"` // grows with each hold of the resource
+	Times
+	FencingToken int64 `json:"fencing_token" example:"1705314600123456" validate:"required"` // grows with each hold of the resource
 }
 
 // Released is the data of a released lock.
@@ -88,30 +106,118 @@ type Released struct {
 	ResourceName string `json:"resource_name" example:"database_backup" validate:"required"`
 	ProcessID    string `json:"process_id" example:"process_123" validate:"required"`
 	ReleasedAt   Time   `json:"released_at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:35:00.123456+00:00" validate:"required"`
+	FreeAt       *Time  `json:"free_at,omitempty" swaggertype:"string" format:"date-time" example:"2024-01-15T10:35:30.123456+00:00"` // there when the minimum hold keeps the resource taken until then
+}
+
+// RenewRequest is the body of POST /locks/renew.
+type RenewRequest struct {
+	ResourceName string  `json:"resource_name" example:"database_backup" minLength:"1" maxLength:"255" validate:"required"`
+	ProcessID    string  `json:"process_id" example:"process_123" minLength:"1" maxLength:"255" validate:"required"`
+	TTLSeconds   float64 `json:"ttl_seconds" example:"300" validate:"required"`                              // counted from now
+	FencingToken *int64  `json:"fencing_token,omitempty" example:"1705314600123456" extensions:"x-nullable"` // if given, it must be that of the current hold
+}
+
+// Renewed is the data of a renewed lock.
+type Renewed struct {
+	ResourceName string `json:"resource_name" example:"database_backup" validate:"required"`
+	ProcessID    string `json:"process_id" example:"process_123" validate:"required"`
+	Times
+	FencingToken int64 `json:"fencing_token" example:"1705314600123456" validate:"required"`
+	Renewals     int   `json:"renewals" example:"3" validate:"required"` // how often this hold has been renewed
+}
+
+// RenewAllRequest is the body of POST /locks/renew-all. The holds that it lists are looked for among those renewed.
+type RenewAllRequest struct {
+	ProcessID  string  `json:"process_id" example:"process_123" minLength:"1" maxLength:"255" validate:"required"`
+	TTLSeconds float64 `json:"ttl_seconds" example:"300" validate:"required"`
+	Holds      []Owned `json:"holds,omitempty" extensions:"x-nullable"`
+}
+
+// Owned names a hold as its process knows it.
+type Owned struct {
+	ResourceName string `json:"resource_name" example:"database_backup" validate:"required"`
+	FencingToken int64  `json:"fencing_token" example:"1705314600123456" validate:"required"`
+}
+
+// RenewedAll is the data of a heartbeat.
+type RenewedAll struct {
+	ProcessID string  `json:"process_id" example:"process_123" validate:"required"`
+	Renewed   int     `json:"renewed" example:"2" validate:"required"`
+	Lost      []Owned `json:"lost" validate:"required"` // of the listed holds, those that the process has no more
+}
+
+// ReleasedAll is the data of the end of all holds of a process.
+type ReleasedAll struct {
+	ProcessID string `json:"process_id" example:"process_123" validate:"required"`
+	Released  int    `json:"released" example:"2" validate:"required"`
+}
+
+// ForceReleased is the data of a broken lock: whose it was.
+type ForceReleased struct {
+	ResourceName string `json:"resource_name" example:"database_backup" validate:"required"`
+	ReleasedAt   Time   `json:"released_at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:33:00.123456+00:00" validate:"required"`
+	Reason       string `json:"reason" example:"the host is gone" validate:"required"`
+	By           string `json:"by" example:"ops" validate:"required"`
+	Holder       Hold   `json:"holder" validate:"required"`
+}
+
+// Validity is the data of the check of a fencing token.
+type Validity struct {
+	Valid               bool     `json:"valid" example:"true" validate:"required"`
+	ResourceName        string   `json:"resource_name" example:"database_backup" validate:"required"`
+	FencingToken        int64    `json:"fencing_token" example:"1705314600123456" validate:"required"`
+	CurrentFencingToken *int64   `json:"current_fencing_token" example:"1705314600123456" extensions:"x-nullable" validate:"required"`
+	ExpiresInSeconds    *float64 `json:"expires_in_seconds" example:"299.876544" extensions:"x-nullable" validate:"required"` // of the current hold
 }
 
 // Status is the data of a resource's status. All but the first two fields are null while it is not locked.
 type Status struct {
-	ResourceName string  `json:"resource_name" example:"database_backup" validate:"required"`
-	IsLocked     bool    `json:"is_locked" example:"true" validate:"required"`
-	LockedBy     *string `json:"locked_by" example:"process_123" extensions:"x-nullable" validate:"required"`
-	LockedAt     *Time   `json:"locked_at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:30:00.123456+00:00" extensions:"x-nullable" validate:"required"`
-	ExpiresAt    *Time   `json:"expires_at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:35:00.123456+00:00" extensions:"x-nullable" validate:"required"`
+	ResourceName     string          `json:"resource_name" example:"database_backup" validate:"required"`
+	IsLocked         bool            `json:"is_locked" example:"true" validate:"required"`
+	LockedBy         *string         `json:"locked_by" example:"process_123" extensions:"x-nullable" validate:"required"`
+	LockedAt         *Time           `json:"locked_at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:30:00.123456+00:00" extensions:"x-nullable" validate:"required"`
+	ExpiresAt        *Time           `json:"expires_at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:35:00.123456+00:00" extensions:"x-nullable" validate:"required"`
+	ExpiresInSeconds *float64        `json:"expires_in_seconds" example:"299.876544" extensions:"x-nullable" validate:"required"`
+	FencingToken     *int64          `json:"fencing_token" example:"1705314600123456" extensions:"x-nullable" validate:"required"`
+	Reason           *string         `json:"reason" example:"nightly backup" extensions:"x-nullable" validate:"required"`
+	Metadata         json.RawMessage `json:"metadata" swaggertype:"object" extensions:"x-nullable" validate:"required"`
+	Renewals         *int            `json:"renewals" example:"3" extensions:"x-nullable" validate:"required"`
+	MinHoldUntil     *Time           `json:"min_hold_until" swaggertype:"string" format:"date-time" example:"2024-01-15T10:30:30.123456+00:00" extensions:"x-nullable" validate:"required"`
+	ReleasedAt       *Time           `json:"released_at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:30:10.123456+00:00" extensions:"x-nullable" validate:"required"` // set: its process has released it, and only the minimum hold keeps it taken
 }
 
 // AllLocked is the data of the list of locked resources.
 type AllLocked struct {
-	TotalLocks int    `json:"total_locks" example:"1" validate:"required"`
-	Locks      []Lock `json:"locks" validate:"required"`
+	TotalLocks int     `json:"total_locks" example:"1" validate:"required"` // in this answer
+	Locks      []Lock  `json:"locks" validate:"required"`
+	NextCursor *string `json:"next_cursor,omitempty" example:"MTAwMA" extensions:"x-nullable"` // with a limit: where to go on, null at the end
 }
 
 // Lock is one entry of that list.
 type Lock struct {
 	ID           int64  `json:"id" example:"1" validate:"required"`
 	ResourceName string `json:"resource_name" example:"database_backup" validate:"required"`
-	ProcessID    string `json:"process_id" example:"process_123" validate:"required"`
-	LockedAt     Time   `json:"locked_at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:30:00.123456+00:00" validate:"required"`
-	ExpiresAt    *Time  `json:"expires_at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:35:00.123456+00:00" extensions:"x-nullable" validate:"required"`
+	Hold
+}
+
+// History is the data of the history, newest first.
+type History struct {
+	Events     []Event `json:"events" validate:"required"`
+	NextCursor *string `json:"next_cursor" example:"MTAwMA" extensions:"x-nullable" validate:"required"` // where to go on, null at the end
+}
+
+// Event is one entry of the history. Those that end a hold tell how long it lasted.
+type Event struct {
+	ID           int64    `json:"id" example:"42" validate:"required"`
+	Event        string   `json:"event" enums:"acquired,released,force_released,expired" example:"released" validate:"required"`
+	At           Time     `json:"at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:33:00.123456+00:00" validate:"required"`
+	ResourceName string   `json:"resource_name" example:"database_backup" validate:"required"`
+	ProcessID    string   `json:"process_id" example:"process_123" validate:"required"` // the holder
+	FencingToken int64    `json:"fencing_token" example:"1705314600123456" validate:"required"`
+	HeldSeconds  *float64 `json:"held_seconds" example:"180" extensions:"x-nullable" validate:"required"`
+	Renewals     *int     `json:"renewals" example:"3" extensions:"x-nullable" validate:"required"`
+	Reason       *string  `json:"reason" example:"nightly backup" extensions:"x-nullable" validate:"required"` // why it was taken, or why it was broken
+	By           *string  `json:"by" example:"ops" extensions:"x-nullable" validate:"required"`                // who broke it
 }
 
 // Health is the body of GET /health.

@@ -1,0 +1,111 @@
+package api_test
+
+import (
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"resource-lock-manager/internal/wire"
+)
+
+func TestForceRelease(t *testing.T) {
+	tests := []struct {
+		name string
+		more fields
+		by   string // empty: left to the address
+	}{
+		{"without an expiry", fields{}, "ops"},
+		{"with an expiry", fields{"ttl_seconds": 600, "reason": "nightly", "metadata": fields{"host": "db-1"}}, "数据库 ops"},
+		{"within its minimum", fields{"min_hold_seconds": 600}, "ops"},
+		{"by nobody in particular", fields{}, ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, s *server) {
+				hold := dataOf[wire.Acquired](t, s.acquireWith(t, "r", "p", test.more))
+				query, by := []string{"resource_name", "r", "reason", "the host is gone: 50 % & more"}, test.by
+				if by == "" {
+					var err error
+					if by, _, err = net.SplitHostPort(s.Listener.Addr().String()); err != nil { // the client is on the same host
+						t.Fatal(err)
+					}
+				} else {
+					query = append(query, "process_id", by)
+				}
+				a := s.delete(t, "/locks/force-release", query...)
+				got := dataOf[wire.ForceReleased](t, a)
+				wantMessage(t, a, "Lock force-released for resource 'r'")
+				want := wire.ForceReleased{
+					ResourceName: "r", ReleasedAt: got.ReleasedAt, Reason: "the host is gone: 50 % & more", By: by,
+					Holder: wire.Hold{ProcessID: "p", Times: hold.Times, FencingToken: hold.FencingToken},
+				}
+				if test.more["reason"] != nil {
+					want.Holder.Reason, want.Holder.Metadata = new("nightly"), []byte(`{"host":"db-1"}`)
+				}
+				if diff := cmp.Diff(want, got, s.asTold()); diff != "" {
+					t.Error("force-released (-want +got):\n" + diff)
+				}
+
+				if s.status(t, "r").IsLocked || s.validate(t, "r", hold.FencingToken).Valid {
+					t.Error("the hold is still there")
+				}
+				event := s.history(t).Events[0]
+				lasted := time.Time(got.ReleasedAt).Sub(time.Time(hold.LockedAt)).Seconds()
+				wantEvent := wire.Event{
+					ID: event.ID, Event: "force_released", At: got.ReleasedAt, ResourceName: "r", ProcessID: "p", FencingToken: hold.FencingToken,
+					HeldSeconds: &lasted, Renewals: new(0), Reason: &want.Reason, By: &by,
+				}
+				if diff := cmp.Diff(wantEvent, event, s.asTold()); diff != "" {
+					t.Error("history (-want +got):\n" + diff)
+				}
+				s.forceRelease(t, "r", "again").wantFailure(t, 404, wire.CodeNotLocked, "Resource 'r' is not locked")
+				if next := s.hold(t, "r", "q", nil); next.FencingToken <= hold.FencingToken {
+					t.Errorf("the next token %d comes after %d", next.FencingToken, hold.FencingToken)
+				}
+			})
+		})
+	}
+}
+
+// TestForceReleaseOfWhatIsFree records nothing.
+func TestForceReleaseOfWhatIsFree(t *testing.T) {
+	tests := []struct {
+		name    string
+		prepare func(t *testing.T, s *server)
+	}{
+		{"never was", func(*testing.T, *server) {}},
+		{"released", func(t *testing.T, s *server) {
+			s.hold(t, "r", "p", nil)
+			s.release(t, "r", "p").want(t, 200)
+		}},
+		{"expired", func(t *testing.T, s *server) { s.acquireAndOutlive(t, "r", "p") }},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, s *server) {
+				test.prepare(t, s)
+				before := s.told(t)
+				s.forceRelease(t, "r", "stuck").wantFailure(t, 404, wire.CodeNotLocked, "Resource 'r' is not locked")
+				if diff := cmp.Diff(before, s.told(t)); diff != "" {
+					t.Error("a refusal changed (-before +after):\n" + diff)
+				}
+			})
+		})
+	}
+}
+
+// TestForceReleaseFreesWhatItsMinimumKeeps, although its process has released it.
+func TestForceReleaseFreesWhatItsMinimumKeeps(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		s.acquireWith(t, "r", "p", fields{"min_hold_seconds": 600}).want(t, 200)
+		s.release(t, "r", "p").want(t, 200)
+		got := dataOf[wire.ForceReleased](t, s.forceRelease(t, "r", strings.Repeat("x", 500)))
+		if got.Holder.ProcessID != "p" || len(got.Reason) != 500 {
+			t.Errorf("got %+v", got)
+		}
+		s.hold(t, "r", "q", nil)
+	})
+}

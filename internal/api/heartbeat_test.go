@@ -1,0 +1,167 @@
+package api_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"resource-lock-manager/internal/store"
+	"resource-lock-manager/internal/wire"
+)
+
+func TestRenewAll(t *testing.T) {
+	type owned = wire.Owned
+	onBoth(t, func(t *testing.T, s *server) {
+		expired := s.acquireAndOutlive(t, "expired", "p")
+		a, b := s.hold(t, "a", "p", 300), s.hold(t, "b", "p", nil)
+		foreign := s.hold(t, "foreign", "q", 3000)
+		released := dataOf[wire.Acquired](t, s.acquireWith(t, "released", "p", fields{"min_hold_seconds": 3000}))
+		s.release(t, "released", "p").want(t, 200)
+		broken := s.hold(t, "broken", "p", nil)
+		s.forceRelease(t, "broken", "stuck").want(t, 200)
+		listed := []owned{
+			{ResourceName: "a", FencingToken: a.FencingToken},
+			{ResourceName: "a", FencingToken: a.FencingToken + 1}, // another run's
+			{ResourceName: "never", FencingToken: 1},
+			{ResourceName: "foreign", FencingToken: foreign.FencingToken},
+			{ResourceName: "expired", FencingToken: expired.FencingToken},
+			{ResourceName: "released", FencingToken: released.FencingToken},
+			{ResourceName: "broken", FencingToken: broken.FencingToken},
+			{ResourceName: "b", FencingToken: b.FencingToken},
+		}
+		tests := []struct {
+			name    string
+			holds   any
+			renewed int
+			lost    []owned
+		}{
+			{"nothing listed", nil, 2, []owned{}},
+			{"an empty list", []owned{}, 2, []owned{}},
+			// Listing one does not keep the others from being renewed.
+			{"one of two listed", listed[:1], 2, []owned{}},
+			{"some are lost, told in the order of the list", listed, 2, listed[1:7]},
+			{"one is listed twice", []owned{listed[2], listed[0], listed[2], listed[0]}, 2, []owned{listed[2], listed[2]}},
+		}
+		for i, test := range tests {
+			t.Run(test.name, func(t *testing.T) {
+				s.clock.advance(10 * time.Second)
+				ttl := 600 + i
+				a := s.post(t, "/locks/renew-all", fields{"process_id": "p", "ttl_seconds": ttl, "holds": test.holds})
+				want := wire.RenewedAll{ProcessID: "p", Renewed: test.renewed, Lost: test.lost}
+				if diff := cmp.Diff(want, dataOf[wire.RenewedAll](t, a)); diff != "" {
+					t.Error("renewed (-want +got):\n" + diff)
+				}
+				wantMessage(t, a, fmt.Sprintf("Renewed %d locks of process 'p'", test.renewed))
+				for _, name := range []string{"a", "b"} {
+					got := s.status(t, name)
+					if *got.Renewals != i+1 || !cmp.Equal(float64(ttl), *got.ExpiresInSeconds, s.asTold()) {
+						t.Errorf("%s after %d heartbeats: %+v", name, i+1, got)
+					}
+				}
+				for _, name := range []string{"foreign", "released"} {
+					if got := s.status(t, name); *got.Renewals != 0 {
+						t.Errorf("%s was renewed: %+v", name, got)
+					}
+				}
+			})
+		}
+		if diff := cmp.Diff([]string{"a", "b", "foreign", "released"}, sorted(s.lockedNames(t))); diff != "" {
+			t.Error("locked (-want +got):\n" + diff)
+		}
+		// A process that holds nothing is no mistake: the heartbeat tells it what it has lost.
+		got := dataOf[wire.RenewedAll](t, s.post(t, "/locks/renew-all", fields{"process_id": "nobody", "ttl_seconds": 60, "holds": listed[:1]}))
+		if diff := cmp.Diff(wire.RenewedAll{ProcessID: "nobody", Lost: listed[:1]}, got); diff != "" {
+			t.Error("nobody's (-want +got):\n" + diff)
+		}
+	})
+}
+
+func TestReleaseAll(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		releaseAll := func(process string, want int) {
+			t.Helper()
+			a := s.delete(t, "/locks/release-all", "process_id", process)
+			if diff := cmp.Diff(wire.ReleasedAll{ProcessID: process, Released: want}, dataOf[wire.ReleasedAll](t, a)); diff != "" {
+				t.Error("released (-want +got):\n" + diff)
+			}
+			wantMessage(t, a, fmt.Sprintf("Released %d locks of process '%s'", want, process))
+		}
+		releaseAll("p", 0)
+		s.acquireAndOutlive(t, "expired", "p") // that one has ended by itself
+		s.hold(t, "a", "p", 300)
+		s.hold(t, "b", "p", nil)
+		s.acquireWith(t, "minimum", "p", fields{"min_hold_seconds": 3000}).want(t, 200)
+		s.hold(t, "foreign", "q", nil)
+		s.hold(t, "other case", "P", nil)
+		releaseAll("p", 3)
+		if diff := cmp.Diff([]string{"foreign", "minimum", "other case"}, sorted(s.lockedNames(t))); diff != "" {
+			t.Error("still locked (-want +got):\n" + diff)
+		}
+		if got := s.status(t, "minimum"); got.ReleasedAt == nil {
+			t.Errorf("kept by its minimum: %+v", got)
+		}
+		releaseAll("p", 0) // once more is harmless
+		s.release(t, "a", "p").wantCode(t, 404, wire.CodeAlreadyReleased)
+		s.hold(t, "b", "q", nil)
+	})
+}
+
+// TestManyHolds: more than one transaction takes.
+func TestManyHolds(t *testing.T) {
+	const many = 1203
+	onBoth(t, func(t *testing.T, s *server) {
+		// Names that databases may order otherwise than by their bytes: none may be left out between two transactions.
+		names := numbered("r", many-6)
+		names = append(names, "É", "é", "R0001", " ", "ÿ", "\U0010ffff")
+		holds := s.acquireMany(t, names, "p", "")
+		s.hold(t, "foreign", "q", nil)
+		listed := make([]wire.Owned, 0, 600) // a body's worth
+		for _, h := range holds[:600] {
+			listed = append(listed, wire.Owned{ResourceName: h.ResourceName, FencingToken: h.FencingToken})
+		}
+		listed[599].FencingToken--
+		got := dataOf[wire.RenewedAll](t, s.post(t, "/locks/renew-all", fields{"process_id": "p", "ttl_seconds": 600, "holds": listed}))
+		if diff := cmp.Diff(wire.RenewedAll{ProcessID: "p", Renewed: many, Lost: listed[599:]}, got); diff != "" {
+			t.Error("renewed (-want +got):\n" + diff)
+		}
+		for _, l := range s.allLocked(t).Locks {
+			if (l.ExpiresAt == nil) != (l.ResourceName == "foreign") {
+				t.Errorf("after the heartbeat: %+v", l)
+			}
+		}
+		if got := dataOf[wire.ReleasedAll](t, s.delete(t, "/locks/release-all", "process_id", "p")); got.Released != many {
+			t.Errorf("released %d of %d", got.Released, many)
+		}
+		if diff := cmp.Diff([]string{"foreign"}, s.lockedNames(t)); diff != "" {
+			t.Error("still locked (-want +got):\n" + diff)
+		}
+	})
+}
+
+// TestHeartbeatKeepsTheMinimum: a renewal does not free a resource before its minimum has passed.
+func TestHeartbeatKeepsTheMinimum(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		for _, name := range []string{"one", "all"} {
+			s.acquireWith(t, name, name, fields{"ttl_seconds": 600, "min_hold_seconds": 300}).want(t, 200)
+		}
+		s.renew(t, "one", "one", 0.001, 0).want(t, 200)
+		s.post(t, "/locks/renew-all", fields{"process_id": "all", "ttl_seconds": 0.001}).want(t, 200)
+		for _, name := range []string{"one", "all"} {
+			got := s.status(t, name)
+			if !got.IsLocked || !cmp.Equal(got.ExpiresAt, got.MinHoldUntil, s.asTold()) {
+				t.Errorf("%s: %+v", name, got)
+			}
+			if life := time.Time(*got.ExpiresAt).Sub(time.Time(*got.LockedAt)); life != 300*time.Second {
+				t.Errorf("%s: a life of %v", name, life)
+			}
+		}
+		if s.driver == store.SQLite {
+			s.clock.advance(300 * time.Second)
+			if got := s.lockedNames(t); len(got) > 0 {
+				t.Errorf("still locked: %q", got)
+			}
+		}
+	})
+}

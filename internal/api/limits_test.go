@@ -1,0 +1,100 @@
+package api_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/wire"
+)
+
+// TestOperatorsLimits: MAX_TTL and DEFAULT_TTL.
+func TestOperatorsLimits(t *testing.T) {
+	const never = 0
+	within := "Input should be less than or equal to 60"
+	required := "Field required: locks that never expire are not allowed, the longest TTL is 60 seconds"
+	minute := lock.Limits{MaxTTL: time.Minute}
+	both := lock.Limits{MaxTTL: time.Minute, DefaultTTL: 30 * time.Second}
+	tests := []struct {
+		name   string
+		limits lock.Limits
+		body   fields
+		life   time.Duration
+		field  string // of the fault; empty: granted
+		detail string
+	}{
+		{"no limits", lock.Limits{MaxTTL: maxTTL}, fields{}, never, "", ""},
+		{"the most", minute, fields{"ttl_seconds": 60}, time.Minute, "", ""},
+		{"too much", minute, fields{"ttl_seconds": 60.000001}, 0, "ttl_seconds", within},
+		{"never", minute, fields{}, 0, "ttl_seconds", required},
+		{"fraction", lock.Limits{MaxTTL: 1500 * time.Millisecond}, fields{"ttl_seconds": 2}, 0, "ttl_seconds", "Input should be less than or equal to 1.5"},
+		{"default", lock.Limits{MaxTTL: maxTTL, DefaultTTL: 30 * time.Second}, fields{}, 30 * time.Second, "", ""},
+		{"default as the most", lock.Limits{MaxTTL: time.Minute, DefaultTTL: time.Minute}, fields{}, time.Minute, "", ""},
+		{"not the default", both, fields{"ttl_seconds": 50}, 50 * time.Second, "", ""},
+		{"a minimum above the default", both, fields{"min_hold_seconds": 31}, 0, "min_hold_seconds", "Input should be less than or equal to ttl_seconds"},
+		{"a minimum as the default", both, fields{"min_hold_seconds": 30}, 30 * time.Second, "", ""},
+		{
+			"a minimum beyond the most",
+			lock.Limits{MaxTTL: maxTTL},
+			fields{"min_hold_seconds": 4e9},
+			0,
+			"min_hold_seconds", "Input should be less than or equal to 3155760000",
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			onBothWithin(t, test.limits, func(t *testing.T, s *server) {
+				a := s.acquireWith(t, "r", "p", test.body)
+				if test.field != "" {
+					wantFault(t, a, test.field, test.detail)
+					s.wantNothingLocked(t)
+					return
+				}
+				got := dataOf[wire.Acquired](t, a)
+				switch {
+				case (got.ExpiresAt == nil) != (test.life == never):
+					t.Errorf("got %+v, want a life of %v", got, test.life)
+				case got.ExpiresAt != nil:
+					if life := time.Time(*got.ExpiresAt).Sub(time.Time(got.LockedAt)); life != test.life {
+						t.Errorf("a life of %v, want %v", life, test.life)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestRenewalsKeepToTheMost, and have no default: a heartbeat that says nothing is a mistake.
+func TestRenewalsKeepToTheMost(t *testing.T) {
+	limits := lock.Limits{MaxTTL: time.Minute, DefaultTTL: 30 * time.Second}
+	onBothWithin(t, limits, func(t *testing.T, s *server) {
+		s.acquire(t, "r", "p", nil).want(t, 200)
+		for _, path := range []string{"/locks/renew", "/locks/renew-all"} {
+			t.Run(path, func(t *testing.T) {
+				renew := func(ttl any) answer {
+					return s.post(t, path, fields{"resource_name": "r", "process_id": "p", "ttl_seconds": ttl})
+				}
+				wantFault(t, renew(60.1), "ttl_seconds", "Input should be less than or equal to 60")
+				wantFault(t, renew(nil), "ttl_seconds", "Field required")
+				before := *s.status(t, "r").Renewals
+				renew(60).want(t, 200)
+				got := s.status(t, "r")
+				if *got.Renewals != before+1 || !cmp.Equal(60.0, *got.ExpiresInSeconds, s.asTold()) {
+					t.Errorf("after %d renewals: %+v", before, got)
+				}
+			})
+		}
+	})
+}
+
+// wantFault fails the test unless that is the one fault of the body.
+func wantFault(t *testing.T, a answer, field, message string) {
+	t.Helper()
+	got := decode[wire.ValidationFailure](t, a.want(t, 422).body).Detail
+	if len(got) != 1 || fmt.Sprint(got[0].Loc) != fmt.Sprintf("[body %s]", field) || got[0].Msg != message {
+		t.Errorf("got %s, want the one fault %s: %s", a.body, field, message)
+	}
+}

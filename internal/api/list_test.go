@@ -1,0 +1,221 @@
+package api_test
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"resource-lock-manager/internal/wire"
+)
+
+// list returns a part of the list, and the names in it.
+func (s *server) list(t *testing.T, query ...string) (wire.AllLocked, []string) {
+	t.Helper()
+	a := s.get(t, "/locks/all-locked", query...)
+	list := dataOf[wire.AllLocked](t, a)
+	names := []string{}
+	for _, l := range list.Locks {
+		names = append(names, l.ResourceName)
+	}
+	if list.TotalLocks != len(names) {
+		t.Errorf("total_locks %d for %d locks", list.TotalLocks, len(names))
+	}
+	wantMessage(t, a, fmt.Sprintf("Retrieved %d active locks", len(names)))
+	return list, names
+}
+
+// TestListByPrefix: characters are compared as they are, whatever they mean to LIKE, to a regular expression or to a
+// collation.
+func TestListByPrefix(t *testing.T) {
+	names := []string{
+		"a", "A", "ab", "a%c", "a_c", `a\c`, "abc", "%", "%_", "_", `\`, `\%`, "a*", "a?", "[a]", "a b", "a'b", " a",
+		"á", "a\u0301", "数据库", "数据", "🔒🔑", "🔒", strings.Repeat("x", 255),
+	}
+	tests := []struct {
+		prefix string
+		want   []string
+	}{
+		{"", names},
+		{"a", []string{"a", "ab", "a%c", "a_c", `a\c`, "abc", "a*", "a?", "a b", "a'b", "a\u0301"}},
+		{"A", []string{"A"}},
+		{"ab", []string{"ab", "abc"}},
+		{"abcd", []string{}},
+		{"%", []string{"%", "%_"}},
+		{"_", []string{"_"}},
+		{"a%", []string{"a%c"}},
+		{"a_", []string{"a_c"}},
+		{`a\`, []string{`a\c`}},
+		{`\`, []string{`\`, `\%`}},
+		{`\%`, []string{`\%`}},
+		{"a*", []string{"a*"}},
+		{"a?", []string{"a?"}},
+		{"[", []string{"[a]"}},
+		{"a ", []string{"a b"}},
+		{" ", []string{" a"}},
+		{"a'", []string{"a'b"}},
+		{"á", []string{"á"}},
+		{"a\u0301", []string{"a\u0301"}},
+		{"数", []string{"数据库", "数据"}},
+		{"数据库", []string{"数据库"}},
+		{"🔒", []string{"🔒🔑", "🔒"}},
+		{strings.Repeat("x", 255), names[len(names)-1:]},
+	}
+	onBoth(t, func(t *testing.T, s *server) {
+		for _, name := range names {
+			s.hold(t, name, "p", nil)
+		}
+		for _, test := range tests {
+			t.Run(test.prefix, func(t *testing.T) {
+				if _, got := s.list(t, "prefix", test.prefix); !slices.Equal(got, test.want) {
+					t.Errorf("prefix %q: (-want +got):\n%s", test.prefix, cmp.Diff(test.want, got))
+				}
+			})
+		}
+	})
+}
+
+func TestListByProcess(t *testing.T) {
+	tests := []struct {
+		name  string
+		query []string
+		want  []string
+	}{
+		{"everything", nil, []string{"a1", "a2", "b1", "b2"}},
+		{"empty parameters", []string{"process_id", "", "prefix", ""}, []string{"a1", "a2", "b1", "b2"}},
+		{"one process", []string{"process_id", "p"}, []string{"a1", "b2"}},
+		{"other case", []string{"process_id", "P"}, []string{"b1"}},
+		{"unknown", []string{"process_id", "p%"}, []string{}},
+		{"with a prefix", []string{"process_id", "p", "prefix", "a"}, []string{"a1"}},
+		{"with a limit", []string{"process_id", "p", "limit", "1"}, []string{"a1"}},
+		{"with all", []string{"process_id", "p", "prefix", "b", "limit", "5"}, []string{"b2"}},
+		{"the most", []string{"limit", "1000"}, []string{"a1", "a2", "b1", "b2"}},
+	}
+	onBoth(t, func(t *testing.T, s *server) {
+		for _, h := range [][2]string{{"a1", "p"}, {"gone", "p"}, {"a2", "q"}, {"b1", "P"}, {"b2", "p"}} {
+			s.hold(t, h[0], h[1], nil)
+		}
+		s.release(t, "gone", "p").want(t, 200)
+		for _, test := range tests {
+			t.Run(test.name, func(t *testing.T) {
+				if _, got := s.list(t, test.query...); !slices.Equal(got, test.want) {
+					t.Errorf("(-want +got):\n%s", cmp.Diff(test.want, got))
+				}
+			})
+		}
+	})
+}
+
+// pages walks over the list, calls between after each page but the last, and returns the names of each page.
+func (s *server) pages(t *testing.T, limit int, between func(page int), query ...string) [][]string {
+	t.Helper()
+	var pages [][]string
+	last := int64(0)
+	next := query
+	for {
+		list, names := s.list(t, append([]string{"limit", strconv.Itoa(limit)}, next...)...)
+		pages = append(pages, names)
+		for _, l := range list.Locks {
+			if l.ID <= last {
+				t.Errorf("page %d: id %d comes after %d", len(pages), l.ID, last)
+			}
+			last = l.ID
+		}
+		switch {
+		case list.NextCursor == nil:
+			return pages
+		case len(names) != limit:
+			t.Fatalf("page %d has %d locks, and there is a next one", len(pages), len(names))
+		}
+		next = append([]string{"cursor", *list.NextCursor}, query...)
+		between(len(pages))
+	}
+}
+
+// TestPagesWhileLocksComeAndGo: what is held all the time is listed exactly once, and nothing is listed twice.
+func TestPagesWhileLocksComeAndGo(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		for _, name := range numbered("r", 25) {
+			s.hold(t, name, "p", nil)
+		}
+		pages := s.pages(t, 7, func(page int) {
+			switch page {
+			case 1:
+				s.release(t, "r0000", "p").want(t, 200) // of the page before
+				s.release(t, "r0006", "p").want(t, 200) // the one that the cursor names
+				s.release(t, "r0007", "p").want(t, 200) // the first of the next page
+				s.release(t, "r0012", "p").want(t, 200)
+				s.hold(t, "r0000", "q", nil) // a new hold of an old row, behind the cursor
+				s.hold(t, "new 1", "p", nil)
+			case 2:
+				s.release(t, "r0020", "p").want(t, 200)
+				s.hold(t, "r0020", "q", nil) // before the cursor comes by: listed, as the new one
+				s.forceRelease(t, "r0024", "stuck").want(t, 200)
+				s.hold(t, "new 2", "p", nil)
+			}
+		})
+		want := [][]string{
+			{"r0000", "r0001", "r0002", "r0003", "r0004", "r0005", "r0006"},
+			{"r0008", "r0009", "r0010", "r0011", "r0013", "r0014", "r0015"},
+			{"r0016", "r0017", "r0018", "r0019", "r0020", "r0021", "r0022"},
+			{"r0023", "new 1", "new 2"},
+		}
+		if diff := cmp.Diff(want, pages); diff != "" {
+			t.Error("pages (-want +got):\n" + diff)
+		}
+	})
+}
+
+// TestNextCursorIsNullAtTheEnd, and not one empty page later.
+func TestNextCursorIsNullAtTheEnd(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		for held := range 5 {
+			for limit := 1; limit <= 5; limit++ {
+				pages := s.pages(t, limit, func(int) {})
+				want := [][]string{}
+				for part := range slices.Chunk(numbered("r", held), limit) {
+					want = append(want, part)
+				}
+				if held == 0 {
+					want = [][]string{{}}
+				}
+				if diff := cmp.Diff(want, pages); diff != "" {
+					t.Errorf("%d locks by %d (-want +got):\n%s", held, limit, diff)
+				}
+			}
+			s.hold(t, numbered("r", held+1)[held], "p", nil)
+			s.acquireAndOutlive(t, fmt.Sprint("expired ", held), "p") // counts nowhere
+		}
+		if got := s.get(t, "/locks/all-locked", "limit", "5").body; !strings.HasSuffix(got, `],"next_cursor":null}}`+"\n") {
+			t.Errorf("at the end: %s", got)
+		}
+		// Without a limit there are no pages.
+		if got := s.get(t, "/locks/all-locked").body; strings.Contains(got, "next_cursor") {
+			t.Errorf("without a limit: %s", got)
+		}
+		first, _ := s.list(t, "limit", "2")
+		if _, names := s.list(t, "cursor", *first.NextCursor); !slices.Equal(names, []string{"r0002", "r0003", "r0004"}) {
+			t.Errorf("a cursor without a limit: %q", names)
+		}
+	})
+}
+
+// TestPagesWithFilters: the cursor goes over what the filters let through.
+func TestPagesWithFilters(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		for i := range 12 {
+			s.hold(t, fmt.Sprintf("%c%d", 'a'+i%2, i), fmt.Sprint("p", i%3), nil)
+		}
+		want := [][]string{{"a0", "a2", "a4"}, {"a6", "a8", "a10"}}
+		if diff := cmp.Diff(want, s.pages(t, 3, func(int) {}, "prefix", "a")); diff != "" {
+			t.Error("by prefix (-want +got):\n" + diff)
+		}
+		want = [][]string{{"a0", "b3", "a6"}, {"b9"}}
+		if diff := cmp.Diff(want, s.pages(t, 3, func(int) {}, "process_id", "p0")); diff != "" {
+			t.Error("by process (-want +got):\n" + diff)
+		}
+	})
+}

@@ -1,0 +1,174 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"net/http"
+	"time"
+
+	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/wire"
+)
+
+// allLocked lists locked resources.
+//
+//	@Summary		List all locked resources
+//	@Description	Lists the locks that are held at this moment, ordered by id; without parameters all of them. With a
+//	@Description	`limit` the answer has a `next_cursor`: pass it on to get the next page, until it is null. Pages are stable
+//	@Description	while locks come and go.
+//	@Tags			locks
+//	@Produce		json
+//	@Param			prefix		query		string	false	"only resources whose name begins so; case counts, no character is special"	maxlength(255)
+//	@Param			process_id	query		string	false	"only locks of this process"	maxlength(255)
+//	@Param			limit		query		integer	false	"at most so many"	minimum(1)	maximum(1000)
+//	@Param			cursor		query		string	false	"the next_cursor of the page before"
+//	@Success		200			{object}	wire.Success[wire.AllLocked]
+//	@Failure		422			{object}	wire.ValidationFailure	"the request is malformed; `detail` names each field"
+//	@Failure		500			{object}	wire.Failure			"a fault of the server"
+//	@Failure		503			{object}	wire.Failure			"try again after Retry-After seconds"
+//	@Router			/locks/all-locked [get]
+func (a *API) allLocked(w http.ResponseWriter, r *http.Request) error {
+	var f lock.ListFilter
+	err := query(r, func(p *parameters) {
+		f.Prefix, _ = p.optional("prefix")
+		f.ProcessID, _ = p.optional("process_id")
+		f.Limit = p.limit("limit")
+		f.AfterID = p.cursor("cursor")
+	}, func() error { return a.locks.CheckList(f) })
+	if err != nil {
+		return err
+	}
+	list := listWriter{w: w, limit: f.Limit}
+	if f.Limit > 0 {
+		f.Limit++ // one more tells whether there is a next page
+	}
+	if err := a.locks.List(r.Context(), f, list.begin, list.each); err != nil {
+		if list.out == nil {
+			return err
+		}
+		noteError(r, err)
+		panic(http.ErrAbortHandler) // the client must not take what it has for the whole list
+	}
+	list.end()
+	return nil
+}
+
+// listWriter writes the list of locks while it is read: the seed's envelope opened up, so that no list is ever in memory.
+type listWriter struct {
+	w     http.ResponseWriter
+	limit int // 0: none
+	out   *bufio.Writer
+	item  bytes.Buffer
+	now   time.Time
+	total int // with a limit, one more than it when there is a next page
+	count int
+	last  int64
+}
+
+// listStall is how long a client may take to read a part of the list.
+const listStall = 30 * time.Second
+
+func (l *listWriter) begin(total int, now time.Time) error {
+	l.out, l.now, l.total = bufio.NewWriterSize(l.w, 32<<10), now, total
+	if l.limit > 0 {
+		total = min(total, l.limit)
+	}
+	l.w.Header().Set("Content-Type", "application/json")
+	l.w.Header().Set("Cache-Control", "no-store")
+	_, err := fmt.Fprintf(l.out, `{"success":true,"message":"Retrieved %d active locks","data":{"total_locks":%d,"locks":[`, total, total)
+	return err
+}
+
+func (l *listWriter) each(r lock.Resource) error {
+	if l.limit > 0 && l.count == l.limit {
+		return nil
+	}
+	if l.count++; l.count > 1 {
+		if err := l.out.WriteByte(','); err != nil {
+			return err
+		}
+	}
+	l.last = r.ID
+	if l.count%1000 == 0 { // a long list takes long, a client that does not read it may not
+		if err := http.NewResponseController(l.w).SetWriteDeadline(time.Now().Add(listStall)); err != nil {
+			return err
+		}
+	}
+	l.item.Reset()
+	encode(&l.item, wire.Lock{ID: r.ID, ResourceName: r.Name, Hold: holdOf(r.Holds[0], l.now)})
+	l.item.Truncate(l.item.Len() - 1) // without the line's end
+	_, err := l.item.WriteTo(l.out)
+	return err
+}
+
+func (l *listWriter) end() {
+	tail := "]}}\n"
+	if l.limit > 0 {
+		tail = "],\"next_cursor\":null}}\n"
+		if l.total > l.limit {
+			tail = fmt.Sprintf("],\"next_cursor\":%q}}\n", *cursorOf(l.last))
+		}
+	}
+	_, _ = l.out.WriteString(tail) // as in writeJSON: a client that has gone needs no answer
+	_ = l.out.Flush()
+}
+
+// defaultHistory is how many events a page of the history has when the client does not say.
+const defaultHistory = 100
+
+// history tells what happened.
+//
+//	@Summary		Read the history
+//	@Description	Tells what happened to a resource, or what a process did, newest first: every acquire, release,
+//	@Description	force-release and expiry, with how long the hold had lasted. Renewals are counted, not listed.
+//	@Tags			locks
+//	@Produce		json
+//	@Param			resource_name	query		string	false	"only events of this resource"		maxlength(255)
+//	@Param			process_id		query		string	false	"only events of holds of this process"	maxlength(255)
+//	@Param			limit			query		integer	false	"at most so many"	minimum(1)	maximum(1000)	default(100)
+//	@Param			cursor			query		string	false	"the next_cursor of the page before"
+//	@Success		200				{object}	wire.Success[wire.History]
+//	@Failure		422				{object}	wire.ValidationFailure	"the request is malformed; `detail` names each field"
+//	@Failure		500				{object}	wire.Failure			"a fault of the server"
+//	@Failure		503				{object}	wire.Failure			"try again after Retry-After seconds"
+//	@Router			/locks/history [get]
+func (a *API) history(w http.ResponseWriter, r *http.Request) error {
+	var f lock.HistoryFilter
+	err := query(r, func(p *parameters) {
+		f.Resource, _ = p.optional("resource_name")
+		f.ProcessID, _ = p.optional("process_id")
+		f.Limit = p.limit("limit")
+		f.BeforeID = p.cursor("cursor")
+	}, func() error { return a.locks.CheckHistory(f) })
+	if err != nil {
+		return err
+	}
+	if f.Limit == 0 {
+		f.Limit = defaultHistory
+	}
+	limit := f.Limit
+	f.Limit++ // one more tells whether there is a next page
+	events, err := a.locks.History(r.Context(), f)
+	if err != nil {
+		return err
+	}
+	var data wire.History
+	if len(events) > limit {
+		events = events[:limit]
+		data.NextCursor = cursorOf(events[limit-1].ID)
+	}
+	data.Events = make([]wire.Event, len(events))
+	for i, e := range events {
+		data.Events[i] = wire.Event{
+			ID: e.ID, Event: string(e.Kind), At: wire.Time(e.At), ResourceName: e.Resource, ProcessID: e.ProcessID,
+			FencingToken: e.Token, Reason: optional(e.Reason), By: optional(e.By),
+		}
+		if e.Kind != lock.Acquired {
+			data.Events[i].HeldSeconds = secondsUntil(e.At, e.LockedAt)
+			data.Events[i].Renewals = &e.Renewals
+		}
+	}
+	succeed(w, fmt.Sprintf("Retrieved %d events", len(events)), data)
+	return nil
+}

@@ -1,0 +1,180 @@
+package api_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/wire"
+)
+
+// TestTheWholeListIsStreamed: without parameters there is no limit.
+func TestTheWholeListIsStreamed(t *testing.T) {
+	const many = 3000
+	onBoth(t, func(t *testing.T, s *server) {
+		held := map[int64]wire.Acquired{}
+		for _, h := range s.acquireMany(t, numbered("r", many), "p", "") {
+			held[h.LockID] = h
+		}
+		a := s.get(t, "/locks/all-locked")
+		list := dataOf[wire.AllLocked](t, a)
+		wantMessage(t, a, fmt.Sprintf("Retrieved %d active locks", many))
+		if list.TotalLocks != many || len(list.Locks) != many || len(held) != many {
+			t.Fatalf("total_locks %d for %d locks, of %d", list.TotalLocks, len(list.Locks), len(held))
+		}
+		if got := a.header.Get("Content-Length"); got != "" {
+			t.Errorf("the length %s was known before the end", got)
+		}
+		whole := []string{}
+		for i, l := range list.Locks {
+			whole = append(whole, l.ResourceName)
+			h := held[l.ID]
+			want := wire.Lock{
+				ID: h.LockID, ResourceName: h.ResourceName, Hold: wire.Hold{ProcessID: "p", Times: h.Times, FencingToken: h.FencingToken},
+			}
+			if diff := cmp.Diff(want, l, s.asTold()); diff != "" {
+				t.Fatalf("lock %d (-acquired +listed):\n%s", i, diff)
+			}
+			if i > 0 && l.ID <= list.Locks[i-1].ID {
+				t.Fatalf("id %d comes after %d", l.ID, list.Locks[i-1].ID)
+			}
+		}
+		names := []string{}
+		for _, page := range s.pages(t, 1000, func(int) {}) {
+			names = append(names, page...)
+		}
+		if diff := cmp.Diff(whole, names); diff != "" {
+			t.Error("page by page (-whole +pages):\n" + diff)
+		}
+	})
+}
+
+// slowClient asks for the whole list and reads only its head.
+func (s *server) slowClient(t *testing.T) (net.Conn, *http.Response) {
+	t.Helper()
+	conn, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.(*net.TCPConn).SetReadBuffer(128 << 10); err != nil {
+		t.Fatal(err)
+	}
+	req := s.request(t, "GET", "/locks/all-locked", "")
+	if err := req.Write(conn); err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.ReadResponse(bufio.NewReader(conn), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn, response
+}
+
+// TestSlowReaders: a list that is being read shows one moment and holds up nobody, and more clients than the server has
+// connections to its database may hang up in the middle of it.
+func TestSlowReaders(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		// Larger than what the network keeps for a client that does not read.
+		names := numbered("r", 1200)
+		s.acquireMany(t, names, "p", `{"a":"`+strings.Repeat("x", 4000)+`"}`)
+
+		_, response := s.slowClient(t)
+		for range 24 {
+			conn, response := s.slowClient(t)
+			if _, err := io.CopyN(io.Discard, response.Body, 10_000); err != nil {
+				t.Fatal(err)
+			}
+			if err := conn.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.hold(t, "new", "p", nil)
+		s.release(t, names[1], "p").want(t, 200)
+		s.renew(t, names[2], "p", 600, 0).want(t, 200)
+		if _, found := s.list(t, "process_id", "p", "limit", "5"); len(found) != 5 {
+			t.Errorf("a page while the whole list is read: %q", found)
+		}
+
+		a, err := readAll(response) // what is so large is not held against the document: that takes long
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := dataOf[wire.AllLocked](t, a)
+		found := []string{}
+		for _, l := range list.Locks {
+			found = append(found, l.ResourceName)
+			if l.ExpiresAt != nil {
+				t.Errorf("%s is listed as it became later", l.ResourceName)
+			}
+		}
+		if diff := cmp.Diff(names, sorted(found)); diff != "" || list.TotalLocks != len(names) {
+			t.Errorf("total_locks %d for %d locks (-before +listed):\n%s", list.TotalLocks, len(names), diff)
+		}
+	})
+}
+
+// brokenList fails after it has told of some locks.
+type brokenList struct {
+	lock.Store
+	locks int
+}
+
+func (b brokenList) Held(
+	_ context.Context, _ lock.ListFilter, begin func(total int, now time.Time) error, each func(lock.Resource) error,
+) error {
+	err := begin(5000, start)
+	for i := 0; i < b.locks && err == nil; i++ {
+		err = each(lock.Resource{ID: int64(i + 1), Name: fmt.Sprint("r", i), Holds: []lock.Hold{{ProcessID: "p", Token: 1, LockedAt: start}}})
+	}
+	return errors.Join(err, fmt.Errorf("%w: %s", lock.ErrUnavailable, secret))
+}
+
+// TestListThatBreaksOff: the client must not take a part of the list for the whole, and the log tells what happened.
+func TestListThatBreaksOff(t *testing.T) {
+	for _, locks := range []int{0, 1, 3000} { // before anything was sent, and after
+		t.Run(fmt.Sprint(locks), func(t *testing.T) {
+			log, lines := newLog(t)
+			s := serve(t, lock.NewService(brokenList{locks: locks}, lock.Limits{MaxTTL: maxTTL}), nil, log)
+			response, err := s.Client().Transport.RoundTrip(s.request(t, "GET", "/locks/all-locked", ""))
+			if err == nil {
+				a, readErr := readAll(response)
+				if readErr == nil && a.status == 200 || json.Valid([]byte(a.body)) && a.status == 200 {
+					t.Errorf("got a whole answer: %d %.300s", a.status, a.body)
+				}
+			}
+			s.Close()
+			got := lines()
+			if len(got) != 1 || !strings.Contains(got[0].Error, secret) || got[0].Route != "/locks/all-locked" {
+				t.Errorf("log: %+v, want one line with the error", got)
+			}
+		})
+	}
+}
+
+// TestListHead: a client that asks for nothing but the head does not make the server fail.
+func TestListHead(t *testing.T) {
+	log, lines := newLog(t)
+	db, _ := openStore(t, "sqlite", "")
+	locks := lock.NewService(db, lock.Limits{MaxTTL: maxTTL})
+	s := serve(t, locks, db.Ping, log)
+	s.locks = locks
+	s.acquireMany(t, numbered("r", 300), "p", "")
+	s.call(t, "HEAD", "/locks/all-locked", "").want(t, 200)
+	s.Close()
+	if got := lines(); got[len(got)-1].Error != "" || got[len(got)-1].Level != slog.LevelInfo.String() {
+		t.Errorf("log: %+v", got[len(got)-1])
+	}
+}

@@ -1,0 +1,87 @@
+package lock
+
+import "time"
+
+// Release ends the process's own hold. It is refused with [NotHeldError] when that process has no live hold, or when
+// Token is given and is not that of the hold. Before the hold's minimum has passed, the resource stays taken until then.
+type Release struct {
+	Resource  string
+	ProcessID string
+	Token     int64 // 0: whichever hold the process has
+}
+
+func (c Release) Resources() []string { return []string{c.Resource} }
+
+func (c Release) Decide(now time.Time, before []Resource) (Outcome, error) {
+	hold, err := before[0].owned(now, c.ProcessID, c.Token)
+	if err != nil {
+		return Outcome{}, err
+	}
+	return before[0].release(now, hold), nil
+}
+
+// owned returns the live hold of a process, or says why there is none.
+func (r Resource) owned(now time.Time, process string, token int64) (Hold, error) {
+	hold, held := r.Holder(now)
+	switch {
+	case !held || !hold.Owned(now) || hold.ProcessID != process:
+		return Hold{}, &NotHeldError{Resource: r.Name, ProcessID: process}
+	case token != 0 && token != hold.Token:
+		return Hold{}, &NotHeldError{Resource: r.Name, ProcessID: process, Why: OtherToken}
+	}
+	return hold, nil
+}
+
+// release ends a hold for its process, and for the resource too unless its minimum has still to pass.
+func (r Resource) release(now time.Time, h Hold) Outcome {
+	released := eventOf(Released, r.Name, h, now)
+	if now.Before(h.MinHoldUntil) {
+		h.ReleasedAt, h.ExpiresAt = now, h.MinHoldUntil
+		return change(now, h, r.replace(h), released)
+	}
+	return change(now, h, r.end(h, now), released)
+}
+
+// ReleaseAll ends every hold that a process has among the named resources. It is never refused.
+type ReleaseAll struct {
+	Names     []string
+	ProcessID string
+}
+
+func (c ReleaseAll) Resources() []string { return c.Names }
+
+func (c ReleaseAll) Decide(now time.Time, before []Resource) (Outcome, error) {
+	out := Outcome{Now: now}
+	for _, r := range before {
+		if hold, err := r.owned(now, c.ProcessID, 0); err == nil {
+			out.add(r.release(now, hold))
+		}
+	}
+	return out, nil
+}
+
+// ForceRelease ends whatever hold the resource has, its minimum notwithstanding. It is refused with [NotLockedError]
+// when there is none.
+type ForceRelease struct {
+	Resource string
+	Reason   string // why, for the history
+	By       string // who asked for it, for the history
+}
+
+func (c ForceRelease) Resources() []string { return []string{c.Resource} }
+
+func (c ForceRelease) Decide(now time.Time, before []Resource) (Outcome, error) {
+	hold, held := before[0].Holder(now)
+	if !held {
+		return Outcome{}, &NotLockedError{Resource: c.Resource}
+	}
+	broken := eventOf(ForceReleased, c.Resource, hold, now)
+	broken.Reason, broken.By = c.Reason, c.By
+	return change(now, hold, before[0].end(hold, now), broken), nil
+}
+
+// add takes over what another outcome, decided at the same moment, changed.
+func (o *Outcome) add(other Outcome) {
+	o.Changed = append(o.Changed, other.Changed...)
+	o.Events = append(o.Events, other.Events...)
+}

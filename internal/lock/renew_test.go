@@ -1,0 +1,148 @@
+package lock_test
+
+import (
+	"testing"
+	"time"
+
+	"resource-lock-manager/internal/lock"
+)
+
+func TestRenew(t *testing.T) {
+	minimum := func(expires, until time.Time) lock.Resource {
+		r := heldBy("p1", expires)
+		r.Holds[0].MinHoldUntil = until
+		return r
+	}
+	now := after(time.Second)
+	tests := []struct {
+		name    string
+		before  lock.Resource
+		ttl     time.Duration
+		token   int64
+		expires time.Time
+	}{
+		{"longer", heldBy("p1", after(time.Minute)), time.Hour, 0, now.Add(time.Hour)},
+		{"counted from now, not from the old expiry", heldBy("p1", after(time.Minute)), time.Minute, 0, now.Add(time.Minute)},
+		{"shorter", heldBy("p1", after(time.Hour)), time.Millisecond, 0, now.Add(time.Millisecond)},
+		{"of a hold without expiry", heldBy("p1", time.Time{}), time.Minute, 0, now.Add(time.Minute)},
+		{"a nanosecond before it expires", heldBy("p1", now.Add(1)), time.Minute, 0, now.Add(time.Minute)},
+		{"with its token", heldBy("p1", after(time.Minute)), time.Hour, 100, now.Add(time.Hour)},
+		{"for the ninth time", renewed(8, heldBy("p1", after(time.Minute))), time.Hour, 0, now.Add(time.Hour)},
+
+		{"to before its minimum", minimum(after(time.Hour), after(time.Minute)), time.Second, 0, after(time.Minute)},
+		{"to before its minimum, without expiry", minimum(time.Time{}, after(time.Minute)), time.Second, 0, after(time.Minute)},
+		{"to a nanosecond before its minimum", minimum(after(time.Hour), now.Add(time.Second+1)), time.Second, 0, now.Add(time.Second + 1)},
+		{"to exactly its minimum", minimum(after(time.Hour), now.Add(time.Second)), time.Second, 0, now.Add(time.Second)},
+		{"to after its minimum", minimum(after(time.Hour), now.Add(time.Second-1)), time.Second, 0, now.Add(time.Second)},
+		{"when its minimum has passed", minimum(after(time.Hour), after(time.Millisecond)), time.Minute, 0, now.Add(time.Minute)},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			want := test.before.Holds[0]
+			want.ExpiresAt, want.RenewedAt, want.Renewals = test.expires, now, want.Renewals+1
+			out, err := decide(lock.Renew{Resource: "r", ProcessID: "p1", TTL: test.ttl, Token: test.token}, now, test.before)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantEqual(t, "outcome", lock.Outcome{Now: now, Hold: want, Changed: []lock.Resource{
+				{ID: 7, Name: "r", Token: 100, Holds: []lock.Hold{want}}, // and no event
+			}}, out)
+		})
+	}
+}
+
+// A renewal never creates, revives or steals.
+func TestRenewRefused(t *testing.T) {
+	now := after(time.Second)
+	released := kept()
+	released.Holds[0].ReleasedAt = now
+	tests := []struct {
+		name    string
+		before  lock.Resource
+		process string
+		token   int64
+		why     lock.Why
+	}{
+		{"expired at this very moment", heldBy("p1", now), "p1", 0, lock.Unknown},
+		{"expired before, with its token", heldBy("p1", after(time.Millisecond)), "p1", 100, lock.Unknown},
+		{"held by another", heldBy("p1", time.Time{}), "p2", 0, lock.Unknown},
+		{"held by another, with its token", heldBy("p1", time.Time{}), "p2", 100, lock.Unknown},
+		{"a process id that differs in case", heldBy("p1", time.Time{}), "P1", 0, lock.Unknown},
+		{"with an earlier token", heldBy("p1", time.Time{}), "p1", 99, lock.OtherToken},
+		{"with a token never given", heldBy("p1", time.Time{}), "p1", 101, lock.OtherToken},
+		{"released within its minimum", released, "p1", 0, lock.Unknown},
+		{"released within its minimum, with its token", released, "p1", 100, lock.Unknown},
+		{"released before", freed(100), "p1", 0, lock.Unknown},
+		{"never held", lock.Resource{Name: "r"}, "p1", 0, lock.Unknown},
+		{"no process id on a free resource", lock.Resource{Name: "r"}, "", 0, lock.Unknown},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			out, err := decide(lock.Renew{Resource: "r", ProcessID: test.process, TTL: time.Hour, Token: test.token}, now, test.before)
+			wantNotHeld(t, lock.NotHeldError{Resource: "r", ProcessID: test.process, Why: test.why}, out, err)
+		})
+	}
+}
+
+func TestRenewAllRenewsOnlyItsOwnHolds(t *testing.T) {
+	now := after(30 * time.Second)
+	within := named("within its minimum", heldBy("p1", time.Time{}))
+	within.Holds[0].MinHoldUntil = after(time.Minute)
+	before := []lock.Resource{
+		named("forever", heldBy("p1", time.Time{})), named("another's", heldBy("p2", time.Time{})),
+		named("expired at this very moment", heldBy("p1", now)), within, named("released, kept", kept()), freed(100),
+		{Name: "new"},
+		named("for a while", renewed(4, heldBy("p1", after(time.Minute)))),
+	}
+	out, err := lock.RenewAll{Names: namesOf(before), ProcessID: "p1", TTL: time.Second}.Decide(now, before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := lock.Outcome{Now: now}
+	for i, expires := range map[int]time.Time{0: now.Add(time.Second), 3: after(time.Minute), 7: now.Add(time.Second)} {
+		hold := before[i].Holds[0]
+		hold.ExpiresAt, hold.RenewedAt, hold.Renewals = expires, now, hold.Renewals+1
+		before[i].Holds = []lock.Hold{hold}
+	}
+	for _, i := range []int{0, 3, 7} { // in the order of the names
+		want.Changed = append(want.Changed, before[i])
+	}
+	wantEqual(t, "outcome", want, out)
+}
+
+// The count of the renewals is told when the hold ends, however it ends, instead of an event for each.
+func TestEndTellsTheRenewals(t *testing.T) {
+	r := heldBy("p1", after(time.Minute))
+	now := t0
+	for range 3 {
+		now = now.Add(30 * time.Second)
+		out, err := decide(lock.Renew{Resource: "r", ProcessID: "p1", TTL: time.Minute}, now, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r = out.Changed[0]
+	}
+	tests := []struct {
+		name    string
+		command lock.Command
+		now     time.Time
+		kind    lock.EventKind
+	}{
+		{"released", lock.Release{Resource: "r", ProcessID: "p1"}, now, lock.Released},
+		{"released with all", lock.ReleaseAll{Names: []string{"r"}, ProcessID: "p1"}, now, lock.Released},
+		{"broken", lock.ForceRelease{Resource: "r"}, now, lock.ForceReleased},
+		{"expired", lock.Expire{Names: []string{"r"}}, now.Add(time.Minute), lock.Expired},
+		{"expired, found by an acquire", lock.Acquire{Resource: "r", ProcessID: "p2"}, now.Add(time.Minute), lock.Expired},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			out, err := decide(test.command, test.now, r)
+			if err != nil || len(out.Events) == 0 {
+				t.Fatalf("got %d events, %v, want the end of the hold", len(out.Events), err)
+			}
+			wantEqual(t, "event", lock.Event{
+				Kind: test.kind, At: test.now, Resource: "r", ProcessID: "p1", Token: 100, LockedAt: t0, Renewals: 3,
+			}, out.Events[0])
+		})
+	}
+}

@@ -1,0 +1,206 @@
+package store_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/store"
+)
+
+// example returns the SQL text of docs/FENCING.md that has the given first line, so that what the page shows is what is
+// tried here.
+func example(t *testing.T, firstLine string) string {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/FENCING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(page), "```sql\n"+firstLine+"\n")
+	text, _, closed := strings.Cut(rest, "```")
+	if !found || !closed {
+		t.Fatalf("docs/FENCING.md has no SQL that begins with %q", firstLine)
+	}
+	return text
+}
+
+const fencedWrite = "-- write only while the token is current"
+
+// The user's own table lives beside the locks, and his write and the check of his token are one transaction.
+func TestFencedWriteInTheUsersTransaction(t *testing.T) {
+	t.Parallel()
+	cfg := config(t, store.Postgres)
+	s := open(t, cfg)
+	db := connect(t, cfg)
+	run(t, cfg, "CREATE TABLE accounts (id int PRIMARY KEY, balance int)", "INSERT INTO accounts VALUES (1, 100)")
+	statement := example(t, fencedWrite)
+	// write reports whether the write was let through.
+	write := func(tx *sql.Tx, balance int, token int64) bool {
+		t.Helper()
+		result, err := tx.ExecContext(t.Context(), statement, balance, 1, "account 1", token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := result.RowsAffected()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n == 1
+	}
+	begin := func() *sql.Tx {
+		t.Helper()
+		tx, err := db.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tx
+	}
+
+	first := execute(t, s, lock.Acquire{Resource: "account 1", ProcessID: "slow", TTL: time.Hour})
+	tx := begin()
+	if !write(tx, 110, first.Hold.Token) {
+		t.Error("the holder's write was refused")
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+
+	// The slow process is paused; its hold is broken and somebody else works.
+	execute(t, s, lock.ForceRelease{Resource: "account 1", Reason: "no heartbeat"})
+	tx = begin()
+	if write(tx, 120, first.Hold.Token) {
+		t.Error("a write was let through while nobody holds the lock")
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	second := execute(t, s, lock.Acquire{Resource: "account 1", ProcessID: "quick", TTL: time.Hour})
+	tx = begin()
+	if write(tx, 130, first.Hold.Token) {
+		t.Error("the stale holder's write was let through")
+	}
+	if !write(tx, 140, second.Hold.Token) {
+		t.Error("the new holder's write was refused")
+	}
+
+	// Until that transaction ends, nobody else can become the holder: the check and the write are one.
+	broken := make(chan error, 1)
+	go func() {
+		_, err := s.Execute(context.Background(), lock.ForceRelease{Resource: "account 1", Reason: "too early"})
+		broken <- err
+	}()
+	waitForLock(t, db)
+	select {
+	case err := <-broken:
+		t.Errorf("the hold was broken in the middle of its holder's transaction: %v", err)
+	default:
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-broken; err != nil {
+		t.Error(err)
+	}
+
+	// An expired hold is no better than a broken one, swept or not.
+	expired := execute(t, s, lock.Acquire{Resource: "account 1", ProcessID: "late", TTL: time.Microsecond})
+	tx = begin()
+	if write(tx, 150, expired.Hold.Token) {
+		t.Error("the write of an expired holder was let through")
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	var balance int
+	if err := db.QueryRowContext(t.Context(), "SELECT balance FROM accounts").Scan(&balance); err != nil || balance != 140 {
+		t.Errorf("balance %d, %v", balance, err)
+	}
+}
+
+// waitForLock returns once some session of the database waits for a row.
+func waitForLock(t *testing.T, db *sql.DB) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for {
+		var waiting bool
+		err := db.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM pg_stat_activity
+			WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waiting)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if waiting {
+			return
+		}
+	}
+}
+
+// The second way of the page: the protected table remembers the highest token that it has seen.
+func TestFencedByHighestToken(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, cfg store.Config) {
+		s := open(t, cfg)
+		run(t, cfg, "CREATE TABLE documents (id int PRIMARY KEY, body text, fencing_token bigint NOT NULL DEFAULT 0)",
+			"INSERT INTO documents (id) VALUES (1)")
+		statement := example(t, "-- refuse a token lower than the highest one seen")
+		if cfg.Driver == store.SQLite { // numbers its parameters with question marks
+			statement = strings.NewReplacer("$1", "?1", "$2", "?2", "$3", "?3").Replace(statement)
+		}
+		db := connect(t, cfg)
+		write := func(body string, token int64) int64 {
+			t.Helper()
+			result, err := db.ExecContext(t.Context(), statement, body, 1, token)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, err := result.RowsAffected()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		first := execute(t, s, lock.Acquire{Resource: "doc", ProcessID: "p"}).Hold.Token
+		if write("one", first) != 1 || write("one again", first) != 1 {
+			t.Error("the first holder was refused")
+		}
+		execute(t, s, lock.ForceRelease{Resource: "doc", Reason: "gone"})
+		second := execute(t, s, lock.Acquire{Resource: "doc", ProcessID: "q"}).Hold.Token
+		if write("two", second) != 1 {
+			t.Error("the second holder was refused")
+		}
+		if write("late", first) != 0 {
+			t.Error("the first holder overwrote the second")
+		}
+	})
+}
+
+// A wall clock that goes back over a restart must not extend a hold that was renewed long after it began.
+func TestRestartKeepsRenewalMoments(t *testing.T) {
+	t.Parallel()
+	cfg := config(t, store.SQLite)
+	clock := newClocks(&cfg, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	s, err := store.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p", TTL: 24 * time.Hour})
+	clock.pass(5 * time.Hour)
+	execute(t, s, lock.Renew{Resource: "r", ProcessID: "p", TTL: time.Minute})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	clock.wall.Add(-time.Hour.Microseconds())
+	s = open(t, cfg)
+	clock.pass(59 * time.Second)
+	if _, err := s.Execute(t.Context(), lock.Acquire{Resource: "r", ProcessID: "q"}); !errors.As(err, new(*lock.HeldError)) {
+		t.Errorf("a second before it ends: %v", err)
+	}
+	clock.pass(time.Second)
+	execute(t, s, lock.Acquire{Resource: "r", ProcessID: "q"})
+}
