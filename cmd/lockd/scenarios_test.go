@@ -9,20 +9,22 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The first scenario of the seed, with the bodies that its README shows.
+// The first scenario of the seed, with the bodies that its README shows and what was added to them.
 func TestScenarioBasicLockAndRelease(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		s := start(t, databaseURL)
 
 		granted := s.request(t, "database_backup", "process_123")
 		want := reply{Success: true, Message: "Lock acquired successfully for resource 'database_backup'", Data: map[string]any{
-			"lock_id": 1.0, "resource_name": "database_backup", "process_id": "process_123", "expires_at": nil,
+			"lock_id": 1.0, "resource_name": "database_backup", "process_id": "process_123", "expires_at": nil, "expires_in_seconds": nil,
 		}}
-		lockedAt := granted.Data["locked_at"]
+		lockedAt, token := granted.Data["locked_at"], granted.Data["fencing_token"]
 		wantReply(t, http.StatusOK, want, granted, "locked_at", "fencing_token")
 
 		want = reply{Success: true, Message: "Resource 'database_backup' status retrieved successfully", Data: map[string]any{
 			"resource_name": "database_backup", "is_locked": true, "locked_by": "process_123", "locked_at": lockedAt, "expires_at": nil,
+			"expires_in_seconds": nil, "fencing_token": token, "reason": nil, "metadata": nil, "renewals": 0.0, "min_hold_until": nil,
+			"released_at": nil,
 		}}
 		wantReply(t, http.StatusOK, want, s.status(t, "database_backup"))
 
@@ -40,6 +42,8 @@ func TestScenarioBasicLockAndRelease(t *testing.T) {
 
 		want = reply{Success: true, Message: "Resource 'database_backup' is not locked", Data: map[string]any{
 			"resource_name": "database_backup", "is_locked": false, "locked_by": nil, "locked_at": nil, "expires_at": nil,
+			"expires_in_seconds": nil, "fencing_token": nil, "reason": nil, "metadata": nil, "renewals": nil, "min_hold_until": nil,
+			"released_at": nil,
 		}}
 		wantReply(t, http.StatusOK, want, s.status(t, "database_backup"))
 	})
