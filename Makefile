@@ -33,6 +33,8 @@ verify: generate ## fail when generated files or go.mod are stale
 fuzz: ## fuzz each decoder for a minute
 	go test -run '^$$' -fuzz FuzzParseDatabaseURL -fuzztime 1m ./internal/config
 	go test -run '^$$' -fuzz FuzzAcquireBody -fuzztime 1m -fuzzminimizetime 10x ./internal/api
+	go test -run '^$$' -fuzz FuzzRenewAllBody -fuzztime 1m -fuzzminimizetime 10x ./internal/api
+	go test -run '^$$' -fuzz FuzzQuery -fuzztime 1m -fuzzminimizetime 10x ./internal/api
 
 ci: verify lint test ## all that CI runs
 

@@ -52,13 +52,11 @@ const (
 	Broken                     // its hold was force-released
 )
 
-// words end the sentence of a refusal.
+// words end the sentence of a refusal; a repeated release gets the seed's sentence as it is.
 func (w Why) words() string {
 	switch w {
 	case OtherToken:
 		return " with this fencing token"
-	case AlreadyReleased:
-		return ": it has been released already"
 	case Broken:
 		return ": it was force-released"
 	default:

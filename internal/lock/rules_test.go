@@ -260,7 +260,7 @@ func TestRefusalTexts(t *testing.T) {
 		},
 		{
 			"released already", &lock.NotHeldError{Resource: "x", ProcessID: "y", Why: lock.AlreadyReleased},
-			"No active lock found for resource 'x' by process 'y': it has been released already",
+			"No active lock found for resource 'x' by process 'y'",
 		},
 		{
 			"broken", &lock.NotHeldError{Resource: "x", ProcessID: "y", Why: lock.Broken},

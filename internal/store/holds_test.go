@@ -307,6 +307,9 @@ func TestOpenListsLeaveTheRestWorking(t *testing.T) {
 			if r, _, err := s.Find(t.Context(), "other"); err != nil || r.ID == 0 {
 				t.Errorf("%+v, %v", r, err)
 			}
+			if page := held(t, s, lock.ListFilter{Limit: 5}); len(page) != 2 {
+				t.Errorf("a page of %d", len(page))
+			}
 		}
 		close(goOn)
 		lists.Wait()

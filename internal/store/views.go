@@ -30,40 +30,79 @@ func (s *Store) Find(ctx context.Context, name string) (found lock.Resource, now
 	return found, now, err
 }
 
-// Held implements lock.Reader. Rows are handed on as they come, so that a long list is never in memory.
+// Held implements lock.Reader. A page is read before anything of it is handed on. The whole list is handed on as it
+// comes, so that it is never in memory.
 func (s *Store) Held(ctx context.Context, f lock.ListFilter, begin func(total int, now time.Time) error, each func(lock.Resource) error) error {
-	return s.snapshot(ctx, func(tx *gorm.DB) error {
-		now, err := s.moment(tx)
-		if err != nil {
-			return err
-		}
-		var c conditions
-		c.add("is_active AND (expires_at IS NULL OR expires_at > ?)", instant{now})
-		if f.ProcessID != "" {
-			c.add("process_id = ?", f.ProcessID)
-		}
-		if f.Prefix != "" { // not LIKE: no character is special, and case counts
-			c.add("substr(resource_name, 1, length(?)) = ?", f.Prefix, f.Prefix)
-		}
-		if f.AfterID != 0 {
-			c.add("id > ?", f.AfterID)
-		}
-		page := " FROM resource_locks" + c.page("id", f.Limit)
-		var total int
-		if err := tx.Raw("SELECT count(*) FROM (SELECT 1"+page+") AS page", c.args...).Row().Scan(&total); err != nil {
-			return err
-		}
-		if err := begin(total, now); err != nil {
-			return err
-		}
-		return query(tx, func(rows *sql.Rows) error {
-			var row lockRow
-			if err := row.scan(rows); err != nil {
+	if f.Limit == 0 {
+		return s.snapshot(ctx, func(tx *gorm.DB) error {
+			now, c, err := s.heldConditions(tx, f)
+			if err != nil {
 				return err
 			}
-			return each(row.resource())
-		}, "SELECT "+columns+page, c.args...)
+			var total int
+			if err := tx.Raw("SELECT count(*) FROM resource_locks"+c.text, c.args...).Row().Scan(&total); err != nil {
+				return err
+			}
+			if err := begin(total, now); err != nil {
+				return err
+			}
+			return s.eachHeld(tx, c, 0, each)
+		})
+	}
+	var page []lock.Resource
+	var now time.Time
+	err := s.read(ctx, func(db *gorm.DB) (err error) {
+		var c conditions
+		if now, c, err = s.heldConditions(db, f); err != nil {
+			return err
+		}
+		return s.eachHeld(db, c, f.Limit, func(r lock.Resource) error {
+			page = append(page, r)
+			return nil
+		})
 	})
+	if err != nil {
+		return err
+	}
+	if err := begin(len(page), now); err != nil {
+		return err
+	}
+	for _, r := range page {
+		if err := each(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// heldConditions are those of a filter at the present moment.
+func (s *Store) heldConditions(db *gorm.DB, f lock.ListFilter) (now time.Time, c conditions, err error) {
+	if now, err = s.moment(db); err != nil {
+		return now, c, err
+	}
+	c.add("is_active AND (expires_at IS NULL OR expires_at > ?)", instant{now})
+	if f.ProcessID != "" {
+		c.add("process_id = ?", f.ProcessID)
+	}
+	if f.Prefix != "" { // not LIKE: no character is special, and case counts
+		c.add("substr(resource_name, 1, length(?)) = ?", f.Prefix, f.Prefix)
+	}
+	if f.AfterID != 0 {
+		c.add("id > ?", f.AfterID)
+	}
+	return now, c, nil
+}
+
+// eachHeld hands on the rows that meet the conditions, by id.
+func (s *Store) eachHeld(db *gorm.DB, c conditions, limit int, each func(lock.Resource) error) error {
+	text := "SELECT " + columns + " FROM resource_locks" + c.page("id", limit)
+	return query(db, func(rows *sql.Rows) error {
+		var row lockRow
+		if err := row.scan(rows); err != nil {
+			return err
+		}
+		return each(row.resource())
+	}, text, c.args...)
 }
 
 // HeldBy implements lock.Reader.
@@ -110,13 +149,14 @@ func (s *Store) LastEnd(ctx context.Context, resource, process string, token int
 
 // events returns the newest events that meet the conditions.
 func (s *Store) events(ctx context.Context, c conditions, limit int) (found []lock.Event, err error) {
+	text := "SELECT id, " + eventColumns + " FROM lock_events" + c.page("id DESC", limit)
 	err = s.read(ctx, func(db *gorm.DB) error {
 		return query(db, func(rows *sql.Rows) error {
 			var row eventRow
 			err := row.scan(rows)
 			found = append(found, row.event())
 			return err
-		}, "SELECT id, "+eventColumns+" FROM lock_events"+c.page("id DESC", limit), c.args...)
+		}, text, c.args...)
 	})
 	return found, err
 }
