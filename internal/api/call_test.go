@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -56,7 +57,8 @@ func check(t *testing.T, req *http.Request, a answer) {
 	}
 }
 
-// checkExpiries returns an error unless expires_in_seconds stands wherever expires_at does, and both are null together.
+// checkExpiries returns an error unless expires_in_seconds stands wherever expires_at does, in microseconds, and both are
+// null together.
 func checkExpiries(a answer) error {
 	var body any
 	if !strings.HasPrefix(a.header.Get("Content-Type"), "application/json") || json.Unmarshal([]byte(a.body), &body) != nil {
@@ -71,6 +73,9 @@ func checkExpiries(a answer) error {
 		number, _ := seconds.(float64)
 		if !found || (object[key] == nil) != (seconds == nil) || number < 0 {
 			fault = fmt.Errorf("%sexpires_at is %v, and expires_in_seconds %v", path, object[key], seconds)
+		}
+		if _, fraction, _ := strings.Cut(strconv.FormatFloat(number, 'f', -1, 64), "."); len(fraction) > 6 {
+			fault = fmt.Errorf("%sexpires_in_seconds %v is finer than a microsecond", path, number)
 		}
 		return fault != nil
 	})

@@ -246,7 +246,8 @@ func secondsUntil(t, now time.Time) *float64 {
 	if t.IsZero() {
 		return nil
 	}
-	seconds := max(t.Sub(now), 0).Seconds()
+	// One division gives the float that is written with the fewest digits; Duration.Seconds adds two.
+	seconds := float64(max(t.Sub(now), 0).Microseconds()) / 1e6
 	return &seconds
 }
 
