@@ -57,16 +57,21 @@ func (e *invalid) with(check func() error, place string) error {
 	if len(e.faults) == 0 {
 		return nil
 	}
-	unread := *e // a field that was not read has no value to judge
 	var rest *lock.InvalidError
 	if errors.As(check(), &rest) {
-		for _, f := range rest.Faults {
-			if loc := locOf(place, f.Field); !unread.has(loc[1]) {
-				e.add(f.Rule, f.Message, loc...)
-			}
-		}
+		e.take(rest, place)
 	}
 	return e
+}
+
+// take adds the domain's faults, except of fields that could not be read: they have no value to judge.
+func (e *invalid) take(rest *lock.InvalidError, place string) {
+	unread := *e
+	for _, f := range rest.Faults {
+		if loc := locOf(place, f.Field); !unread.has(loc[1]) {
+			e.add(f.Rule, f.Message, loc...)
+		}
+	}
 }
 
 // decode reads a body: fields takes what it needs from the object, and check returns what the domain finds wrong with

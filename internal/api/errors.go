@@ -79,9 +79,7 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 			place = "body"
 		}
 		var faults invalid
-		for _, f := range unsound.Faults {
-			faults.add(f.Rule, f.Message, locOf(place, f.Field)...)
-		}
+		faults.take(unsound, place)
 		writeJSON(w, http.StatusUnprocessableEntity, wire.ValidationFailure{Detail: faults.faults, Code: wire.CodeValidation})
 	default:
 		a.failByTable(w, r, err)

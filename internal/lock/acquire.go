@@ -20,7 +20,7 @@ func (c Acquire) Decide(now time.Time, before []Resource) (Outcome, error) {
 	r, events := before[0].endExpired(now)
 	if holder, held := r.Holder(now); held {
 		if c.repeats(holder) {
-			return change(now, holder, r), nil
+			return change(now, holder, r, events...), nil
 		}
 		return Outcome{}, &HeldError{Resource: r.Name, Holder: holder, Now: now}
 	}

@@ -98,7 +98,10 @@ func (s *Service) Release(ctx context.Context, c Release) (Outcome, error) {
 		return Outcome{}, err
 	}
 	out, err := s.store.Execute(ctx, c)
-	return out, s.explain(ctx, err, c.Token, map[EventKind]Why{Released: AlreadyReleased, ForceReleased: Broken})
+	if err != nil {
+		err = s.explain(ctx, err, c.Token, map[EventKind]Why{Released: AlreadyReleased, ForceReleased: Broken})
+	}
+	return out, err
 }
 
 // CheckRelease returns what Release would find wrong with the request itself.
@@ -110,7 +113,10 @@ func (s *Service) Renew(ctx context.Context, c Renew) (Outcome, error) {
 		return Outcome{}, err
 	}
 	out, err := s.store.Execute(ctx, c)
-	return out, s.explain(ctx, err, c.Token, map[EventKind]Why{ForceReleased: Broken})
+	if err != nil {
+		err = s.explain(ctx, err, c.Token, map[EventKind]Why{ForceReleased: Broken})
+	}
+	return out, err
 }
 
 // CheckRenew returns what Renew would find wrong with the request itself.

@@ -81,6 +81,32 @@ func TestRestartAfterClockWentBack(t *testing.T) {
 	execute(t, s, lock.Acquire{Resource: "short", ProcessID: "q"})
 }
 
+// A wall clock that goes back over a restart must not extend a hold that was renewed long after it began.
+func TestRestartKeepsRenewalMoments(t *testing.T) {
+	t.Parallel()
+	cfg := config(t, store.SQLite)
+	clock := newClocks(&cfg, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	s, err := store.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p", TTL: 24 * time.Hour})
+	clock.pass(5 * time.Hour)
+	execute(t, s, lock.Renew{Resource: "r", ProcessID: "p", TTL: time.Minute})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	clock.wall.Add(-time.Hour.Microseconds())
+	s = open(t, cfg)
+	clock.pass(59 * time.Second)
+	if _, err := s.Execute(t.Context(), lock.Acquire{Resource: "r", ProcessID: "q"}); !errors.As(err, new(*lock.HeldError)) {
+		t.Errorf("a second before it ends: %v", err)
+	}
+	clock.pass(time.Second)
+	execute(t, s, lock.Acquire{Resource: "r", ProcessID: "q"})
+}
+
 // The servers' own clocks do not matter on Postgres: inside the bubble this process's clock says the year 2000, and for a
 // second server an hour more.
 func TestPostgresIgnoresServerClocks(t *testing.T) {

@@ -3,7 +3,6 @@ package store_test
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -177,30 +176,4 @@ func TestFencedByHighestToken(t *testing.T) {
 			t.Error("the first holder overwrote the second")
 		}
 	})
-}
-
-// A wall clock that goes back over a restart must not extend a hold that was renewed long after it began.
-func TestRestartKeepsRenewalMoments(t *testing.T) {
-	t.Parallel()
-	cfg := config(t, store.SQLite)
-	clock := newClocks(&cfg, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
-	s, err := store.Open(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p", TTL: 24 * time.Hour})
-	clock.pass(5 * time.Hour)
-	execute(t, s, lock.Renew{Resource: "r", ProcessID: "p", TTL: time.Minute})
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	clock.wall.Add(-time.Hour.Microseconds())
-	s = open(t, cfg)
-	clock.pass(59 * time.Second)
-	if _, err := s.Execute(t.Context(), lock.Acquire{Resource: "r", ProcessID: "q"}); !errors.As(err, new(*lock.HeldError)) {
-		t.Errorf("a second before it ends: %v", err)
-	}
-	clock.pass(time.Second)
-	execute(t, s, lock.Acquire{Resource: "r", ProcessID: "q"})
 }

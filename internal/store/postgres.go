@@ -193,7 +193,7 @@ func classifyConnection(err error) failure {
 func refusedByPostgres(err error) bool {
 	var e *pgconn.PgError
 	if errors.As(err, &e) {
-		return e.Severity == "ERROR"
+		return e.SeverityUnlocalized == "ERROR" // Severity is in the server's language
 	}
 	return errors.Is(err, pgx.ErrTxCommitRollback)
 }

@@ -91,7 +91,7 @@ type dialect struct {
 	append   string           // appends the events of a JSON array of events
 	timeout  time.Duration    // bound of a transaction or a query; 0: none
 
-	// classify says what a failed statement means, committed what a failed COMMIT means.
+	// classify says what a failed statement means; refused says whether a failed COMMIT certainly did nothing.
 	classify func(error) failure
 	refused  func(error) bool
 }
