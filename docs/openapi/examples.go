@@ -70,7 +70,15 @@ var answers = map[string]map[int]any{
 	"/locks/status": {
 		200: success("Resource 'database_backup' status retrieved successfully", wire.Status{
 			ResourceName: resource, IsLocked: true, LockedBy: &process, LockedAt: &lockedAt, ExpiresAt: &expiresAt,
-			ExpiresInSeconds: &left, FencingToken: &token, Reason: &reason, Metadata: holder.Metadata, Renewals: &none,
+			ExpiresInSeconds: &left, FencingToken: &token, Waiters: 2, Reason: &reason, Metadata: holder.Metadata, Renewals: &none,
+		}),
+	},
+	"/locks/queue": {
+		200: success("Retrieved 1 waiters of resource 'database_backup'", wire.Queue{
+			ResourceName: resource,
+			Waiters: []wire.Waiter{
+				{Position: 1, ProcessID: "process_456", WaitingSince: lockedAt, WaitedSeconds: held, Reason: &reason},
+			},
 		}),
 	},
 	"/locks/validate": {
@@ -86,10 +94,10 @@ var answers = map[string]map[int]any{
 	"/locks/history": {
 		200: success("Retrieved 2 events", wire.History{Events: []wire.Event{
 			{
-				ID: 2, Event: "force_released", At: releasedAt, ResourceName: resource, ProcessID: process, FencingToken: token,
+				ID: 2, Event: "force_released", At: releasedAt, ResourceName: resource, ProcessID: process, FencingToken: &token,
 				HeldSeconds: &held, Renewals: &renewals, Reason: &broken, By: &ops,
 			},
-			{ID: 1, Event: "acquired", At: lockedAt, ResourceName: resource, ProcessID: process, FencingToken: token, Reason: &reason},
+			{ID: 1, Event: "acquired", At: lockedAt, ResourceName: resource, ProcessID: process, FencingToken: &token, Reason: &reason},
 		}}),
 	},
 	"/health": {200: wire.Health{Status: "healthy", Service: "Resource Lock Manager"}},
@@ -110,8 +118,9 @@ var failures = map[int]any{
 	409: wire.Conflict{
 		Detail: "Resource 'database_backup' is already locked by process 'other_process'",
 		Code:   wire.CodeAlreadyLocked,
-		Holder: wire.Hold{ProcessID: "other_process", Times: times, FencingToken: token, Reason: &reason},
+		Holder: &wire.Hold{ProcessID: "other_process", Times: times, FencingToken: token, Reason: &reason},
 
+		Waiters:           2,
 		RetryAfterSeconds: &left,
 	},
 	413: wire.Failure{Detail: "The body is larger than 65536 bytes", Code: wire.CodeBodyTooLarge},

@@ -51,7 +51,7 @@ func TestConflictTellsTheHolder(t *testing.T) {
 			a := s.acquire(t, "r", "p", nil)
 			a.wantFailure(t, 409, wire.CodeAlreadyLocked, "Resource 'r' is already locked by process 'holder'")
 			got := decode[wire.Conflict](t, a.body).Holder
-			want := wire.Hold{ProcessID: "holder", Times: hold.Times, FencingToken: hold.FencingToken}
+			want := &wire.Hold{ProcessID: "holder", Times: hold.Times, FencingToken: hold.FencingToken}
 			if diff := cmp.Diff(want, got, s.asTold()); diff != "" {
 				t.Errorf("ttl %v: holder (-acquired +conflict):\n%s", ttl, diff)
 			}

@@ -58,15 +58,19 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 		notHeld   *lock.NotHeldError
 		notLocked *lock.NotLockedError
 		unsound   *lock.InvalidError
+		full      *lock.QueueFullError
 		unparsed  *invalid
 	)
 	switch {
 	case errors.As(err, &held):
-		body := wire.Conflict{Detail: held.Error(), Code: wire.CodeAlreadyLocked, Holder: holdOf(held.Holder, held.Now)}
-		if body.RetryAfterSeconds = body.Holder.ExpiresInSeconds; body.RetryAfterSeconds != nil {
+		body := conflictOf(held)
+		if body.RetryAfterSeconds != nil {
 			w.Header().Set("Retry-After", strconv.FormatFloat(math.Ceil(*body.RetryAfterSeconds), 'f', 0, 64))
 		}
 		writeJSON(w, http.StatusConflict, body)
+	case errors.As(err, &full):
+		w.Header().Set("Retry-After", retryAfter)
+		writeJSON(w, http.StatusServiceUnavailable, wire.Failure{Detail: full.Error(), Code: wire.CodeQueueFull})
 	case errors.As(err, &notHeld):
 		writeJSON(w, http.StatusNotFound, wire.Failure{Detail: notHeld.Error(), Code: notHeldCodes[notHeld.Why]})
 	case errors.As(err, &notLocked):
@@ -84,6 +88,22 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	default:
 		a.failByTable(w, r, err)
 	}
+}
+
+// conflictOf tells who is in the way.
+func conflictOf(held *lock.HeldError) wire.Conflict {
+	body := wire.Conflict{Detail: held.Error(), Code: wire.CodeAlreadyLocked, Waiters: held.Waiters}
+	if held.Holder.Token == 0 {
+		body.Code = wire.CodeReserved
+	} else {
+		holder := holdOf(held.Holder, held.Now)
+		body.Holder, body.RetryAfterSeconds = &holder, holder.ExpiresInSeconds
+	}
+	if held.TimedOut {
+		waited := seconds(held.Waited)
+		body.Code, body.WaitedSeconds = wire.CodeWaitTimeout, &waited
+	}
+	return body
 }
 
 func (a *API) failByTable(w http.ResponseWriter, r *http.Request, err error) {

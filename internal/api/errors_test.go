@@ -27,6 +27,8 @@ type brokenStore struct {
 	fail func(context.Context) error
 }
 
+func (s brokenStore) Watch(func(lock.Commit)) {}
+
 func (s brokenStore) Execute(ctx context.Context, _ lock.Command) (lock.Outcome, error) {
 	return lock.Outcome{}, s.fail(ctx)
 }
@@ -45,6 +47,10 @@ func (s brokenStore) HeldBy(ctx context.Context, _, _ string, _ int) ([]string, 
 	return nil, s.fail(ctx)
 }
 
+func (s brokenStore) Queue(ctx context.Context, _ string, _ int64, _ int) ([]*lock.Waiter, int, time.Time, error) {
+	return nil, 0, time.Time{}, s.fail(ctx)
+}
+
 func (s brokenStore) History(ctx context.Context, _ lock.HistoryFilter) ([]lock.Event, error) {
 	return nil, s.fail(ctx)
 }
@@ -53,7 +59,7 @@ func (s brokenStore) History(ctx context.Context, _ lock.HistoryFilter) ([]lock.
 func brokenServer(t *testing.T, fail func(context.Context) error) (*server, func() []logLine) {
 	t.Helper()
 	log, lines := newLog(t)
-	s := serve(t, lock.NewService(brokenStore{fail: fail}, lock.Limits{MaxTTL: maxTTL}), fail, log)
+	s := serve(t, lock.NewService(brokenStore{fail: fail}, lock.Limits{MaxTTL: maxTTL}, log), fail, log)
 	return s, func() []logLine {
 		s.Close() // waits for the requests, whose lines are written after their answers
 		return lines()
@@ -168,7 +174,7 @@ func (s refusingStore) LastEnd(ctx context.Context, _, _ string, _ int64) (lock.
 func TestRefusalWithoutItsReason(t *testing.T) {
 	log, _ := newLog(t)
 	locks := refusingStore{brokenStore: brokenStore{fail: func(context.Context) error { return lock.ErrUnavailable }}}
-	s := serve(t, lock.NewService(locks, lock.Limits{MaxTTL: maxTTL}), nil, log)
+	s := serve(t, lock.NewService(locks, lock.Limits{MaxTTL: maxTTL}, log), nil, log)
 	const detail = "No active lock found for resource 'r' by process 'p'"
 	s.release(t, "r", "p").wantFailure(t, 404, wire.CodeNotHeld, detail)
 	s.releaseToken(t, "r", "p", 1).wantFailure(t, 404, wire.CodeNotHeld, detail)
@@ -285,7 +291,7 @@ func (w interrupted) Write(body []byte) (int, error) {
 // TestPanicAfterTheAnswerBegan: the client must not take half an answer for a whole one.
 func TestPanicAfterTheAnswerBegan(t *testing.T) {
 	log, lines := newLog(t)
-	handler := api.New(lock.NewService(brokenStore{}, lock.Limits{}), nil, log)
+	handler := api.New(lock.NewService(brokenStore{}, lock.Limits{}, log), nil, log)
 	s := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handler.ServeHTTP(interrupted{w}, r)
 	}), log)
@@ -306,7 +312,7 @@ func TestPanicAfterTheAnswerBegan(t *testing.T) {
 // TestServerErrorsGoToTheLog: what net/http complains about is not lost on standard error.
 func TestServerErrorsGoToTheLog(t *testing.T) {
 	log, lines := newLog(t)
-	s := serve(t, lock.NewService(brokenStore{}, lock.Limits{}), nil, log)
+	s := serve(t, lock.NewService(brokenStore{}, lock.Limits{}, log), nil, log)
 	s.Config.ErrorLog.Print("net/http complains")
 	if got := lines(); len(got) != 1 || got[0].Level != slog.LevelWarn.String() {
 		t.Errorf("log: %+v", got)

@@ -55,7 +55,7 @@ func TestForceRelease(t *testing.T) {
 				event := s.history(t).Events[0]
 				lasted := time.Time(got.ReleasedAt).Sub(time.Time(hold.LockedAt)).Seconds()
 				wantEvent := wire.Event{
-					ID: event.ID, Event: "force_released", At: got.ReleasedAt, ResourceName: "r", ProcessID: "p", FencingToken: hold.FencingToken,
+					ID: event.ID, Event: "force_released", At: got.ReleasedAt, ResourceName: "r", ProcessID: "p", FencingToken: &hold.FencingToken,
 					HeldSeconds: &lasted, Renewals: new(0), Reason: &want.Reason, By: &by,
 				}
 				if diff := cmp.Diff(wantEvent, event, s.asTold()); diff != "" {

@@ -40,7 +40,7 @@ func TestHistoryOfAResource(t *testing.T) {
 			t.Fatalf("got %q", eventLines(got.Events))
 		}
 		event := func(kind string, h wire.Acquired, at wire.Time) wire.Event {
-			return wire.Event{Event: kind, At: at, ResourceName: "r", ProcessID: h.ProcessID, FencingToken: h.FencingToken}
+			return wire.Event{Event: kind, At: at, ResourceName: "r", ProcessID: h.ProcessID, FencingToken: &h.FencingToken}
 		}
 		ended := func(kind string, h wire.Acquired, at wire.Time, renewals int) wire.Event {
 			e := event(kind, h, at)

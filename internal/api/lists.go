@@ -121,7 +121,8 @@ const defaultHistory = 100
 //
 //	@Summary		Read the history
 //	@Description	Tells what happened to a resource, or what a process did, newest first: every acquire, release,
-//	@Description	force-release and expiry, with how long the hold had lasted. Renewals are counted, not listed.
+//	@Description	force-release and expiry, with how long the hold had lasted; and who was queued, was granted the resource
+//	@Description	after waiting, or gave up. Renewals are counted, not listed.
 //	@Tags			locks
 //	@Produce		json
 //	@Param			resource_name	query		string	false	"only events of this resource"		maxlength(255)
@@ -162,11 +163,18 @@ func (a *API) history(w http.ResponseWriter, r *http.Request) error {
 	for i, e := range events {
 		data.Events[i] = wire.Event{
 			ID: e.ID, Event: string(e.Kind), At: wire.Time(e.At), ResourceName: e.Resource, ProcessID: e.ProcessID,
-			FencingToken: e.Token, Reason: optional(e.Reason), By: optional(e.By),
+			Reason: optional(e.Reason), By: optional(e.By),
 		}
-		if e.Kind != lock.Acquired {
-			data.Events[i].HeldSeconds = secondsUntil(e.At, e.LockedAt)
+		took := secondsUntil(e.At, e.Since)
+		switch e.Kind {
+		case lock.Granted, lock.GaveUp:
+			data.Events[i].WaitedSeconds = took
+		case lock.Released, lock.ForceReleased, lock.Expired:
+			data.Events[i].HeldSeconds = took
 			data.Events[i].Renewals = &e.Renewals
+		}
+		if e.Token != 0 {
+			data.Events[i].FencingToken = &e.Token
 		}
 	}
 	succeed(w, fmt.Sprintf("Retrieved %d events", len(events)), data)

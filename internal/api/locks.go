@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -15,12 +16,15 @@ import (
 //	@Description	Grants the lock if nobody holds the resource. `fencing_token` grows with every hold of the resource: let
 //	@Description	what you protect refuse a token lower than one it has seen. With a `request_id` the call can be repeated
 //	@Description	after a lost answer: the same id and process get the hold that they have, not 409.
+//	@Description	With `wait_seconds` the call blocks until it is its turn, first come first served, or until that time is
+//	@Description	over. Hanging up gives the place up; with a `request_id` it is kept for a short while, so that the call
+//	@Description	can be repeated when a proxy has cut it.
 //	@Tags			locks
 //	@Accept			json
 //	@Produce		json
 //	@Param			request	body		wire.AcquireRequest	true	"which resource, for whom, for how long"
 //	@Success		200		{object}	wire.Success[wire.Acquired]
-//	@Failure		409		{object}	wire.Conflict			"somebody holds the resource"
+//	@Failure		409		{object}	wire.Conflict			"somebody holds the resource, or waits for it"
 //	@Failure		413		{object}	wire.Failure			"the body is larger than 64 KiB"
 //	@Failure		415		{object}	wire.Failure			"the body is not declared as application/json"
 //	@Failure		422		{object}	wire.ValidationFailure	"the request is malformed; `detail` names each field"
@@ -39,22 +43,43 @@ func (a *API) acquire(w http.ResponseWriter, r *http.Request) error {
 			Metadata:  o.json("metadata"),
 		}
 		command.MinHold, _ = o.duration("min_hold_seconds")
+		command.Wait, _ = o.duration("wait_seconds")
 	}, func() error { return a.locks.CheckAcquire(command) })
 	if err != nil {
 		return err
 	}
-	out, err := a.locks.Acquire(r.Context(), command)
+	if command.Wait > 0 {
+		if err := allowWaiting(w, command.Wait); err != nil {
+			return err
+		}
+	}
+	grant, err := a.locks.Acquire(r.Context(), command)
 	if err != nil {
 		return err
 	}
-	succeed(w, fmt.Sprintf("Lock acquired successfully for resource '%s'", command.Resource), wire.Acquired{
-		LockID:       out.Changed[0].ID,
+	hold := grant.Hold
+	data := wire.Acquired{
+		LockID:       grant.ID,
 		ResourceName: command.Resource,
 		ProcessID:    command.ProcessID,
-		Times:        timesOf(out.Hold, out.Now),
-		FencingToken: out.Hold.Token,
-	})
+		Times:        timesOf(hold, grant.Now),
+		FencingToken: hold.Token,
+	}
+	if !hold.QueuedAt.IsZero() {
+		data.WaitedSeconds = seconds(hold.LockedAt.Sub(hold.QueuedAt))
+	}
+	succeed(w, fmt.Sprintf("Lock acquired successfully for resource '%s'", command.Resource), data)
+	if command.Wait > 0 && http.NewResponseController(w).Flush() != nil {
+		a.locks.GiveBack(grant)
+	}
 	return nil
+}
+
+// allowWaiting moves the server's bounds for slow clients out of the way of a request that waits. Its body has been read;
+// a deadline for reading would end the look-out for the client's hanging up.
+func allowWaiting(w http.ResponseWriter, wait time.Duration) error {
+	c := http.NewResponseController(w)
+	return errors.Join(c.SetReadDeadline(time.Time{}), c.SetWriteDeadline(time.Now().Add(wait+writeTimeout)))
 }
 
 // release ends a lock.
@@ -117,12 +142,13 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 	}); err != nil {
 		return err
 	}
-	hold, held, now, err := a.locks.Status(r.Context(), name)
+	resource, now, err := a.locks.Status(r.Context(), name)
 	if err != nil {
 		return err
 	}
+	hold, held := resource.Holder(now)
 	if !held {
-		succeed(w, fmt.Sprintf("Resource '%s' is not locked", name), wire.Status{ResourceName: name})
+		succeed(w, fmt.Sprintf("Resource '%s' is not locked", name), wire.Status{ResourceName: name, Waiters: resource.Waiters})
 		return nil
 	}
 	h := holdOf(hold, now)
@@ -134,6 +160,7 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 		ExpiresAt:        h.ExpiresAt,
 		ExpiresInSeconds: h.ExpiresInSeconds,
 		FencingToken:     &h.FencingToken,
+		Waiters:          resource.Waiters,
 		Reason:           h.Reason,
 		Metadata:         h.Metadata,
 		Renewals:         &hold.Renewals,
@@ -246,9 +273,14 @@ func secondsUntil(t, now time.Time) *float64 {
 	if t.IsZero() {
 		return nil
 	}
-	// One division gives the float that is written with the fewest digits; Duration.Seconds adds two.
-	seconds := float64(max(t.Sub(now), 0).Microseconds()) / 1e6
-	return &seconds
+	left := seconds(max(t.Sub(now), 0))
+	return &left
+}
+
+// seconds are whole microseconds: one division gives the float that is written with the fewest digits, Duration.Seconds
+// adds two.
+func seconds(d time.Duration) float64 {
+	return float64(d.Microseconds()) / 1e6
 }
 
 // optional is nil for the empty text.

@@ -78,7 +78,7 @@ func limitedServer(t *testing.T, driver string, limits lock.Limits) *server {
 		source = testdb.Postgres(t)
 	}
 	db, c := openStore(t, driver, source)
-	locks := lock.NewService(db, limits)
+	locks := lock.NewService(db, limits, slog.New(slog.DiscardHandler))
 	s := serve(t, locks, db.Ping, slog.New(slog.DiscardHandler))
 	s.driver, s.clock, s.locks = driver, c, locks
 	return s

@@ -84,7 +84,7 @@ func TestOneLineForEachRequest(t *testing.T) {
 	}
 	db, _ := openStore(t, "sqlite", "")
 	log, lines := newLog(t)
-	s := serve(t, lock.NewService(db, lock.Limits{MaxTTL: maxTTL}), db.Ping, log)
+	s := serve(t, lock.NewService(db, lock.Limits{MaxTTL: maxTTL}, log), db.Ping, log)
 	var want []logLine
 	for _, test := range tests {
 		a := s.call(t, test.method, test.target, test.body).want(t, test.status)
@@ -102,7 +102,7 @@ func TestOneLineForEachRequest(t *testing.T) {
 func TestLogLevel(t *testing.T) {
 	var text strings.Builder
 	log := slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelError}))
-	locks := lock.NewService(brokenStore{fail: func(context.Context) error { return lock.ErrStopping }}, lock.Limits{})
+	locks := lock.NewService(brokenStore{fail: func(context.Context) error { return lock.ErrStopping }}, lock.Limits{}, log)
 	handler := api.New(locks, nil, log)
 	for _, path := range []string{"/health", "/nowhere", "/locks/all-locked"} {
 		handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", path, nil))
@@ -134,7 +134,7 @@ func TestRequestID(t *testing.T) {
 		{"not UTF-8", "\xff", false},
 	}
 	log, lines := newLog(t)
-	handler := api.New(lock.NewService(brokenStore{}, lock.Limits{}), nil, log)
+	handler := api.New(lock.NewService(brokenStore{}, lock.Limits{}, log), nil, log)
 	seen := map[string]bool{}
 	var want []string
 	for _, test := range tests {

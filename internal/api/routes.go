@@ -22,6 +22,7 @@ func (a *API) routes() http.Handler {
 	r.Delete("/locks/release-all", a.answer(a.releaseAll))
 	r.Delete("/locks/force-release", a.answer(a.forceRelease))
 	r.Get("/locks/status", a.answer(a.status))
+	r.Get("/locks/queue", a.answer(a.queue))
 	r.Get("/locks/validate", a.answer(a.validate))
 	r.Get("/locks/history", a.answer(a.history))
 	r.Get("/locks/all-locked", a.answer(a.allLocked))

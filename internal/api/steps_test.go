@@ -207,7 +207,7 @@ func (s *server) acquireMany(t *testing.T, names []string, process, metadata str
 				return
 			}
 			holds[i] = wire.Acquired{
-				LockID: out.Changed[0].ID, ResourceName: name, ProcessID: process, FencingToken: out.Hold.Token,
+				LockID: out.ID, ResourceName: name, ProcessID: process, FencingToken: out.Hold.Token,
 				Times: wire.Times{LockedAt: wire.Time(out.Hold.LockedAt)},
 			}
 		})

@@ -147,7 +147,7 @@ func TestListThatBreaksOff(t *testing.T) {
 	for _, locks := range []int{0, 1, 3000} { // before anything was sent, and after
 		t.Run(fmt.Sprint(locks), func(t *testing.T) {
 			log, lines := newLog(t)
-			s := serve(t, lock.NewService(brokenList{locks: locks}, lock.Limits{MaxTTL: maxTTL}), nil, log)
+			s := serve(t, lock.NewService(brokenList{locks: locks}, lock.Limits{MaxTTL: maxTTL}, log), nil, log)
 			response, err := s.Client().Transport.RoundTrip(s.request(t, "GET", "/locks/all-locked", ""))
 			if err == nil {
 				a, readErr := readAll(response)
@@ -168,7 +168,7 @@ func TestListThatBreaksOff(t *testing.T) {
 func TestListHead(t *testing.T) {
 	log, lines := newLog(t)
 	db, _ := openStore(t, "sqlite", "")
-	locks := lock.NewService(db, lock.Limits{MaxTTL: maxTTL})
+	locks := lock.NewService(db, lock.Limits{MaxTTL: maxTTL}, log)
 	s := serve(t, locks, db.Ping, log)
 	s.locks = locks
 	s.acquireMany(t, numbered("r", 300), "p", "")

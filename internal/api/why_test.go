@@ -59,7 +59,7 @@ func TestWhoAndWhyIsShown(t *testing.T) {
 						ProcessID: *status.LockedBy, FencingToken: *status.FencingToken, Reason: status.Reason, Metadata: status.Metadata,
 						Times: wire.Times{LockedAt: *status.LockedAt, ExpiresAt: status.ExpiresAt, ExpiresInSeconds: status.ExpiresInSeconds},
 					},
-					"conflict": decode[wire.Conflict](t, s.acquire(t, name, "q", nil).want(t, 409).body).Holder,
+					"conflict": *decode[wire.Conflict](t, s.acquire(t, name, "q", nil).want(t, 409).body).Holder,
 				}
 				list := s.allLocked(t).Locks
 				if len(list) != 1 || list[0].ID != hold.LockID || list[0].ResourceName != name {

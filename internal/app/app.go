@@ -8,10 +8,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"time"
 
 	"resource-lock-manager/internal/api"
 	"resource-lock-manager/internal/config"
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/notify"
 	"resource-lock-manager/internal/store"
 	"resource-lock-manager/internal/sweep"
 )
@@ -20,17 +22,22 @@ import (
 type App struct {
 	cfg     config.Config
 	store   *store.Store
+	service *lock.Service
 	sweeper *sweep.Sweeper
+	listen  *notify.Listener // nil without notifications
 	server  *http.Server
 	address net.Addr
 	failed  chan error
 }
 
+// keepAlive finds out within half a minute that the machine of a client that waits is gone.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
+
 // Start opens the database and the port and serves requests when it returns. Its error says in one line what is in the
 // way: the port is taken, the database cannot be reached or written.
 func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*App, error) {
 	// The port first: nobody's database is touched by a server that cannot serve.
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Address())
+	listener, err := (&net.ListenConfig{KeepAliveConfig: keepAlive}).Listen(ctx, "tcp", cfg.Address())
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s (HOST, PORT): %w", cfg.Address(), err)
 	}
@@ -43,10 +50,19 @@ func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*App, erro
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	service := lock.NewService(locks, lock.Limits{MaxTTL: cfg.MaxTTL, DefaultTTL: cfg.DefaultTTL})
+	service := lock.NewService(locks, lock.Limits{
+		MaxTTL:     cfg.MaxTTL,
+		DefaultTTL: cfg.DefaultTTL,
+		MaxWait:    cfg.MaxWait,
+		MaxWaiters: cfg.MaxWaiters,
+		MaxQueue:   cfg.MaxWaitersPerResource,
+		KeepPlace:  cfg.KeepPlace,
+		Recheck:    cfg.RecheckInterval,
+	}, log)
 	a := &App{
-		cfg:   cfg,
-		store: locks,
+		cfg:     cfg,
+		store:   locks,
+		service: service,
 		sweeper: sweep.New(service, sweep.Config{
 			Interval:  cfg.SweepInterval,
 			Retention: cfg.IdleRetention,
@@ -57,7 +73,23 @@ func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*App, erro
 		address: listener.Addr(),
 		failed:  make(chan error, 1),
 	}
+	if cfg.Database.Driver == store.Postgres && cfg.Notifications {
+		a.listen, err = notify.New(notify.Config{
+			URL:     cfg.Database.Source,
+			Channel: locks.Channel(),
+			Wake:    func(name string) { service.Wake(name) },
+			WakeAll: service.WakeAll,
+			Logger:  log,
+		})
+		if err != nil {
+			return nil, errors.Join(err, listener.Close(), locks.Close())
+		}
+	}
 	a.store.Start()
+	a.service.Start()
+	if a.listen != nil {
+		a.listen.Start()
+	}
 	a.sweeper.Start()
 	go func() {
 		if err := a.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
@@ -73,15 +105,21 @@ func (a *App) Address() string { return a.address.String() }
 // Failed tells when the server ended by itself.
 func (a *App) Failed() <-chan error { return a.failed }
 
-// Stop ends everything in order: no new connections, answer the requests that were accepted, then end the sweeper, finish
-// the committer's queue and close the database. Requests that take longer than the shutdown timeout are cut off.
+// Stop ends everything in order: send those who wait away, take no new connections, answer the requests that were accepted,
+// then end the background loops, finish the committer's queue and close the database. Requests that take longer than the
+// shutdown timeout are cut off.
 func (a *App) Stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), a.cfg.ShutdownTimeout)
 	defer cancel()
+	a.service.StopWaiting()
 	err := a.server.Shutdown(ctx)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("requests were cut off after %v: %w", a.cfg.ShutdownTimeout, err), a.server.Close())
 	}
 	a.sweeper.Stop()
+	if a.listen != nil {
+		a.listen.Stop()
+	}
+	a.service.Stop()
 	return errors.Join(err, a.store.Close())
 }

@@ -61,6 +61,19 @@ type Config struct {
 	MaxTTL time.Duration `env:"MAX_TTL" envDefault:"876600h"`
 	// DefaultTTL is the TTL of a request that names none, at most MaxTTL; 0: its lock never expires.
 	DefaultTTL time.Duration `env:"DEFAULT_TTL" envDefault:"0s"`
+	// MaxWait is the longest time that a request may ask to wait for a lock; above zero.
+	MaxWait time.Duration `env:"MAX_WAIT" envDefault:"300s"`
+	// MaxWaiters is how many requests may wait for locks on this server; at least 1.
+	MaxWaiters int `env:"MAX_WAITERS" envDefault:"50000"`
+	// MaxWaitersPerResource is how many requests may wait for one lock, on all servers; at least 1.
+	MaxWaitersPerResource int `env:"MAX_WAITERS_PER_RESOURCE" envDefault:"10000"`
+	// KeepPlace is how long the place of a request that was cut off is kept for one with the same request_id; above zero.
+	KeepPlace time.Duration `env:"KEEP_PLACE" envDefault:"10s"`
+	// Notifications tells whether servers on one Postgres wake each other by LISTEN and NOTIFY. Without, a hand-over to
+	// another server is late by up to RecheckInterval.
+	Notifications bool `env:"NOTIFICATIONS" envDefault:"true"`
+	// RecheckInterval is how often a server looks for waiters whose turn has come without its having been told; above zero.
+	RecheckInterval time.Duration `env:"RECHECK_INTERVAL" envDefault:"1s"`
 	// MaxQueue is how many commands may wait for the database before requests are answered 503; at least 1.
 	MaxQueue int `env:"MAX_QUEUE" envDefault:"8192"`
 	// ShutdownTimeout is how long requests may take to finish once the server has been told to stop; above zero.
@@ -163,6 +176,12 @@ func (c Config) rules() []rule {
 		{"HISTORY_RETENTION", c.HistoryRetention > 0, duration},
 		{"MAX_TTL", 0 < c.MaxTTL && c.MaxTTL <= longestTTL, duration + ", and at most 876600h"},
 		{"DEFAULT_TTL", 0 <= c.DefaultTTL && c.DefaultTTL <= c.MaxTTL, duration + " and at most MAX_TTL, or 0s for none"},
+		{"MAX_WAIT", c.MaxWait > 0, duration},
+		{"MAX_WAITERS", c.MaxWaiters >= 1, "a number of waiters: want a whole number from 1 to 2147483647"},
+		{"MAX_WAITERS_PER_RESOURCE", c.MaxWaitersPerResource >= 1, "a number of waiters: want a whole number from 1 to 2147483647"},
+		{"KEEP_PLACE", c.KeepPlace > 0, duration},
+		{"NOTIFICATIONS", true, "a switch: want true or false"},
+		{"RECHECK_INTERVAL", c.RecheckInterval > 0, duration},
 		{"MAX_QUEUE", c.MaxQueue >= 1, "a queue length: want a whole number from 1 to 2147483647"},
 		{"SHUTDOWN_TIMEOUT", c.ShutdownTimeout > 0, duration},
 	}

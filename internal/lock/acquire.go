@@ -2,8 +2,12 @@ package lock
 
 import "time"
 
-// Acquire asks for a hold. It is refused with [HeldError] while anyone, the asking process included, holds the resource,
-// with one exception: when the same process repeats the same RequestID it gets the hold that it has, unchanged.
+// Acquire asks for a hold. While anyone, the asking process included, holds the resource, or anyone who waits is before
+// it, it is refused with [HeldError], or waits if it may: it gets a place in the queue, and a hold when its turn comes.
+//
+// It can be repeated under the same RequestID: the same process gets the hold that it has, unchanged, or the place that
+// it has. A waiting request has a RequestID and a Connection always. Of two with the same RequestID that wait, the later
+// one has the place.
 type Acquire struct {
 	Resource  string
 	ProcessID string
@@ -12,35 +16,107 @@ type Acquire struct {
 	RequestID string        // the caller's name for this acquisition, so that it can be repeated; empty: none
 	Reason    string
 	Metadata  string // a JSON object; empty: none
+
+	Wait       time.Duration // how long it may wait; 0: not at all
+	Connection int64         // tells this waiting request from every other
+	QueueLimit int           // it is refused with [QueueFullError] rather than be one more than so many waiters
 }
 
 func (c Acquire) Resources() []string { return []string{c.Resource} }
 
+// Places implements [Placed].
+func (c Acquire) Places() []Place {
+	if c.RequestID == "" {
+		return nil
+	}
+	return []Place{{Resource: c.Resource, ProcessID: c.ProcessID, RequestID: c.RequestID}}
+}
+
 func (c Acquire) Decide(now time.Time, before []Resource) (Outcome, error) {
-	r, events := before[0].endExpired(now)
-	if holder, held := r.Holder(now); held {
-		if c.repeats(holder) {
-			return change(now, holder, r, events...), nil
+	r, out := before[0], Outcome{Now: now}
+	holder, held := r.Holder(now)
+	if held && c.repeats(holder) {
+		if holder.Connection != c.Connection {
+			holder.Connection = 0 // two requests know of it: no hang-up takes it away any more
 		}
-		return Outcome{}, &HeldError{Resource: r.Name, Holder: holder, Now: now}
+		out.Hold = holder
+		out.settle(r.replace(holder))
+		return out, nil
 	}
-	hold := Hold{
-		ProcessID: c.ProcessID, Token: r.nextToken(now), LockedAt: now,
-		RequestID: c.RequestID, Reason: c.Reason, Metadata: c.Metadata,
+	place := r.place(c.ProcessID, c.RequestID)
+	if place != nil && place.over(now, 0) && !place.AwayUntil.IsZero() {
+		r, place = r.leave(place), nil
 	}
-	if c.TTL > 0 {
-		hold.ExpiresAt = now.Add(c.TTL)
+	first := r.First(now)
+	switch {
+	case !held && (first == nil || place != nil && place.Ticket <= first.Ticket):
+		if place != nil {
+			r = r.leave(place)
+		}
+		r, expired := r.endExpired(now)
+		hold := c.hold(now, r)
+		if place != nil {
+			hold.QueuedAt = place.Since
+		}
+		out.Hold = hold
+		out.Changed = []Resource{r.grant(hold)}
+		out.Events = append(expired, beginning(r.Name, hold))
+		return out, nil
+	case c.Wait == 0:
+		return Outcome{}, r.refusal(now)
 	}
-	if c.MinHold > 0 {
-		hold.MinHoldUntil = now.Add(c.MinHold)
+	waiter, err := c.queue(now, r, place)
+	if err != nil {
+		return Outcome{}, err
 	}
-	acquired := eventOf(Acquired, r.Name, hold, now)
-	acquired.Reason = c.Reason
-	return change(now, hold, r.grant(hold), append(events, acquired)...), nil
+	if place != nil {
+		r = r.leave(place)
+	} else {
+		out.Events = append(out.Events, waitingEvent(Queued, r.Name, waiter, now, c.Reason))
+	}
+	out.settle(r.enqueue(waiter))
+	return out, nil
 }
 
 // repeats tells whether the command is the one that the hold was granted to. A hold that was released is over for its
 // process, even while its minimum keeps the resource taken.
 func (c Acquire) repeats(h Hold) bool {
 	return c.RequestID != "" && c.RequestID == h.RequestID && c.ProcessID == h.ProcessID && h.ReleasedAt.IsZero()
+}
+
+// queue returns the waiter for the request: a new one, or the one that has the place already.
+func (c Acquire) queue(now time.Time, r Resource, place *Waiter) (*Waiter, error) {
+	w := &Waiter{Ticket: max(r.LastTicket+1, now.UnixMicro()), Request: c, Since: now, Here: true}
+	switch {
+	case c.QueueLimit == 0 || place == nil && r.Waiters+r.Away >= c.QueueLimit:
+		return nil, &QueueFullError{Resource: c.Resource, Waiters: r.Waiters}
+	case place != nil:
+		w.Ticket, w.Since = place.Ticket, place.Since
+	}
+	return w, nil
+}
+
+// hold is what the request is granted.
+func (c Acquire) hold(now time.Time, r Resource) Hold {
+	h := Hold{
+		ProcessID: c.ProcessID, Token: r.nextToken(now), LockedAt: now, Connection: c.Connection,
+		RequestID: c.RequestID, Reason: c.Reason, Metadata: c.Metadata,
+	}
+	if c.TTL > 0 {
+		h.ExpiresAt = now.Add(c.TTL)
+	}
+	if c.MinHold > 0 {
+		h.MinHoldUntil = now.Add(c.MinHold)
+	}
+	return h
+}
+
+// beginning tells that a hold has begun.
+func beginning(resource string, h Hold) Event {
+	e := eventOf(Acquired, resource, h, h.LockedAt)
+	e.Reason = h.Reason
+	if !h.QueuedAt.IsZero() {
+		e.Kind, e.Since = Granted, h.QueuedAt
+	}
+	return e
 }

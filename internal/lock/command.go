@@ -4,6 +4,10 @@ import "time"
 
 // Command is one change to one or more resources. Decide is pure: the same states and moment give the same outcome, and
 // an error is a refusal that changes nothing.
+//
+// The states need not have the whole queue of a resource. They have its first connected waiters, more of them than all
+// commands of the transaction together can take from its head (see [HandsOver]), and the places that the commands name
+// (see [Placed]).
 type Command interface {
 	// Resources names what the command touches, each name once. They are locked before the moment is read.
 	Resources() []string
@@ -11,15 +15,60 @@ type Command interface {
 	Decide(now time.Time, before []Resource) (Outcome, error)
 }
 
+// Placed is a command about certain places in queues.
+type Placed interface {
+	Places() []Place
+}
+
+// Place names a place in a queue. There is at most one of that name.
+type Place struct {
+	Resource  string
+	ProcessID string
+	RequestID string
+}
+
+// HandsOver tells whether a command may end a hold or a place, so that one more waiter comes to the head of the queue. An
+// acquire does not: however many share a transaction, at most one waiter is granted because of them.
+func HandsOver(c Command) bool {
+	_, acquires := c.(Acquire)
+	return !acquires
+}
+
 // Outcome is what a command decided.
 type Outcome struct {
 	Now     time.Time  // the moment of the decision
-	Hold    Hold       // the hold it was about, for commands about one hold
+	Hold    Hold       // the hold it was about, for commands about one hold; without a token when an acquire has to wait
 	Changed []Resource // the new states to store
 	Events  []Event    // what to append to the history
+	Granted []Grant    // what waiters connected to this server were granted, other than the asking one
 }
 
-// change is the outcome of a command about one hold.
-func change(now time.Time, h Hold, after Resource, events ...Event) Outcome {
-	return Outcome{Now: now, Hold: h, Changed: []Resource{after}, Events: events}
+// Grant is what an acquire got.
+type Grant struct {
+	ID   int64     // the resource's row
+	Now  time.Time // the moment of the decision
+	Hold Hold
+	To   Acquire
+}
+
+// settle adds the new state of a resource, after it has ended what is over and handed the resource on if it is free.
+func (o *Outcome) settle(r Resource) {
+	r, events := r.endExpired(o.Now)
+	o.Events = append(o.Events, events...)
+	if first := r.next(o.Now); first != nil && first.Here {
+		r = r.leave(first)
+		grant := Grant{ID: r.ID, Now: o.Now, Hold: first.Request.hold(o.Now, r), To: first.Request}
+		grant.Hold.QueuedAt = first.Since
+		r = r.grant(grant.Hold)
+		o.Granted = append(o.Granted, grant)
+		o.Events = append(o.Events, beginning(r.Name, grant.Hold))
+	}
+	o.Changed = append(o.Changed, r)
+}
+
+// add takes over what another outcome, decided at the same moment, changed.
+func (o *Outcome) add(other Outcome) {
+	o.Changed = append(o.Changed, other.Changed...)
+	o.Events = append(o.Events, other.Events...)
+	o.Granted = append(o.Granted, other.Granted...)
 }

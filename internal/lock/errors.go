@@ -19,15 +19,38 @@ var (
 	ErrOutcomeUnknown = errors.New("the database did not confirm the change: it may or may not have happened")
 )
 
-// HeldError refuses an acquire: somebody holds the resource.
+// HeldError refuses an acquire: somebody holds the resource, or it is free and somebody else is the next to get it.
 type HeldError struct {
 	Resource string
-	Holder   Hold
-	Now      time.Time // the moment of the refusal
+	Holder   Hold   // without a token when nobody holds it
+	Next     string // the process that a free resource is reserved for
+	Waiters  int    // how many wait
+	Now      time.Time
+
+	TimedOut bool // it has waited for as long as it was allowed to
+	Waited   time.Duration
 }
 
 func (e *HeldError) Error() string {
+	switch {
+	case e.Holder.Token == 0 && e.Next == "":
+		return fmt.Sprintf("Resource '%s' was not granted", e.Resource)
+	case e.Holder.Token == 0:
+		return fmt.Sprintf("Resource '%s' is reserved for process '%s', which waits for it", e.Resource, e.Next)
+	case e.TimedOut:
+		return fmt.Sprintf("Resource '%s' is still locked by process '%s'", e.Resource, e.Holder.ProcessID)
+	}
 	return fmt.Sprintf("Resource '%s' is already locked by process '%s'", e.Resource, e.Holder.ProcessID)
+}
+
+// QueueFullError refuses an acquire that would have to wait: there is no place left for a waiter.
+type QueueFullError struct {
+	Resource string
+	Waiters  int // how many wait for the resource
+}
+
+func (e *QueueFullError) Error() string {
+	return fmt.Sprintf("Too many requests wait already: there is no place left in the queue of resource '%s'", e.Resource)
 }
 
 // NotHeldError refuses a release or a renewal: the process does not hold the resource.

@@ -8,30 +8,41 @@ type Event struct {
 	Kind      EventKind
 	At        time.Time
 	Resource  string
-	ProcessID string // whose hold it is about
-	Token     int64  // which hold
+	ProcessID string // whose hold or waiting it is about
+	Token     int64  // which hold; 0 for Queued and GaveUp
 
-	LockedAt time.Time // when that hold began
-	Renewals int       // how often it had been renewed
-	Reason   string    // Acquired: why it was taken; ForceReleased: why it was broken
+	Since    time.Time // when what it tells the end of had begun: the hold; for Granted and GaveUp the waiting; else At
+	Renewals int       // how often the hold had been renewed
+	Reason   string    // Acquired, Queued, Granted: what for; ForceReleased: why it was broken; GaveUp, Released: why, if known
 	By       string    // ForceReleased: who broke it
 }
 
 // EventKind says what happened.
 type EventKind string
 
-// The kinds of events: a hold's beginning, and its three ends.
+// The kinds of events: a hold's two beginnings, its three ends, and of waiting the beginning and the end without a hold.
 const (
-	Acquired      EventKind = "acquired"
+	Acquired      EventKind = "acquired" // at once
+	Granted       EventKind = "granted"  // after waiting
 	Released      EventKind = "released"
 	ForceReleased EventKind = "force_released"
 	Expired       EventKind = "expired"
+	Queued        EventKind = "queued"
+	GaveUp        EventKind = "gave_up"
 )
+
+// Begins tells whether a hold begins with the event.
+func (k EventKind) Begins() bool { return k == Acquired || k == Granted }
 
 // eventOf tells of a hold.
 func eventOf(kind EventKind, resource string, h Hold, at time.Time) Event {
 	return Event{
 		Kind: kind, At: at, Resource: resource, ProcessID: h.ProcessID, Token: h.Token,
-		LockedAt: h.LockedAt, Renewals: h.Renewals,
+		Since: h.LockedAt, Renewals: h.Renewals,
 	}
+}
+
+// waitingEvent tells of a waiter.
+func waitingEvent(kind EventKind, resource string, w *Waiter, at time.Time, reason string) Event {
+	return Event{Kind: kind, At: at, Resource: resource, ProcessID: w.Request.ProcessID, Since: w.Since, Reason: reason}
 }

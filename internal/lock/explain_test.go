@@ -11,7 +11,7 @@ import (
 
 // end is an event of the end of p's hold of "r".
 func end(kind lock.EventKind, token int64) lock.Event {
-	return lock.Event{Kind: kind, At: t0, Resource: "r", ProcessID: "p", Token: token, LockedAt: after(-time.Minute)}
+	return lock.Event{Kind: kind, At: t0, Resource: "r", ProcessID: "p", Token: token, Since: after(-time.Minute)}
 }
 
 // How a hold ended is asked of the history only when the rules have refused.

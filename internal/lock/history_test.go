@@ -22,7 +22,7 @@ func (m *machine) chapters(t *rapid.T, name string) []chapter {
 			continue
 		}
 		if e.Kind == lock.Acquired {
-			if !e.LockedAt.Equal(e.At) || e.Renewals != 0 {
+			if !e.Since.Equal(e.At) || e.Renewals != 0 {
 				t.Fatalf("a hold that is not new is acquired: %+v", e)
 			}
 			told = append(told, chapter{begin: e})
@@ -32,7 +32,7 @@ func (m *machine) chapters(t *rapid.T, name string) []chapter {
 		if i < 0 {
 			t.Fatalf("the end of a hold that has not begun: %+v", e)
 		}
-		if b := told[i].begin; e.ProcessID != b.ProcessID || !e.LockedAt.Equal(b.At) {
+		if b := told[i].begin; e.ProcessID != b.ProcessID || !e.Since.Equal(b.At) {
 			t.Fatalf("a hold begins as %+v and ends as %+v", b, e)
 		}
 		told[i].ends = append(told[i].ends, e)
@@ -68,7 +68,7 @@ func (m *machine) checkHistory(t *rapid.T) {
 			if h.ReleasedAt.IsZero() {
 				got = append(got, lock.Event{
 					Kind: lock.Acquired, At: h.LockedAt, Resource: name, ProcessID: h.ProcessID, Token: h.Token,
-					LockedAt: h.LockedAt, Reason: h.Reason,
+					Since: h.LockedAt, Reason: h.Reason,
 				})
 			}
 		}

@@ -2,18 +2,21 @@ package lock
 
 import "time"
 
-// Expire records the end of holds whose time is over. It is for the record only: every rule treats them as gone anyway.
-type Expire struct {
+// Settle records the end of holds whose time is over, and hands free resources on to the waiters that are next, if they are
+// connected to the server that decides. The record is for the history only: every rule treats such holds as gone anyway.
+type Settle struct {
 	Names []string
 }
 
-func (c Expire) Resources() []string { return c.Names }
+func (c Settle) Resources() []string { return c.Names }
 
-func (c Expire) Decide(now time.Time, before []Resource) (Outcome, error) {
+func (c Settle) Decide(now time.Time, before []Resource) (Outcome, error) {
 	out := Outcome{Now: now}
 	for _, r := range before {
-		if after, events := r.endExpired(now); len(after.Holds) < len(r.Holds) {
-			out.add(Outcome{Changed: []Resource{after}, Events: events})
+		_, held := r.Holder(now)
+		first := r.next(now)
+		if !held && len(r.Holds) > 0 || first != nil && first.Here {
+			out.settle(r)
 		}
 	}
 	return out, nil
@@ -30,7 +33,7 @@ func (c Forget) Resources() []string { return c.Names }
 func (c Forget) Decide(now time.Time, before []Resource) (Outcome, error) {
 	out := Outcome{Now: now}
 	for _, r := range before {
-		if r.ID != 0 && len(r.Holds) == 0 && r.EndedAt.Before(c.Before) {
+		if r.ID != 0 && len(r.Holds) == 0 && r.Waiters+r.Away == 0 && r.EndedAt.Before(c.Before) {
 			r.Forgotten = true
 			out.Changed = append(out.Changed, r)
 		}

@@ -3,6 +3,7 @@ package lock_test
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
@@ -63,6 +64,17 @@ func (m *memory) Execute(_ context.Context, c lock.Command) (lock.Outcome, error
 	}
 	return out, err
 }
+
+// Watch, Queue, Waiting and Left are for those who wait: see the tests of waiting.
+func (m *memory) Watch(func(lock.Commit)) {}
+
+func (m *memory) Queue(context.Context, string, int64, int) ([]*lock.Waiter, int, time.Time, error) {
+	return nil, 0, m.now, m.broken
+}
+
+func (m *memory) Waiting(context.Context) ([]lock.Waiting, error) { return nil, m.broken }
+
+func (m *memory) Left(context.Context, time.Duration, int) ([]lock.Place, error) { return nil, m.broken }
 
 func (m *memory) look(arguments any) {
 	m.looks++
@@ -196,10 +208,10 @@ func (m *memory) DeleteEvents(_ context.Context, age time.Duration, limit int) (
 }
 
 func service(store lock.Store) *lock.Service {
-	return lock.NewService(store, lock.Limits{MaxTTL: lock.LongestTTL})
+	return lock.NewService(store, lock.Limits{MaxTTL: lock.LongestTTL}, slog.New(slog.DiscardHandler))
 }
 
 // limited is a service whose operator allows an hour at most, and so no lock that never expires.
 func limited(store lock.Store) *lock.Service {
-	return lock.NewService(store, lock.Limits{MaxTTL: time.Hour})
+	return lock.NewService(store, lock.Limits{MaxTTL: time.Hour}, slog.New(slog.DiscardHandler))
 }

@@ -43,7 +43,7 @@ func (g *grant) shown() lock.Hold {
 func (g *grant) event(kind lock.EventKind, resource string, at time.Time) lock.Event {
 	return lock.Event{
 		Kind: kind, At: at, Resource: resource, ProcessID: g.hold.ProcessID, Token: g.hold.Token,
-		LockedAt: g.hold.LockedAt, Renewals: g.hold.Renewals,
+		Since: g.hold.LockedAt, Renewals: g.hold.Renewals,
 	}
 }
 

@@ -202,7 +202,7 @@ func (m *machine) releaseAll(t *rapid.T) {
 
 func (m *machine) expire(t *rapid.T) {
 	names := drawNames(t)
-	out := m.accept(t, lock.Expire{Names: names})
+	out := m.accept(t, lock.Settle{Names: names})
 	var want []string
 	var events []lock.Event
 	for _, name := range names {

@@ -34,12 +34,14 @@ func (r Resource) owned(now time.Time, process string, token int64) (Hold, error
 
 // release ends a hold for its process, and for the resource too unless its minimum has still to pass.
 func (r Resource) release(now time.Time, h Hold) Outcome {
-	released := eventOf(Released, r.Name, h, now)
+	out := Outcome{Now: now, Hold: h, Events: []Event{eventOf(Released, r.Name, h, now)}}
 	if now.Before(h.MinHoldUntil) {
-		h.ReleasedAt, h.ExpiresAt = now, h.MinHoldUntil
-		return change(now, h, r.replace(h), released)
+		out.Hold.ReleasedAt, out.Hold.ExpiresAt = now, h.MinHoldUntil
+		out.settle(r.replace(out.Hold))
+	} else {
+		out.settle(r.end(h, now))
 	}
-	return change(now, h, r.end(h, now), released)
+	return out
 }
 
 // ReleaseAll ends every hold that a process has among the named resources. It is never refused.
@@ -77,11 +79,7 @@ func (c ForceRelease) Decide(now time.Time, before []Resource) (Outcome, error) 
 	}
 	broken := eventOf(ForceReleased, c.Resource, hold, now)
 	broken.Reason, broken.By = c.Reason, c.By
-	return change(now, hold, before[0].end(hold, now), broken), nil
-}
-
-// add takes over what another outcome, decided at the same moment, changed.
-func (o *Outcome) add(other Outcome) {
-	o.Changed = append(o.Changed, other.Changed...)
-	o.Events = append(o.Events, other.Events...)
+	out := Outcome{Now: now, Hold: hold, Events: []Event{broken}}
+	out.settle(before[0].end(hold, now))
+	return out, nil
 }

@@ -148,9 +148,9 @@ func TestReleasedHoldKeptByItsMinimum(t *testing.T) {
 		{"force-release", lock.ForceRelease{Resource: "r", Reason: "why"}, until.Add(-1), lock.Outcome{
 			Now: until.Add(-1), Hold: hold, Changed: []lock.Resource{ended}, Events: []lock.Event{broken},
 		}, nil},
-		{"expire, a nanosecond before", lock.Expire{Names: []string{"r"}}, until.Add(-1), lock.Outcome{Now: until.Add(-1)}, nil},
-		{"expire at the end", lock.Expire{Names: []string{"r"}}, until, lock.Outcome{Now: until, Changed: []lock.Resource{gone}}, nil},
-		{"expire later", lock.Expire{Names: []string{"r"}}, until.Add(time.Hour), lock.Outcome{
+		{"expire, a nanosecond before", lock.Settle{Names: []string{"r"}}, until.Add(-1), lock.Outcome{Now: until.Add(-1)}, nil},
+		{"expire at the end", lock.Settle{Names: []string{"r"}}, until, lock.Outcome{Now: until, Changed: []lock.Resource{gone}}, nil},
+		{"expire later", lock.Settle{Names: []string{"r"}}, until.Add(time.Hour), lock.Outcome{
 			Now: until.Add(time.Hour), Changed: []lock.Resource{gone},
 		}, nil},
 		{"forget", lock.Forget{Names: []string{"r"}, Before: until.Add(time.Hour)}, until, lock.Outcome{Now: until}, nil},

@@ -29,7 +29,7 @@ func (r Resource) renew(now time.Time, h Hold, ttl time.Duration) Outcome {
 	}
 	h.RenewedAt = now
 	h.Renewals++
-	return change(now, h, r.replace(h))
+	return Outcome{Now: now, Hold: h, Changed: []Resource{r.replace(h)}}
 }
 
 // RenewAll renews every hold that a process has among the named resources. It is never refused.

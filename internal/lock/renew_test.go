@@ -131,7 +131,7 @@ func TestEndTellsTheRenewals(t *testing.T) {
 		{"released", lock.Release{Resource: "r", ProcessID: "p1"}, now, lock.Released},
 		{"released with all", lock.ReleaseAll{Names: []string{"r"}, ProcessID: "p1"}, now, lock.Released},
 		{"broken", lock.ForceRelease{Resource: "r"}, now, lock.ForceReleased},
-		{"expired", lock.Expire{Names: []string{"r"}}, now.Add(time.Minute), lock.Expired},
+		{"expired", lock.Settle{Names: []string{"r"}}, now.Add(time.Minute), lock.Expired},
 		{"expired, found by an acquire", lock.Acquire{Resource: "r", ProcessID: "p2"}, now.Add(time.Minute), lock.Expired},
 	}
 	for _, test := range tests {
@@ -141,7 +141,7 @@ func TestEndTellsTheRenewals(t *testing.T) {
 				t.Fatalf("got %d events, %v, want the end of the hold", len(out.Events), err)
 			}
 			wantEqual(t, "event", lock.Event{
-				Kind: test.kind, At: test.now, Resource: "r", ProcessID: "p1", Token: 100, LockedAt: t0, Renewals: 3,
+				Kind: test.kind, At: test.now, Resource: "r", ProcessID: "p1", Token: 100, Since: t0, Renewals: 3,
 			}, out.Events[0])
 		})
 	}

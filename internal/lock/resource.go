@@ -24,6 +24,14 @@ type Resource struct {
 	Last    Hold
 	EndedAt time.Time
 
+	// Queue are the waiters in the order of their tickets: all of them, or at least those that may matter to the commands
+	// at hand, see [Command].
+	Queue []*Waiter
+
+	Waiters    int   // how many places of the queue are taken by waiters that are connected as far as is known
+	Away       int   // how many are kept for waiters whose connection has ended
+	LastTicket int64 // the highest ticket given so far while the row lives
+
 	// Forgotten asks the store to delete the row.
 	Forgotten bool
 }
@@ -35,7 +43,10 @@ type Hold struct {
 	LockedAt  time.Time
 	ExpiresAt time.Time // zero: never
 
-	RequestID string // the caller's name for this acquisition, empty if it gave none
+	QueuedAt   time.Time // when it began to wait for the resource; zero: it was granted at once
+	Connection int64     // the request that it was granted to and that takes it along when it hangs up, see [Leave]; 0: none
+
+	RequestID string // the name of this acquisition, empty if neither the caller nor waiting gave it one
 	Reason    string // why, in the caller's words
 	Metadata  string // a JSON object, empty if none was given
 

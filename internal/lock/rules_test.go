@@ -40,7 +40,7 @@ func decide(c lock.Command, now time.Time, r lock.Resource) (lock.Outcome, error
 // told is the event that tells of a hold of "r", without what only some kinds tell.
 func told(kind lock.EventKind, h lock.Hold, at time.Time) lock.Event {
 	return lock.Event{
-		Kind: kind, At: at, Resource: "r", ProcessID: h.ProcessID, Token: h.Token, LockedAt: h.LockedAt, Renewals: h.Renewals,
+		Kind: kind, At: at, Resource: "r", ProcessID: h.ProcessID, Token: h.Token, Since: h.LockedAt, Renewals: h.Renewals,
 	}
 }
 
@@ -151,7 +151,7 @@ func TestExpire(t *testing.T) {
 		{Name: "new"},
 		expired("a", t0),
 	}
-	out, err := lock.Expire{Names: []string{"c", "live", "forever", "r", "new", "a"}}.Decide(t0, before)
+	out, err := lock.Settle{Names: []string{"c", "live", "forever", "r", "new", "a"}}.Decide(t0, before)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ func TestEndOfAHoldLeavesTheInputAlone(t *testing.T) {
 	live := lock.Hold{ProcessID: "p2", Token: 2, LockedAt: t0}
 	holds := []lock.Hold{expired, live}
 	before := lock.Resource{ID: 7, Name: "r", Token: 2, Holds: holds}
-	out, err := decide(lock.Expire{Names: []string{"r"}}, after(time.Minute), before)
+	out, err := decide(lock.Settle{Names: []string{"r"}}, after(time.Minute), before)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +229,7 @@ func TestResourcesOfCommands(t *testing.T) {
 		{"force-release", lock.ForceRelease{Resource: "r", Reason: "because"}, []string{"r"}},
 		{"renew all", lock.RenewAll{Names: []string{"b", "a"}, ProcessID: "p"}, []string{"b", "a"}},
 		{"release all", lock.ReleaseAll{Names: []string{"b", "a"}, ProcessID: "p"}, []string{"b", "a"}},
-		{"expire", lock.Expire{Names: []string{"b", "a"}}, []string{"b", "a"}},
+		{"expire", lock.Settle{Names: []string{"b", "a"}}, []string{"b", "a"}},
 		{"forget", lock.Forget{Names: []string{"b", "a"}}, []string{"b", "a"}},
 	}
 	for _, test := range tests {

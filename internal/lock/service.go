@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 )
@@ -14,8 +15,19 @@ type Store interface {
 	// Execute decides a command on the stored states and makes the outcome durable before it returns: a nil error means
 	// committed and synced. A refusal is returned as Decide gave it.
 	Execute(ctx context.Context, c Command) (Outcome, error)
+	// Watch sets who is told of every transaction of Execute, before Execute returns. It is called once, before Execute.
+	Watch(func(Commit))
 	Reader
 	Sweepable
+}
+
+// Commit tells what a transaction means for those who wait.
+type Commit struct {
+	Now     time.Time  // its moment
+	Read    time.Time  // when this process learned that moment, by its own clock
+	Awaited []Resource // of the resources that it looked at or changed those that have waiters, as they are now
+	Granted []Grant    // all holds that it gave to waiters connected to this server
+	Unknown bool       // it may not have happened: its grants have to be asked for again
 }
 
 // Reader looks at what is stored, outside any transaction of Execute.
@@ -32,6 +44,17 @@ type Reader interface {
 	// LastEnd tells how the process's last hold of the resource ended, or for a token that very hold. It finds nothing when
 	// there was none, or when its end has not been recorded. A hold that was released is not broken afterwards.
 	LastEnd(ctx context.Context, resource, process string, token int64) (Event, bool, error)
+	// Queue returns up to limit connected waiters with a higher ticket, in their order, the position of the first of them,
+	// from 1, and the moment of the look.
+	Queue(ctx context.Context, resource string, after int64, limit int) (waiters []*Waiter, position int, now time.Time, err error)
+	// Waiting returns what is stored about the requests that wait on this server.
+	Waiting(ctx context.Context) ([]Waiting, error)
+}
+
+// Waiting is a request that waits on this server.
+type Waiting struct {
+	Request Acquire // the names of its place, and its Connection
+	Free    bool    // nobody holds the resource
 }
 
 // Sweepable is what the housekeeping needs.
@@ -43,6 +66,9 @@ type Sweepable interface {
 	Idle(ctx context.Context, afterID int64, window int, idle time.Duration) (names []string, before time.Time, next int64, err error)
 	// DeleteEvents deletes up to limit events older than the given age and returns how many.
 	DeleteEvents(ctx context.Context, age time.Duration, limit int) (int, error)
+	// Left returns up to limit places that are not kept any more, where the place of a dead server's waiter is kept for the
+	// given time, and forgets servers that died long ago.
+	Left(ctx context.Context, keep time.Duration, limit int) ([]Place, error)
 }
 
 // ListFilter chooses held resources. Zero fields do not restrict.
@@ -63,23 +89,64 @@ type HistoryFilter struct {
 
 // Service is what the HTTP API offers, in terms of the domain. It checks every request against the limits, so that the
 // store only ever sees sound commands. It is safe for concurrent use.
+//
+// Requests that wait need Start; they are answered by StopWaiting at the latest.
 type Service struct {
 	store  Store
 	limits Limits
+	room   *waitingRoom
 }
 
 // NewService returns a service on the store.
-func NewService(store Store, limits Limits) *Service {
-	return &Service{store: store, limits: limits}
+func NewService(store Store, limits Limits, log *slog.Logger) *Service {
+	s := &Service{store: store, limits: limits, room: newWaitingRoom(store, limits, log)}
+	store.Watch(s.room.committed)
+	return s
 }
 
-// Acquire returns the new hold, or [InvalidError], [HeldError] or one of the sentinel errors.
-func (s *Service) Acquire(ctx context.Context, c Acquire) (Outcome, error) {
+// Start begins to look after the requests that wait. It is called once.
+func (s *Service) Start() { s.room.start() }
+
+// StopWaiting answers every request that waits, and any that would have to, with [ErrStopping]. It may be called again.
+func (s *Service) StopWaiting() { s.room.closeDoor() }
+
+// Stop ends what Start began, after StopWaiting and when no request waits any more. It is called once, after Start.
+func (s *Service) Stop() { s.room.stop() }
+
+// Wake looks at the named resources again: one of them may be free, and its next waiter connected to this server.
+func (s *Service) Wake(names ...string) { s.room.settle(names...) }
+
+// WakeAll looks at all resources that requests wait for on this server.
+func (s *Service) WakeAll() { s.room.wakeAll() }
+
+// Acquire returns the new hold, or [InvalidError], [HeldError], [QueueFullError] or one of the sentinel errors. With Wait
+// it blocks until it has one of these, or ctx ends, which means that the client has gone: it keeps neither a place nor a
+// hold then.
+func (s *Service) Acquire(ctx context.Context, c Acquire) (Grant, error) {
 	c = s.withDefaults(c)
 	if err := c.validate(s.limits); err != nil {
-		return Outcome{}, err
+		return Grant{}, err
 	}
-	return s.store.Execute(ctx, c)
+	if c.Wait > 0 {
+		return s.room.acquire(ctx, c)
+	}
+	out, err := s.store.Execute(ctx, c)
+	if err != nil {
+		return Grant{}, err
+	}
+	return grantOf(out, c), nil
+}
+
+// grantOf is what the command's own outcome grants.
+func grantOf(out Outcome, c Acquire) Grant {
+	return Grant{ID: out.Changed[0].ID, Now: out.Now, Hold: out.Hold, To: c}
+}
+
+// GiveBack ends, in the background, a hold whose client could not be told of it, if that request had been ready to wait.
+func (s *Service) GiveBack(g Grant) {
+	if g.Hold.Connection != 0 {
+		s.room.giveUp(g.To)
+	}
 }
 
 // CheckAcquire returns what Acquire would find wrong with the request itself.
@@ -220,27 +287,33 @@ func (s *Service) forHolds(ctx context.Context, process string, command func(nam
 	}
 }
 
-// Status returns the live hold of a resource, if it has one, and the moment of the look.
-func (s *Service) Status(ctx context.Context, name string) (hold Hold, held bool, now time.Time, err error) {
+// Status returns the state of a resource, without its queue, and the moment of the look.
+func (s *Service) Status(ctx context.Context, name string) (Resource, time.Time, error) {
 	if err := s.CheckName("resource_name", name); err != nil {
-		return Hold{}, false, time.Time{}, err
+		return Resource{}, time.Time{}, err
 	}
-	r, now, err := s.store.Find(ctx, name)
-	if err != nil {
-		return Hold{}, false, time.Time{}, err
+	return s.store.Find(ctx, name)
+}
+
+// Queue returns up to limit waiters with a higher ticket. See [Reader].
+func (s *Service) Queue(ctx context.Context, name string, after int64, limit int) (waiters []*Waiter, position int, now time.Time, err error) {
+	if err := s.CheckName("resource_name", name); err != nil {
+		return nil, 0, time.Time{}, err
 	}
-	hold, held = r.Holder(now)
-	return hold, held, now, nil
+	return s.store.Queue(ctx, name, after, limit)
 }
 
 // Current returns the hold of a resource that its process has not released, if there is one, and the moment of the look:
 // a fencing token is valid while it is that hold's.
 func (s *Service) Current(ctx context.Context, name string) (hold Hold, current bool, now time.Time, err error) {
-	hold, held, now, err := s.Status(ctx, name)
-	if err != nil || !held || !hold.Owned(now) {
+	r, now, err := s.Status(ctx, name)
+	if err != nil {
 		return Hold{}, false, now, err
 	}
-	return hold, true, now, nil
+	if hold, held := r.Holder(now); held && hold.Owned(now) {
+		return hold, true, now, nil
+	}
+	return Hold{}, false, now, nil
 }
 
 // CheckName returns what is wrong with a name that a request is about.
@@ -289,7 +362,7 @@ func (s *Service) SweepExpired(ctx context.Context, limit int) (int, error) {
 	if err != nil || len(names) == 0 {
 		return 0, err
 	}
-	_, err = s.store.Execute(ctx, Expire{Names: names})
+	_, err = s.store.Execute(ctx, Settle{Names: names})
 	return len(names), err
 }
 
@@ -308,4 +381,15 @@ func (s *Service) SweepIdle(ctx context.Context, afterID int64, window int, idle
 // that none is left for now.
 func (s *Service) SweepEvents(ctx context.Context, age time.Duration, limit int) (int, error) {
 	return s.store.DeleteEvents(ctx, age, limit)
+}
+
+// SweepPlaces takes away up to limit places in queues that are not kept any more and returns how many it found: fewer than
+// limit means that none is left for now.
+func (s *Service) SweepPlaces(ctx context.Context, limit int) (int, error) {
+	left, err := s.store.Left(ctx, s.limits.KeepPlace, limit)
+	if err != nil || len(left) == 0 {
+		return 0, err
+	}
+	_, err = s.store.Execute(ctx, Vacate{Gone: left, Keep: s.limits.KeepPlace})
+	return len(left), err
 }

@@ -2,6 +2,7 @@ package lock_test
 
 import (
 	"errors"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -44,7 +45,7 @@ func TestTTLLimits(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			m := newMemory()
-			s := lock.NewService(m, test.limits)
+			s := lock.NewService(m, test.limits, slog.New(slog.DiscardHandler))
 			wantFaults(t, test.want, s, m, lock.Acquire{Resource: "r", ProcessID: "p", TTL: test.ttl})
 		})
 	}
@@ -71,7 +72,7 @@ func TestRenewalNeedsATTL(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			m := newMemory()
-			s := lock.NewService(m, test.limits)
+			s := lock.NewService(m, test.limits, slog.New(slog.DiscardHandler))
 			c := lock.Renew{Resource: "r", ProcessID: "p", TTL: test.ttl}
 			wantEqual(t, "faults of the check", test.want, broken(t, s.CheckRenew(c)))
 			wantEqual(t, "faults of the check of all", test.want, broken(t, s.CheckRenewAll("p", test.ttl, nil)))
@@ -100,7 +101,7 @@ func TestDefaultTTL(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			s := lock.NewService(newMemory(), lock.Limits{MaxTTL: lock.LongestTTL, DefaultTTL: test.byDefault})
+			s := lock.NewService(newMemory(), lock.Limits{MaxTTL: lock.LongestTTL, DefaultTTL: test.byDefault}, slog.New(slog.DiscardHandler))
 			out, err := s.Acquire(t.Context(), lock.Acquire{Resource: "r", ProcessID: "p", TTL: test.ask})
 			if err != nil {
 				t.Fatal(err)
@@ -114,7 +115,7 @@ func TestDefaultTTL(t *testing.T) {
 	}
 	t.Run("it is enough under a limit", func(t *testing.T) {
 		m := newMemory()
-		s := lock.NewService(m, lock.Limits{MaxTTL: time.Hour, DefaultTTL: time.Minute})
+		s := lock.NewService(m, lock.Limits{MaxTTL: time.Hour, DefaultTTL: time.Minute}, slog.New(slog.DiscardHandler))
 		wantFaults(t, nil, s, m, lock.Acquire{Resource: "r", ProcessID: "p"})
 	})
 }
@@ -146,7 +147,7 @@ func TestMinHoldLimits(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			m := newMemory()
-			s := lock.NewService(m, test.limits)
+			s := lock.NewService(m, test.limits, slog.New(slog.DiscardHandler))
 			wantFaults(t, test.want, s, m, lock.Acquire{Resource: "r", ProcessID: "p", TTL: test.ttl, MinHold: test.minimum})
 		})
 	}
@@ -164,7 +165,7 @@ func TestLimitIsToldInSeconds(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			s := lock.NewService(newMemory(), lock.Limits{MaxTTL: test.limit})
+			s := lock.NewService(newMemory(), lock.Limits{MaxTTL: test.limit}, slog.New(slog.DiscardHandler))
 			most := "Input should be less than or equal to " + test.seconds
 			tooLong := []lock.Fault{{Field: "ttl_seconds", Rule: "less_than_equal", Message: most}}
 			wantEqual(t, "acquire", tooLong, faultsOf(t, s.CheckAcquire(lock.Acquire{Resource: "r", ProcessID: "p", TTL: test.limit + 1})))

@@ -26,6 +26,12 @@ const LongestTTL = 36525 * 24 * time.Hour
 type Limits struct {
 	MaxTTL     time.Duration // longest TTL that may be asked for
 	DefaultTTL time.Duration // TTL of a request that names none; 0: it never expires
+
+	MaxWait    time.Duration // longest time that a request may ask to wait
+	MaxWaiters int           // most requests that wait on this server
+	MaxQueue   int           // most places in the queue of a resource
+	KeepPlace  time.Duration // how long a place is kept for a waiter whose connection has ended
+	Recheck    time.Duration // how long a hand-over can be late when a notification was lost; above 0
 }
 
 // faults collects what is wrong with a request.
@@ -134,6 +140,13 @@ func (c Acquire) validate(limits Limits) error {
 		f.add("min_hold_seconds", "less_than_equal", "Input should be less than or equal to ttl_seconds")
 	case c.MinHold > limits.MaxTTL:
 		f.add("min_hold_seconds", "less_than_equal", "Input should be less than or equal to "+most)
+	}
+	switch {
+	case c.Wait < 0:
+		f.add("wait_seconds", "greater_than_equal", "Input should be greater than or equal to 0")
+	case c.Wait > limits.MaxWait:
+		f.add("wait_seconds", "less_than_equal",
+			"Input should be less than or equal to "+strconv.FormatFloat(limits.MaxWait.Seconds(), 'f', -1, 64))
 	}
 	return f.err()
 }

@@ -95,7 +95,7 @@ func TestNameLimits(t *testing.T) {
 			return refusedOrInvalid(s.Release(t.Context(), lock.Release{Resource: "r", ProcessID: value}))
 		}},
 		{"status", "resource_name", func(t *testing.T, s *lock.Service, value string) error {
-			_, _, _, err := s.Status(t.Context(), value)
+			_, _, err := s.Status(t.Context(), value)
 			return err
 		}},
 		{"current", "resource_name", func(t *testing.T, s *lock.Service, value string) error {

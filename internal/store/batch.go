@@ -24,8 +24,12 @@ const attempts = 5
 func (s *Store) commit(batch []lock.Command) ([]groupcommit.Result[lock.Outcome], error) {
 	names := namesOf(batch)
 	for attempt := 1; ; attempt++ {
-		results, err := s.transact(names, batch)
-		if err == nil || errors.Is(err, groupcommit.ErrOutcomeUnknown) {
+		results, commit, err := s.transact(names, batch)
+		commit.Unknown = errors.Is(err, groupcommit.ErrOutcomeUnknown)
+		if err == nil || commit.Unknown {
+			if len(commit.Awaited) > 0 {
+				s.watch(commit)
+			}
 			return results, err
 		}
 		switch s.classify(err) {
@@ -52,14 +56,20 @@ func namesOf(batch []lock.Command) []string {
 	return slices.Compact(names)
 }
 
-// transact runs one transaction.
-func (s *Store) transact(names []string, batch []lock.Command) ([]groupcommit.Result[lock.Outcome], error) {
+// transact runs one transaction. What it returns of the commit is sound when it was committed, or may have been.
+func (s *Store) transact(names []string, batch []lock.Command) (
+	results []groupcommit.Result[lock.Outcome], commit lock.Commit, err error,
+) {
 	ctx, cancel := s.bounded(context.Background())
 	defer cancel()
-	var results []groupcommit.Result[lock.Outcome]
 	committing := false
-	err := s.writer.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
+	err = s.writer.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
 		states, now, err := s.lockRows(tx, names)
+		if err != nil {
+			return err
+		}
+		commit = lock.Commit{Now: now, Read: time.Now()}
+		queues, err := s.loadQueues(tx, now, states, batch)
 		if err != nil {
 			return err
 		}
@@ -69,21 +79,37 @@ func (s *Store) transact(names []string, batch []lock.Command) ([]groupcommit.Re
 		if err := s.save(tx, states, changed); err != nil {
 			return err
 		}
-		if err := s.appendEvents(tx, events); err != nil {
+		if err := s.saveQueues(tx, queues, states, changed); err != nil {
+			return err
+		}
+		if err := execute(tx, s.dialect.append, events); err != nil {
 			return err
 		}
 		for i := range results {
-			for j, r := range results[i].Value.Changed {
-				results[i].Value.Changed[j].ID = states[r.Name].ID
+			out := &results[i].Value
+			for j, r := range out.Changed {
+				out.Changed[j].ID = states[r.Name].ID
 			}
+			for j, g := range out.Granted {
+				out.Granted[j].ID = states[g.To.Resource].ID
+			}
+			commit.Granted = append(commit.Granted, out.Granted...)
+		}
+		for _, r := range states {
+			if r.Waiters > 0 || len(queues[r.Name].waiters) > 0 {
+				commit.Awaited = append(commit.Awaited, r)
+			}
+		}
+		if err := s.notify(tx, now, commit.Awaited, queues); err != nil {
+			return err
 		}
 		committing = true
 		return nil
 	}, s.dialect.options)
 	if err != nil && committing && !s.dialect.refused(err) {
-		return nil, fmt.Errorf("%w: %w", groupcommit.ErrOutcomeUnknown, err)
+		return nil, commit, fmt.Errorf("%w: %w", groupcommit.ErrOutcomeUnknown, err)
 	}
-	return results, err
+	return results, commit, err
 }
 
 // decide runs the commands in their order. It updates states and returns the names of those that changed, sorted, and all
@@ -196,18 +222,6 @@ func (s *Store) save(tx *gorm.DB, states map[string]lock.Resource, names []strin
 		err = errRace
 	}
 	return err
-}
-
-// appendEvents writes to the history.
-func (s *Store) appendEvents(tx *gorm.DB, events []eventRow) error {
-	if len(events) == 0 {
-		return nil
-	}
-	list, err := json.Marshal(events)
-	if err != nil {
-		return err
-	}
-	return tx.Exec(s.dialect.append, string(list)).Error
 }
 
 // query runs an SQL text and scans each row.

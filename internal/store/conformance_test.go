@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"sync"
 	"testing"
@@ -222,7 +223,7 @@ func TestSweep(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
-		service := lock.NewService(s, lock.Limits{MaxTTL: lock.LongestTTL})
+		service := lock.NewService(s, lock.Limits{MaxTTL: lock.LongestTTL}, slog.New(slog.DiscardHandler))
 		for i := range 5 {
 			execute(t, s, lock.Acquire{Resource: fmt.Sprint("short ", i), ProcessID: "p", TTL: time.Microsecond})
 		}

@@ -45,17 +45,37 @@ const (
 		SELECT coalesce(id, nextval(pg_get_serial_sequence('resource_locks', 'id'))), resource_name, process_id,
 		       locked_at AT TIME ZONE 'UTC', expires_at AT TIME ZONE 'UTC', is_active, ended_at AT TIME ZONE 'UTC', fencing_token,
 		       request_id, reason, metadata, renewed_at AT TIME ZONE 'UTC', renewals, min_hold_until AT TIME ZONE 'UTC',
-		       released_at AT TIME ZONE 'UTC'
+		       released_at AT TIME ZONE 'UTC', waiters, away, last_ticket, queued_at AT TIME ZONE 'UTC', connection
 		FROM json_to_recordset(?::json) AS row (id bigint, resource_name text, process_id text, locked_at timestamp,
 		       expires_at timestamp, is_active boolean, ended_at timestamp, fencing_token bigint, request_id text,
 		       reason text, metadata text, renewed_at timestamp, renewals bigint, min_hold_until timestamp,
-		       released_at timestamp)` + onConflict
+		       released_at timestamp, waiters bigint, away bigint, last_ticket bigint, queued_at timestamp,
+		       connection bigint)` + onConflict
 	postgresAppend = `
 		INSERT INTO lock_events (` + eventColumns + `)
 		SELECT kind, at AT TIME ZONE 'UTC', resource_name, process_id, fencing_token, locked_at AT TIME ZONE 'UTC', renewals,
 		       reason, ended_by
 		FROM json_to_recordset(?::json) AS row (kind text, at timestamp, resource_name text, process_id text,
 		       fencing_token bigint, locked_at timestamp, renewals bigint, reason text, ended_by text)`
+
+	postgresFirst = `
+		SELECT w.* FROM json_array_elements_text(?::json) AS r (id) CROSS JOIN LATERAL (
+			SELECT w.* ` + connectedOf + ` AND w.resource_id = r.id::bigint ORDER BY w.ticket LIMIT ?) AS w`
+	postgresPlaces = `
+		SELECT w.* FROM json_to_recordset(?::json) AS p (resource_id bigint, process_id text, request_id text)
+		JOIN lock_waiters AS w ON w.resource_id = p.resource_id AND w.request_id = p.request_id AND w.process_id = p.process_id`
+	postgresEnqueue = `
+		INSERT INTO lock_waiters
+		SELECT resource_id, ticket, server_id, connection, process_id, request_id, waiting_since AT TIME ZONE 'UTC',
+		       away_until AT TIME ZONE 'UTC', ttl_us, min_hold_us, reason, metadata
+		FROM json_to_recordset(?::json) AS row (resource_id bigint, ticket bigint, server_id bigint, connection bigint,
+		       process_id text, request_id text, waiting_since timestamp, away_until timestamp, ttl_us bigint,
+		       min_hold_us bigint, reason text, metadata text)` + onTicket
+	postgresDequeue = `
+		DELETE FROM lock_waiters AS w USING json_to_recordset(?::json) AS row (resource_id bigint, ticket bigint)
+		WHERE w.resource_id = row.resource_id AND w.ticket = row.ticket`
+	postgresNotify = `
+		SELECT pg_notify('lockd_' || server, name) FROM json_to_recordset(?::json) AS row (server bigint, name text)`
 
 	// onConflict serves both dialects. A row that was inserted after this transaction looked has another id: it is left
 	// alone and missing from what is returned.
@@ -64,9 +84,17 @@ const (
 			expires_at = excluded.expires_at, is_active = excluded.is_active, ended_at = excluded.ended_at,
 			fencing_token = excluded.fencing_token, request_id = excluded.request_id, reason = excluded.reason,
 			metadata = excluded.metadata, renewed_at = excluded.renewed_at, renewals = excluded.renewals,
-			min_hold_until = excluded.min_hold_until, released_at = excluded.released_at
+			min_hold_until = excluded.min_hold_until, released_at = excluded.released_at, waiters = excluded.waiters,
+			away = excluded.away, last_ticket = excluded.last_ticket, queued_at = excluded.queued_at,
+			connection = excluded.connection
 		WHERE resource_locks.id = excluded.id
 		RETURNING id, resource_name`
+
+	// onTicket serves both dialects: a waiter that comes back, or goes away for a while, keeps its ticket.
+	onTicket = `
+		ON CONFLICT (resource_id, ticket) DO UPDATE SET server_id = excluded.server_id, connection = excluded.connection,
+			away_until = excluded.away_until, ttl_us = excluded.ttl_us, min_hold_us = excluded.min_hold_us,
+			reason = excluded.reason, metadata = excluded.metadata`
 )
 
 // openPostgres connects a pool; any number of servers may use the same database.
@@ -114,6 +142,11 @@ func openPostgres(ctx context.Context, cfg Config) (_ *Store, err error) {
 			lock:     postgresLock,
 			save:     postgresSave,
 			append:   postgresAppend,
+			queues:   "SELECT " + waiterColumns + " FROM (" + postgresFirst + " UNION " + postgresPlaces + ") AS w " + theirServers,
+			enqueue:  postgresEnqueue,
+			dequeue:  postgresDequeue,
+			notify:   postgresNotify,
+			beat:     postgresBeat,
 			bytewise: `resource_name COLLATE "C"`,
 			snapshot: &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true},
 			options:  &sql.TxOptions{Isolation: sql.LevelReadCommitted},

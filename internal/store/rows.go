@@ -11,12 +11,14 @@ import (
 
 // columns of resource_locks in the order in which lockRow scans them.
 const columns = `id, resource_name, process_id, locked_at, expires_at, is_active, ended_at, fencing_token,
-	request_id, reason, metadata, renewed_at, renewals, min_hold_until, released_at`
+	request_id, reason, metadata, renewed_at, renewals, min_hold_until, released_at,
+	waiters, away, last_ticket, queued_at, connection`
 
 // optionalColumns are the same where there may be no row: id is 0 then.
 const optionalColumns = `coalesce(id, 0), coalesce(resource_name, ''), coalesce(process_id, ''), locked_at, expires_at,
 	coalesce(is_active, false), ended_at, coalesce(fencing_token, 0),
-	request_id, reason, metadata, renewed_at, coalesce(renewals, 0), min_hold_until, released_at`
+	request_id, reason, metadata, renewed_at, coalesce(renewals, 0), min_hold_until, released_at,
+	coalesce(waiters, 0), coalesce(away, 0), coalesce(last_ticket, 0), queued_at, coalesce(connection, 0)`
 
 // lockRow is a row of resource_locks: the latest hold of a resource, which IsActive says is still one. Its JSON is what
 // the save statements read.
@@ -36,19 +38,28 @@ type lockRow struct {
 	Renewals     int     `json:"renewals"`
 	MinHoldUntil instant `json:"min_hold_until"`
 	ReleasedAt   instant `json:"released_at"`
+	Waiters      int     `json:"waiters"`
+	Away         int     `json:"away"`
+	LastTicket   int64   `json:"last_ticket"`
+	QueuedAt     instant `json:"queued_at"`
+	Connection   int64   `json:"connection"`
 }
 
 // scan reads columns, behind other ones.
 func (row *lockRow) scan(rows scanner, before ...any) error {
 	return rows.Scan(append(before,
 		&row.ID, &row.ResourceName, &row.ProcessID, &row.LockedAt, &row.ExpiresAt, &row.IsActive, &row.EndedAt, &row.FencingToken,
-		&row.RequestID, &row.Reason, &row.Metadata, &row.RenewedAt, &row.Renewals, &row.MinHoldUntil, &row.ReleasedAt)...)
+		&row.RequestID, &row.Reason, &row.Metadata, &row.RenewedAt, &row.Renewals, &row.MinHoldUntil, &row.ReleasedAt,
+		&row.Waiters, &row.Away, &row.LastTicket, &row.QueuedAt, &row.Connection)...)
 }
 
 type scanner interface{ Scan(targets ...any) error }
 
 func (row *lockRow) resource() lock.Resource {
-	r := lock.Resource{ID: row.ID, Name: row.ResourceName, Token: row.FencingToken}
+	r := lock.Resource{
+		ID: row.ID, Name: row.ResourceName, Token: row.FencingToken,
+		Waiters: row.Waiters, Away: row.Away, LastTicket: row.LastTicket,
+	}
 	hold := lock.Hold{
 		ProcessID:    row.ProcessID,
 		Token:        row.FencingToken,
@@ -61,6 +72,8 @@ func (row *lockRow) resource() lock.Resource {
 		Renewals:     row.Renewals,
 		MinHoldUntil: row.MinHoldUntil.Time,
 		ReleasedAt:   row.ReleasedAt.Time,
+		QueuedAt:     row.QueuedAt.Time,
+		Connection:   row.Connection,
 	}
 	if row.IsActive {
 		r.Holds = []lock.Hold{hold}
@@ -91,13 +104,73 @@ func rowOf(r lock.Resource) lockRow {
 		Renewals:     hold.Renewals,
 		MinHoldUntil: instant{hold.MinHoldUntil},
 		ReleasedAt:   instant{hold.ReleasedAt},
+		Waiters:      r.Waiters,
+		Away:         r.Away,
+		LastTicket:   r.LastTicket,
+		QueuedAt:     instant{hold.QueuedAt},
+		Connection:   hold.Connection,
+	}
+}
+
+// waiterColumns of lock_waiters, called w, and the life of its server, called s, in the order in which waiterRow scans them.
+const waiterColumns = `w.resource_id, w.ticket, w.server_id, w.connection, w.process_id, w.request_id, w.waiting_since, w.away_until,
+	w.ttl_us, w.min_hold_us, w.reason, w.metadata, s.alive_until`
+
+// waiterRow is a row of lock_waiters. Its JSON is what the save statements read.
+type waiterRow struct {
+	ResourceID   int64   `json:"resource_id"`
+	Ticket       int64   `json:"ticket"`
+	ServerID     int64   `json:"server_id"`
+	Connection   int64   `json:"connection"`
+	ProcessID    string  `json:"process_id"`
+	RequestID    string  `json:"request_id"`
+	WaitingSince instant `json:"waiting_since"`
+	AwayUntil    instant `json:"away_until"`
+	TTL          int64   `json:"ttl_us"`
+	MinHold      int64   `json:"min_hold_us"`
+	Reason       text    `json:"reason"`
+	Metadata     text    `json:"metadata"`
+	AliveUntil   instant `json:"-"`
+}
+
+// scan reads waiterColumns, behind other ones.
+func (row *waiterRow) scan(rows scanner, before ...any) error {
+	return rows.Scan(append(before,
+		&row.ResourceID, &row.Ticket, &row.ServerID, &row.Connection, &row.ProcessID, &row.RequestID, &row.WaitingSince, &row.AwayUntil,
+		&row.TTL, &row.MinHold, &row.Reason, &row.Metadata, &row.AliveUntil)...)
+}
+
+// waiter returns what the row tells to the given server.
+func (row *waiterRow) waiter(resource string, server int64) *lock.Waiter {
+	return &lock.Waiter{
+		Ticket: row.Ticket,
+		Request: lock.Acquire{
+			Resource: resource, ProcessID: row.ProcessID, RequestID: row.RequestID, Connection: row.Connection,
+			TTL: time.Duration(row.TTL) * time.Microsecond, MinHold: time.Duration(row.MinHold) * time.Microsecond,
+			Reason: string(row.Reason), Metadata: string(row.Metadata),
+		},
+		Since:      row.WaitingSince.Time,
+		Here:       row.ServerID == server && row.AwayUntil.IsZero(),
+		AliveUntil: row.AliveUntil.Time,
+		AwayUntil:  row.AwayUntil.Time,
+	}
+}
+
+// waiterRowOf is for a waiter that this server has put into the queue of a resource, or away.
+func waiterRowOf(resourceID, server int64, w *lock.Waiter) waiterRow {
+	return waiterRow{
+		ResourceID: resourceID, Ticket: w.Ticket, ServerID: server, Connection: w.Request.Connection,
+		ProcessID: w.Request.ProcessID, RequestID: w.Request.RequestID,
+		WaitingSince: instant{w.Since}, AwayUntil: instant{w.AwayUntil},
+		TTL: w.Request.TTL.Microseconds(), MinHold: w.Request.MinHold.Microseconds(),
+		Reason: text(w.Request.Reason), Metadata: text(w.Request.Metadata),
 	}
 }
 
 // eventColumns of lock_events in the order in which eventRow scans them, behind the id.
 const eventColumns = `kind, at, resource_name, process_id, fencing_token, locked_at, renewals, reason, ended_by`
 
-// eventRow is a row of lock_events.
+// eventRow is a row of lock_events. The column locked_at tells when what the event is about had begun: a hold, or waiting.
 type eventRow struct {
 	ID           int64          `json:"-"`
 	Kind         lock.EventKind `json:"kind"`
@@ -119,14 +192,14 @@ func (row *eventRow) scan(rows scanner) error {
 func (row *eventRow) event() lock.Event {
 	return lock.Event{
 		ID: row.ID, Kind: row.Kind, At: row.At.Time, Resource: row.ResourceName, ProcessID: row.ProcessID, Token: row.FencingToken,
-		LockedAt: row.LockedAt.Time, Renewals: row.Renewals, Reason: string(row.Reason), By: string(row.EndedBy),
+		Since: row.LockedAt.Time, Renewals: row.Renewals, Reason: string(row.Reason), By: string(row.EndedBy),
 	}
 }
 
 func eventRowOf(e lock.Event) eventRow {
 	return eventRow{
 		Kind: e.Kind, At: instant{e.At}, ResourceName: e.Resource, ProcessID: e.ProcessID, FencingToken: e.Token,
-		LockedAt: instant{e.LockedAt}, Renewals: e.Renewals, Reason: text(e.Reason), EndedBy: text(e.By),
+		LockedAt: instant{e.Since}, Renewals: e.Renewals, Reason: text(e.Reason), EndedBy: text(e.By),
 	}
 }
 

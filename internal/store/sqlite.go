@@ -27,13 +27,28 @@ const (
 		INSERT INTO resource_locks (` + columns + `)
 		SELECT value->>'id', value->>'resource_name', value->>'process_id', value->>'locked_at', value->>'expires_at',
 		       value->>'is_active', value->>'ended_at', value->>'fencing_token', value->>'request_id', value->>'reason',
-		       value->>'metadata', value->>'renewed_at', value->>'renewals', value->>'min_hold_until', value->>'released_at'
+		       value->>'metadata', value->>'renewed_at', value->>'renewals', value->>'min_hold_until', value->>'released_at',
+		       value->>'waiters', value->>'away', value->>'last_ticket', value->>'queued_at', value->>'connection'
 		FROM json_each(?) WHERE true` + onConflict
 	sqliteAppend = `
 		INSERT INTO lock_events (` + eventColumns + `)
 		SELECT value->>'kind', value->>'at', value->>'resource_name', value->>'process_id', value->>'fencing_token',
 		       value->>'locked_at', value->>'renewals', value->>'reason', value->>'ended_by'
 		FROM json_each(?)`
+	sqliteFirst = `
+		SELECT w.* FROM json_each(?) AS r JOIN lock_waiters AS w ON w.resource_id = r.value AND w.ticket IN (
+			SELECT w.ticket ` + connectedOf + ` AND w.resource_id = r.value ORDER BY w.ticket LIMIT ?)`
+	sqlitePlaces = `
+		SELECT w.* FROM json_each(?) AS p JOIN lock_waiters AS w ON w.resource_id = p.value->>'resource_id'
+			AND w.request_id = p.value->>'request_id' AND w.process_id = p.value->>'process_id'`
+	sqliteEnqueue = `
+		INSERT INTO lock_waiters
+		SELECT value->>'resource_id', value->>'ticket', value->>'server_id', value->>'connection', value->>'process_id',
+		       value->>'request_id', value->>'waiting_since', value->>'away_until', value->>'ttl_us', value->>'min_hold_us',
+		       value->>'reason', value->>'metadata'
+		FROM json_each(?) WHERE true` + onTicket
+	sqliteDequeue = `
+		DELETE FROM lock_waiters WHERE (resource_id, ticket) IN (SELECT value->>'resource_id', value->>'ticket' FROM json_each(?))`
 )
 
 // openSQLite opens a file for this process alone: one connection writes, several read.
@@ -88,6 +103,9 @@ func openSQLite(ctx context.Context, cfg Config) (_ *Store, err error) {
 			lock:     sqliteLock,
 			save:     sqliteSave,
 			append:   sqliteAppend,
+			queues:   "SELECT " + waiterColumns + " FROM (" + sqliteFirst + " UNION " + sqlitePlaces + ") AS w " + theirServers,
+			enqueue:  sqliteEnqueue,
+			dequeue:  sqliteDequeue,
 			bytewise: "resource_name",
 			classify: classifySQLite,
 			refused:  refusedBySQLite,

@@ -76,6 +76,10 @@ type Store struct {
 	snapshots chan struct{} // a place for each snapshot that may be open
 
 	committer *groupcommit.Committer[lock.Command, lock.Outcome]
+	watch     func(lock.Commit)
+	server    int64         // this server's id in lock_servers
+	endLease  func()        // ends the loop that keeps this server alive for others; nil when there is none
+	leaseOver chan struct{} // closed when it has ended
 	started   bool
 }
 
@@ -89,6 +93,11 @@ type dialect struct {
 	options  *sql.TxOptions   // of a batch's transaction
 	snapshot *sql.TxOptions   // of a transaction that sees the database at one moment
 	append   string           // appends the events of a JSON array of events
+	queues   string           // reads the first waiters of a JSON array of resource ids, and a JSON array of places
+	enqueue  string           // inserts or updates the waiters of a JSON array
+	dequeue  string           // deletes the waiters of a JSON array of tickets
+	notify   string           // tells servers of a JSON array of names; empty when there is only one server
+	beat     string           // has this server heard of; empty when it needs not to be
 	timeout  time.Duration    // bound of a transaction or a query; 0: none
 
 	// classify says what a failed statement means; refused says whether a failed COMMIT certainly did nothing.
@@ -114,19 +123,39 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s.snapshots = make(chan struct{}, maxSnapshots)
 	s.committer = groupcommit.New(s.commit, maxBatch, cfg.MaxQueue)
+	s.watch = func(lock.Commit) {}
+	if err := s.enlist(ctx); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
 	return s, nil
 }
+
+// Watch implements lock.Store.
+func (s *Store) Watch(watch func(lock.Commit)) { s.watch = watch }
+
+// Channel is the name of the Postgres notification channel on which this server is told which resources may have come to
+// a waiter of its own. The payload is a resource's name.
+func (s *Store) Channel() string { return fmt.Sprint("lockd_", s.server) }
 
 // Start lets Execute work. It is called once.
 func (s *Store) Start() {
 	s.started = true
 	s.committer.Start()
+	if s.dialect.beat != "" {
+		ctx, cancel := context.WithCancel(context.Background())
+		s.endLease, s.leaseOver = cancel, make(chan struct{})
+		go s.beat(ctx, s.leaseOver)
+	}
 }
 
 // Close refuses new commands, finishes the accepted ones and closes the database. It is called once.
 func (s *Store) Close() error {
 	if s.started {
 		s.committer.Stop()
+	}
+	if s.endLease != nil {
+		s.endLease()
+		<-s.leaseOver
 	}
 	return s.close()
 }

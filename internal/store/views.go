@@ -133,15 +133,15 @@ func (s *Store) History(ctx context.Context, f lock.HistoryFilter) ([]lock.Event
 // LastEnd implements lock.Reader.
 func (s *Store) LastEnd(ctx context.Context, resource, process string, token int64) (lock.Event, bool, error) {
 	var c conditions
-	c.add("resource_name = ? AND process_id = ?", resource, process)
+	c.add("resource_name = ? AND process_id = ? AND kind NOT IN (?, ?)", resource, process, lock.Queued, lock.GaveUp)
 	if token != 0 {
 		c.add("fencing_token = ?", token)
 	}
 	found, err := s.events(ctx, c, 2)
-	if err != nil || len(found) == 0 || found[0].Kind == lock.Acquired {
+	if err != nil || len(found) == 0 || found[0].Kind.Begins() {
 		return lock.Event{}, false, err
 	}
-	if len(found) == 2 && found[1].Token == found[0].Token && found[1].Kind != lock.Acquired {
+	if len(found) == 2 && found[1].Token == found[0].Token && !found[1].Kind.Begins() {
 		return found[1], true, nil // released first, and then what was left of its minimum broken
 	}
 	return found[0], true, nil

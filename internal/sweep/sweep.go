@@ -1,5 +1,5 @@
-// Package sweep runs the housekeeping of a lock database: it records the end of holds whose time is over, forgets
-// resources that nothing has held for long, and deletes old history. Nothing depends on it for correctness: an expired
+// Package sweep runs the housekeeping of a lock database: it records the end of holds whose time is over and of places in
+// queues that nobody came back for, forgets resources that nothing has held for long, and deletes old history. Nothing depends on it for correctness: an expired
 // hold counts as gone whether or not it was swept.
 package sweep
 
@@ -16,12 +16,15 @@ type Target interface {
 	SweepExpired(ctx context.Context, limit int) (int, error)
 	// SweepIdle looks at the next rows after an id and returns the id to go on after, 0 at the end.
 	SweepIdle(ctx context.Context, afterID int64, window int, idle time.Duration) (forgotten int, next int64, err error)
+	// SweepPlaces takes up to limit places in queues away that are not kept any more and returns how many; fewer than limit
+	// means that none is left.
+	SweepPlaces(ctx context.Context, limit int) (int, error)
 	// SweepEvents deletes up to limit events of a greater age and returns how many; fewer than limit means that none is left.
 	SweepEvents(ctx context.Context, age time.Duration, limit int) (int, error)
 }
 
 const (
-	expiredBatch = 100  // holds ended in one transaction
+	expiredBatch = 100  // holds or places ended in one transaction
 	eventsBatch  = 500  // events deleted in one transaction
 	idleWindow   = 1000 // rows looked at in one transaction
 	idleWindows  = 10   // windows in one round: a large table is walked over many rounds
@@ -79,9 +82,13 @@ func (s *Sweeper) loop(ctx context.Context) {
 	}
 }
 
-// round ends all expired holds, deletes all old events and walks some way over the idle rows.
+// round ends all expired holds and places, deletes all old events and walks some way over the idle rows.
 func (s *Sweeper) round(ctx context.Context) error {
 	err := inBatches(ctx, expiredBatch, func() (int, error) { return s.target.SweepExpired(ctx, expiredBatch) })
+	if err != nil {
+		return err
+	}
+	err = inBatches(ctx, expiredBatch, func() (int, error) { return s.target.SweepPlaces(ctx, expiredBatch) })
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 // context that has ended.
 type target struct {
 	expired func(limit int) (int, error)
+	places  func(limit int) (int, error)
 	events  func(age time.Duration, limit int) (int, error)
 	idle    func(afterID int64, window int, idle time.Duration) (next int64, err error)
 }
@@ -39,6 +40,13 @@ func (f target) SweepExpired(ctx context.Context, limit int) (int, error) {
 		return 0, ctx.Err()
 	}
 	return f.expired(limit)
+}
+
+func (f target) SweepPlaces(ctx context.Context, limit int) (int, error) {
+	if ctx.Err() != nil || f.places == nil {
+		return 0, ctx.Err()
+	}
+	return f.places(limit)
 }
 
 func (f target) SweepEvents(ctx context.Context, age time.Duration, limit int) (int, error) {

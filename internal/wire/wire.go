@@ -12,6 +12,8 @@ type Code string
 
 const (
 	CodeAlreadyLocked    Code = "already_locked"         // 409: somebody holds the resource
+	CodeWaitTimeout      Code = "wait_timeout"           // 409: the request has waited as long as it asked to
+	CodeReserved         Code = "reserved"               // 409: the resource is free, and its next waiter is about to get it
 	CodeNotHeld          Code = "not_held"               // 404: the process has no live hold of the resource
 	CodeTokenMismatch    Code = "token_mismatch"         // 404: it has one, but not the one of this fencing token
 	CodeAlreadyReleased  Code = "already_released"       // 404: it has released it before; a repeated release may end well here
@@ -25,6 +27,7 @@ const (
 	CodeInternal         Code = "internal_error"         // 500: a fault of the server; RequestID finds it in the log
 	CodeUnavailable      Code = "database_unavailable"   // 503: nothing was changed, try again
 	CodeOverloaded       Code = "overloaded"             // 503: nothing was changed, try again
+	CodeQueueFull        Code = "queue_full"             // 503: there is no place left for a request that has to wait
 	CodeStopping         Code = "shutting_down"          // 503: nothing was changed, try another server
 	CodeOutcomeUnknown   Code = "outcome_unknown"        // 503: it may or may not have happened
 )
@@ -43,12 +46,15 @@ type Failure struct {
 	RequestID string `json:"request_id,omitempty"`
 }
 
-// Conflict is the body of status 409. RetryAfterSeconds is there when it is known when the holder's time is over.
+// Conflict is the body of status 409. Holder is null when the resource is free but reserved for a waiter. RetryAfterSeconds
+// is there when it is known when the holder's time is over.
 type Conflict struct {
 	Detail string `json:"detail" example:"Resource 'database_backup' is already locked by process 'other_process'" validate:"required"`
 	Code   Code   `json:"code" example:"already_locked" validate:"required"`
-	Holder Hold   `json:"holder" validate:"required"`
+	Holder *Hold  `json:"holder" extensions:"x-nullable" validate:"required"`
 
+	Waiters           int      `json:"waiters" example:"2" validate:"required"`      // how many wait for the resource
+	WaitedSeconds     *float64 `json:"waited_seconds,omitempty" example:"30.000214"` // with the code wait_timeout
 	RetryAfterSeconds *float64 `json:"retry_after_seconds,omitempty" example:"299.876544"`
 }
 
@@ -89,6 +95,7 @@ type AcquireRequest struct {
 	RequestID      *string         `json:"request_id,omitempty" example:"6f1c9a52-run-7" minLength:"1" maxLength:"255" extensions:"x-nullable"` // repeat the same id and process to get the same hold again after a lost answer
 	Reason         *string         `json:"reason,omitempty" example:"nightly backup" maxLength:"500" extensions:"x-nullable"`                   // shown to whoever wants the resource
 	Metadata       json.RawMessage `json:"metadata,omitempty" swaggertype:"object" extensions:"x-nullable"`                                     // an object of at most 4 KiB and 8 levels
+	WaitSeconds    *float64        `json:"wait_seconds,omitempty" example:"30" minimum:"0" extensions:"x-nullable"`                             // how long the request may wait for its turn; absent or 0: not at all
 	MinHoldSeconds *float64        `json:"min_hold_seconds,omitempty" example:"30" minimum:"0" extensions:"x-nullable"`                         // the resource stays taken at least this long, even if released before
 }
 
@@ -98,7 +105,8 @@ type Acquired struct {
 	ResourceName string `json:"resource_name" example:"database_backup" validate:"required"`
 	ProcessID    string `json:"process_id" example:"process_123" validate:"required"`
 	Times
-	FencingToken int64 `json:"fencing_token" example:"1705314600123456" validate:"required"` // grows with each hold of the resource
+	FencingToken  int64   `json:"fencing_token" example:"1705314600123456" validate:"required"` // grows with each hold of the resource
+	WaitedSeconds float64 `json:"waited_seconds" example:"0" validate:"required"`               // in the queue, by the clock of the locks
 }
 
 // Released is the data of a released lock.
@@ -170,7 +178,8 @@ type Validity struct {
 	ExpiresInSeconds    *float64 `json:"expires_in_seconds" example:"299.876544" extensions:"x-nullable" validate:"required"` // of the current hold
 }
 
-// Status is the data of a resource's status. All but the first two fields are null while it is not locked.
+// Status is the data of a resource's status. All but the first two fields and waiters are null while it
+// is not locked.
 type Status struct {
 	ResourceName     string          `json:"resource_name" example:"database_backup" validate:"required"`
 	IsLocked         bool            `json:"is_locked" example:"true" validate:"required"`
@@ -179,11 +188,29 @@ type Status struct {
 	ExpiresAt        *Time           `json:"expires_at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:35:00.123456+00:00" extensions:"x-nullable" validate:"required"`
 	ExpiresInSeconds *float64        `json:"expires_in_seconds" example:"299.876544" extensions:"x-nullable" validate:"required"`
 	FencingToken     *int64          `json:"fencing_token" example:"1705314600123456" extensions:"x-nullable" validate:"required"`
+	Waiters          int             `json:"waiters" example:"2" validate:"required"` // how many wait for it
 	Reason           *string         `json:"reason" example:"nightly backup" extensions:"x-nullable" validate:"required"`
 	Metadata         json.RawMessage `json:"metadata" swaggertype:"object" extensions:"x-nullable" validate:"required"`
 	Renewals         *int            `json:"renewals" example:"3" extensions:"x-nullable" validate:"required"`
 	MinHoldUntil     *Time           `json:"min_hold_until" swaggertype:"string" format:"date-time" example:"2024-01-15T10:30:30.123456+00:00" extensions:"x-nullable" validate:"required"`
 	ReleasedAt       *Time           `json:"released_at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:30:10.123456+00:00" extensions:"x-nullable" validate:"required"` // set: its process has released it, and only the minimum hold keeps it taken
+}
+
+// Queue is the data of a resource's queue: a page of those who wait, in their order.
+type Queue struct {
+	ResourceName string   `json:"resource_name" example:"database_backup" validate:"required"`
+	Waiters      []Waiter `json:"waiters" validate:"required"`
+	NextCursor   *string  `json:"next_cursor" example:"MTAwMA" extensions:"x-nullable" validate:"required"` // where to go on, null at the end
+}
+
+// Waiter is one entry of the queue.
+type Waiter struct {
+	Position      int             `json:"position" example:"1" validate:"required"` // 1: the next
+	ProcessID     string          `json:"process_id" example:"process_456" validate:"required"`
+	WaitingSince  Time            `json:"waiting_since" swaggertype:"string" format:"date-time" example:"2024-01-15T10:31:00.123456+00:00" validate:"required"`
+	WaitedSeconds float64         `json:"waited_seconds" example:"12.5" validate:"required"`
+	Reason        *string         `json:"reason" example:"nightly backup" extensions:"x-nullable" validate:"required"`
+	Metadata      json.RawMessage `json:"metadata" swaggertype:"object" extensions:"x-nullable" validate:"required"`
 }
 
 // AllLocked is the data of the list of locked resources.
@@ -206,18 +233,19 @@ type History struct {
 	NextCursor *string `json:"next_cursor" example:"MTAwMA" extensions:"x-nullable" validate:"required"` // where to go on, null at the end
 }
 
-// Event is one entry of the history. Those that end a hold tell how long it lasted.
+// Event is one entry of the history. Those that end a hold tell how long it lasted, those that end waiting how long that took.
 type Event struct {
-	ID           int64    `json:"id" example:"42" validate:"required"`
-	Event        string   `json:"event" enums:"acquired,released,force_released,expired" example:"released" validate:"required"`
-	At           Time     `json:"at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:33:00.123456+00:00" validate:"required"`
-	ResourceName string   `json:"resource_name" example:"database_backup" validate:"required"`
-	ProcessID    string   `json:"process_id" example:"process_123" validate:"required"` // the holder
-	FencingToken int64    `json:"fencing_token" example:"1705314600123456" validate:"required"`
-	HeldSeconds  *float64 `json:"held_seconds" example:"180" extensions:"x-nullable" validate:"required"`
-	Renewals     *int     `json:"renewals" example:"3" extensions:"x-nullable" validate:"required"`
-	Reason       *string  `json:"reason" example:"nightly backup" extensions:"x-nullable" validate:"required"` // why it was taken, or why it was broken
-	By           *string  `json:"by" example:"ops" extensions:"x-nullable" validate:"required"`                // who broke it
+	ID            int64    `json:"id" example:"42" validate:"required"`
+	Event         string   `json:"event" enums:"acquired,granted,released,force_released,expired,queued,gave_up" example:"released" validate:"required"`
+	At            Time     `json:"at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:33:00.123456+00:00" validate:"required"`
+	ResourceName  string   `json:"resource_name" example:"database_backup" validate:"required"`
+	ProcessID     string   `json:"process_id" example:"process_123" validate:"required"` // the holder, or who waits
+	FencingToken  *int64   `json:"fencing_token" example:"1705314600123456" extensions:"x-nullable" validate:"required"`
+	HeldSeconds   *float64 `json:"held_seconds" example:"180" extensions:"x-nullable" validate:"required"`
+	WaitedSeconds *float64 `json:"waited_seconds" example:"12.5" extensions:"x-nullable" validate:"required"`
+	Renewals      *int     `json:"renewals" example:"3" extensions:"x-nullable" validate:"required"`
+	Reason        *string  `json:"reason" example:"nightly backup" extensions:"x-nullable" validate:"required"` // why it was taken, why it was broken, or why the waiting ended
+	By            *string  `json:"by" example:"ops" extensions:"x-nullable" validate:"required"`                // who broke it
 }
 
 // Health is the body of GET /health.

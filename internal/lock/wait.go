@@ -1,0 +1,426 @@
+package lock
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// waitingRoom keeps the requests that wait on this server until a commit grants them what they wait for.
+//
+// The queue itself is in the database. Here is only who is to be told, by connection. Whatever commits on this server comes
+// by (committed); that a resource may have become free without that is a hint, and whoever gives it - a timer set for the
+// holder's expiry, another server's notification, a regular look at the database - only has the resource settled, which
+// finds out. All hints may be lost or wrong but the last.
+type waitingRoom struct {
+	store  Store
+	limits Limits
+	log    *slog.Logger
+
+	mu       sync.Mutex
+	requests map[int64]*waitingRequest // by connection
+	timers   map[string]*time.Timer    // by resource: when its next waiter's turn may come without any command
+	doubtful map[string]struct{}       // resources to settle
+	leaving  []Leave                   // what nobody waits for any more
+	look     bool                      // at the whole database
+
+	work   chan struct{} // holds one token while there may be something in doubtful, leaving or look
+	closed chan struct{} // closed by closeDoor
+	quit   chan struct{} // closed by stop
+	done   chan struct{} // closed when the loop has ended
+}
+
+// waitingRequest is one request that waits. Its channels hold one element, and nobody blocks on sending.
+type waitingRequest struct {
+	granted chan Grant
+	again   chan struct{} // its grant or its place is in doubt: it has to ask again
+	queued  bool          // it has a place, as far as is known
+}
+
+const (
+	settleAtOnce = 500                    // resources settled in one transaction
+	leaveAtOnce  = 100                    // requests that leave at the same time
+	retryAfter   = 200 * time.Millisecond // when the database refused
+)
+
+func newWaitingRoom(store Store, limits Limits, log *slog.Logger) *waitingRoom {
+	return &waitingRoom{
+		store: store, limits: limits, log: log,
+		requests: map[int64]*waitingRequest{},
+		timers:   map[string]*time.Timer{},
+		doubtful: map[string]struct{}{},
+		work:     make(chan struct{}, 1),
+		closed:   make(chan struct{}),
+		quit:     make(chan struct{}),
+		done:     make(chan struct{}),
+	}
+}
+
+// acquire runs a request that may wait. What happens to its place and hold must not depend on whether its client is still
+// there, so the commands do not heed ctx.
+func (q *waitingRoom) acquire(ctx context.Context, c Acquire) (Grant, error) {
+	commands := context.WithoutCancel(ctx)
+	named := c.RequestID != ""
+	if !named {
+		c.RequestID = "~" + rand.Text()
+	}
+	request, err := q.enter(&c)
+	if err != nil {
+		return Grant{}, err
+	}
+	defer q.forget(c.Connection)
+
+	leave := Leave{Request: c}
+	if named {
+		leave.Keep = q.limits.KeepPlace
+	}
+	timeout := time.NewTimer(c.Wait)
+	defer timeout.Stop()
+	for begun := time.Now(); ; {
+		out, err := q.store.Execute(commands, c)
+		if err != nil {
+			if !refuses(err) {
+				q.giveUp(c)
+			}
+			return Grant{}, err
+		}
+		var granted Grant
+		if out.Hold.Token != 0 {
+			granted = grantOf(out, c)
+		} else {
+			leave.Ticket = ticketOf(out.Changed[0], c)
+			q.queued(request)
+			select {
+			case granted = <-request.granted:
+			case <-request.again:
+				continue
+			case <-timeout.C:
+				leave.Why = "wait_timeout"
+				return q.timeOut(commands, leave, time.Since(begun))
+			case <-ctx.Done():
+				leave.Gone, leave.Why = true, "client_gone"
+				q.leave(commands, leave)
+				return Grant{}, ctx.Err()
+			case <-q.closed:
+				leave.Gone, leave.Why = true, "server_stopping"
+				q.leave(commands, leave)
+				return Grant{}, ErrStopping
+			}
+		}
+		if err := ctx.Err(); err != nil { // it crossed with the grant
+			leave.Gone, leave.Why = true, "client_gone"
+			q.leave(commands, leave)
+			return Grant{}, err
+		}
+		return granted, nil
+	}
+}
+
+// refuses tells whether an error says that nothing was changed.
+func refuses(err error) bool {
+	var held *HeldError
+	var full *QueueFullError
+	return errors.As(err, &held) || errors.As(err, &full) ||
+		errors.Is(err, ErrUnavailable) || errors.Is(err, ErrOverloaded) || errors.Is(err, ErrStopping)
+}
+
+// ticketOf returns the ticket of a request that has to wait.
+func ticketOf(r Resource, c Acquire) int64 {
+	if w := r.place(c.ProcessID, c.RequestID); w != nil {
+		return w.Ticket
+	}
+	return 0 // another one has been granted it and the state is of a later command
+}
+
+// enter notes that the request may have to wait, before anybody can grant it anything.
+func (q *waitingRoom) enter(c *Acquire) (*waitingRequest, error) {
+	var random [8]byte
+	_, _ = rand.Read(random[:]) // it never fails
+	c.Connection = int64(binary.NativeEndian.Uint64(random[:])>>1) | 1
+	request := &waitingRequest{granted: make(chan Grant, 1), again: make(chan struct{}, 1)}
+
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	select {
+	case <-q.closed:
+		return nil, ErrStopping
+	default:
+	}
+	c.QueueLimit = q.limits.MaxQueue
+	if len(q.requests) >= q.limits.MaxWaiters {
+		c.QueueLimit = 0
+	}
+	q.requests[c.Connection] = request
+	return request, nil
+}
+
+func (q *waitingRoom) queued(request *waitingRequest) {
+	q.mu.Lock()
+	request.queued = true
+	q.mu.Unlock()
+}
+
+func (q *waitingRoom) forget(connection int64) {
+	q.mu.Lock()
+	delete(q.requests, connection)
+	q.mu.Unlock()
+}
+
+// timeOut ends waiting that has taken long enough. A grant that crossed with it counts.
+func (q *waitingRoom) timeOut(ctx context.Context, leave Leave, waited time.Duration) (Grant, error) {
+	out, err := q.store.Execute(ctx, leave)
+	var held *HeldError
+	switch {
+	case errors.As(err, &held):
+	case err != nil:
+		q.giveUp(leave.Request)
+		return Grant{}, err
+	case leave.Request.has(out.Hold):
+		return grantOf(out, leave.Request), nil
+	default:
+		held = out.Changed[0].refusal(out.Now)
+	}
+	held.TimedOut, held.Waited = true, waited
+	return Grant{}, held
+}
+
+// leave gives up a request's place or hold now, or later if the database cannot do it now.
+func (q *waitingRoom) leave(ctx context.Context, leave Leave) {
+	if _, err := q.store.Execute(ctx, leave); err != nil && !errors.As(err, new(*HeldError)) {
+		q.mu.Lock()
+		q.leaving = append(q.leaving, leave)
+		q.mu.Unlock()
+		q.wake()
+	}
+}
+
+// giveUp has whatever a request has got taken from it, in the background.
+func (q *waitingRoom) giveUp(c Acquire) {
+	q.mu.Lock()
+	q.leaving = append(q.leaving, Leave{Request: c, Gone: true, Why: "client_gone"})
+	q.mu.Unlock()
+	q.wake()
+}
+
+// committed takes note of a transaction of this server.
+func (q *waitingRoom) committed(c Commit) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, g := range c.Granted {
+		switch request, here := q.requests[g.Hold.Connection]; {
+		case !here:
+			q.leaving = append(q.leaving, Leave{Request: g.To, Gone: true, Why: "client_gone"})
+			q.wake()
+		case c.Unknown:
+			send(request.again, struct{}{})
+		default:
+			send(request.granted, g)
+		}
+	}
+	for _, r := range c.Awaited {
+		if c.Unknown {
+			q.doubtful[r.Name] = struct{}{}
+			q.wake()
+			continue
+		}
+		q.setTimer(r, c)
+	}
+}
+
+// setTimer has the resource settled when its next waiter's turn may come by itself.
+func (q *waitingRoom) setTimer(r Resource, c Commit) {
+	timer, set := q.timers[r.Name]
+	due := r.Due(c.Now)
+	if due.IsZero() || r.Waiters == 0 {
+		if set {
+			timer.Stop()
+			delete(q.timers, r.Name)
+		}
+		return
+	}
+	// Not before that moment by the clock that decides: the time since it was read has passed there as well.
+	delay := due.Sub(c.Now) - time.Since(c.Read)
+	if set {
+		timer.Reset(delay)
+		return
+	}
+	name := r.Name
+	q.timers[name] = time.AfterFunc(delay, func() {
+		q.mu.Lock()
+		delete(q.timers, name)
+		q.mu.Unlock()
+		q.settle(name)
+	})
+}
+
+// settle has the named resources settled soon.
+func (q *waitingRoom) settle(names ...string) {
+	q.mu.Lock()
+	for _, name := range names {
+		q.doubtful[name] = struct{}{}
+	}
+	q.mu.Unlock()
+	q.wake()
+}
+
+// wakeAll has everything looked at soon.
+func (q *waitingRoom) wakeAll() {
+	q.mu.Lock()
+	q.look = true
+	q.mu.Unlock()
+	q.wake()
+}
+
+func (q *waitingRoom) wake() { send(q.work, struct{}{}) }
+
+// send puts an element into a channel unless that is full.
+func send[T any](c chan T, element T) {
+	select {
+	case c <- element:
+	default:
+	}
+}
+
+func (q *waitingRoom) start() { go q.loop() }
+
+// closeDoor answers all who wait.
+func (q *waitingRoom) closeDoor() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	select {
+	case <-q.closed:
+	default:
+		close(q.closed)
+	}
+}
+
+// stop ends the loop and the timers. What could not be given up by now is left to the other servers.
+func (q *waitingRoom) stop() {
+	q.closeDoor()
+	close(q.quit)
+	<-q.done
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for name, timer := range q.timers {
+		timer.Stop()
+		delete(q.timers, name)
+	}
+}
+
+func (q *waitingRoom) loop() {
+	defer close(q.done)
+	ticker := time.NewTicker(q.limits.Recheck)
+	defer ticker.Stop()
+	failing := false
+	for {
+		select {
+		case <-q.quit:
+			_ = q.catchUp()
+			return
+		case <-q.work:
+		case <-ticker.C:
+			q.mu.Lock()
+			q.look = len(q.requests) > 0
+			q.mu.Unlock()
+		}
+		err := q.catchUp()
+		if err != nil {
+			if !failing {
+				q.log.Warn("waiting requests cannot be served now; it goes on trying", "error", err)
+			}
+			time.AfterFunc(retryAfter, q.wake)
+		}
+		failing = err != nil
+	}
+}
+
+// catchUp does what there is to do. What fails stays to be done.
+func (q *waitingRoom) catchUp() error {
+	ctx := context.Background()
+	q.mu.Lock()
+	look := q.look
+	q.look = false
+	q.mu.Unlock()
+	var errs []error
+	if look {
+		if err := q.compare(ctx); err != nil {
+			errs = append(errs, err)
+			q.mu.Lock()
+			q.look = true
+			q.mu.Unlock()
+		}
+	}
+
+	q.mu.Lock()
+	names := slices.Collect(maps.Keys(q.doubtful))
+	clear(q.doubtful)
+	leaving := q.leaving
+	q.leaving = nil
+	q.mu.Unlock()
+	for some := range slices.Chunk(names, settleAtOnce) {
+		if _, err := q.store.Execute(ctx, Settle{Names: some}); err != nil {
+			errs = append(errs, err)
+			q.mu.Lock()
+			for _, name := range some {
+				q.doubtful[name] = struct{}{}
+			}
+			q.mu.Unlock()
+		}
+	}
+	for some := range slices.Chunk(leaving, leaveAtOnce) {
+		failed := make([]error, len(some))
+		var all sync.WaitGroup
+		for i, leave := range some {
+			all.Go(func() { _, failed[i] = q.store.Execute(ctx, leave) })
+		}
+		all.Wait()
+		for i, err := range failed {
+			if err != nil && !errors.As(err, new(*HeldError)) {
+				errs = append(errs, err)
+				q.mu.Lock()
+				q.leaving = append(q.leaving, some[i])
+				q.mu.Unlock()
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// compare looks at the database for what no hint has told: free resources that requests wait for here, requests that have
+// lost their place, and places that nobody waits in.
+func (q *waitingRoom) compare(ctx context.Context) error {
+	q.mu.Lock()
+	lost := map[int64]*waitingRequest{}
+	for connection, request := range q.requests {
+		if request.queued {
+			lost[connection] = request
+		}
+	}
+	q.mu.Unlock()
+
+	stored, err := q.store.Waiting(ctx)
+	if err != nil {
+		return err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, w := range stored {
+		if _, here := q.requests[w.Request.Connection]; !here {
+			q.leaving = append(q.leaving, Leave{Request: w.Request, Gone: true, Why: "client_gone"})
+		}
+		delete(lost, w.Request.Connection)
+		if w.Free {
+			q.doubtful[w.Request.Resource] = struct{}{}
+		}
+	}
+	for _, request := range lost { // or it has been granted at this moment: asking again is no mistake
+		send(request.again, struct{}{})
+	}
+	return nil
+}

@@ -1,0 +1,72 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"gorm.io/gorm"
+)
+
+// A server counts as alive for leaseTime after it was heard of, and is heard of every leaseBeat. It has to be dead for
+// others within two seconds, and must not be because of a short stall.
+const (
+	leaseTime = 1750 * time.Millisecond
+	leaseBeat = 350 * time.Millisecond
+)
+
+// enlist makes this server known, as one that is alive.
+func (s *Store) enlist(ctx context.Context) error {
+	return s.write(ctx, func(db *gorm.DB) error {
+		return db.Transaction(func(tx *gorm.DB) error {
+			if s.dialect.beat != "" {
+				return tx.Raw("INSERT INTO lock_servers (alive_until) VALUES (" + leaseEnd + ") RETURNING id").Row().Scan(&s.server)
+			}
+			// No other server has the file open, so all that are known are dead.
+			if err := tx.Exec("UPDATE lock_servers SET alive_until = ? WHERE alive_until IS NULL", instant{s.dialect.clock()}).Error; err != nil {
+				return err
+			}
+			return tx.Raw("INSERT INTO lock_servers DEFAULT VALUES RETURNING id").Row().Scan(&s.server)
+		})
+	})
+}
+
+// leaseEnd is the end of a lease that begins now, on Postgres.
+const leaseEnd = "clock_timestamp() + interval '1750 ms'"
+
+// Liveness need not be durable, so nobody waits for the disk.
+const (
+	postgresBeat = `
+		INSERT INTO lock_servers VALUES (?, ` + leaseEnd + `) ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until`
+	postgresEnd = `
+		UPDATE lock_servers SET alive_until = clock_timestamp() WHERE id = ?`
+)
+
+// beat has this server heard of until ctx ends. It says nothing of a failure: whoever needs the database notices.
+func (s *Store) beat(ctx context.Context, done chan<- struct{}) {
+	defer close(done)
+	ticker := time.NewTicker(leaseBeat)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			ended, cancel := context.WithTimeout(context.Background(), leaseTime)
+			defer cancel()
+			_ = s.unsynced(ended, postgresEnd)
+			return
+		case <-ticker.C:
+			attempt, cancel := context.WithTimeout(ctx, leaseTime)
+			_ = s.unsynced(attempt, s.dialect.beat)
+			cancel()
+		}
+	}
+}
+
+// unsynced runs a statement about this server without waiting for the disk.
+func (s *Store) unsynced(ctx context.Context, statement string) error {
+	return s.reader.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
+		if err := tx.Exec("SET LOCAL synchronous_commit = off").Error; err != nil {
+			return err
+		}
+		return tx.Exec(statement, s.server).Error
+	})
+}
