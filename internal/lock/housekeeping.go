@@ -13,9 +13,9 @@ func (c Settle) Resources() []string { return c.Names }
 func (c Settle) Decide(now time.Time, before []Resource) (Outcome, error) {
 	out := Outcome{Now: now}
 	for _, r := range before {
-		_, held := r.Holder(now)
+		live, _ := r.endExpired(now)
 		first := r.next(now)
-		if !held && len(r.Holds) > 0 || first != nil && first.Here {
+		if len(live.Holds) < len(r.Holds) || first != nil && first.Here {
 			out.settle(r)
 		}
 	}
