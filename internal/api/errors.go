@@ -93,7 +93,7 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 // conflictOf tells who is in the way.
 func conflictOf(held *lock.HeldError) wire.Conflict {
 	body := wire.Conflict{Detail: held.Error(), Code: wire.CodeAlreadyLocked, Waiters: held.Waiters}
-	if held.Holder.Token == 0 {
+	if held.Holder == (lock.Hold{}) {
 		body.Code = wire.CodeReserved
 	} else {
 		holder := holdOf(held.Holder, held.Now)

@@ -22,7 +22,7 @@ var (
 // HeldError refuses an acquire: somebody holds the resource, or it is free and somebody else is the next to get it.
 type HeldError struct {
 	Resource string
-	Holder   Hold   // without a token when nobody holds it
+	Holder   Hold   // zero when nobody holds it
 	Next     string // the process that a free resource is reserved for
 	Waiters  int    // how many wait
 	Now      time.Time
@@ -33,9 +33,9 @@ type HeldError struct {
 
 func (e *HeldError) Error() string {
 	switch {
-	case e.Holder.Token == 0 && e.Next == "":
+	case e.Holder == (Hold{}) && e.Next == "":
 		return fmt.Sprintf("Resource '%s' was not granted", e.Resource)
-	case e.Holder.Token == 0:
+	case e.Holder == (Hold{}):
 		return fmt.Sprintf("Resource '%s' is reserved for process '%s', which waits for it", e.Resource, e.Next)
 	case e.TimedOut:
 		return fmt.Sprintf("Resource '%s' is still locked by process '%s'", e.Resource, e.Holder.ProcessID)

@@ -292,7 +292,11 @@ func (s *Service) Status(ctx context.Context, name string) (Resource, time.Time,
 	if err := s.CheckName("resource_name", name); err != nil {
 		return Resource{}, time.Time{}, err
 	}
-	return s.store.Find(ctx, name)
+	r, now, err := s.store.Find(ctx, name)
+	if err != nil {
+		return Resource{}, time.Time{}, err
+	}
+	return r, now, nil
 }
 
 // Queue returns up to limit waiters with a higher ticket. See [Reader].
