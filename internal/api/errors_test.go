@@ -75,6 +75,7 @@ var lockOperations = []struct{ method, target, route, body string }{
 	{"DELETE", "/locks/release-all?process_id=p", "/locks/release-all", ""},
 	{"DELETE", "/locks/force-release?resource_name=r&reason=x", "/locks/force-release", ""},
 	{"GET", "/locks/status?resource_name=r", "/locks/status", ""},
+	{"GET", "/locks/queue?resource_name=r", "/locks/queue", ""},
 	{"GET", "/locks/validate?resource_name=r&fencing_token=1", "/locks/validate", ""},
 	{"GET", "/locks/all-locked", "/locks/all-locked", ""},
 	{"GET", "/locks/history", "/locks/history", ""},

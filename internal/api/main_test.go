@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -29,6 +30,9 @@ func TestMain(m *testing.M) {
 
 // maxTTL is the limit of the servers under test: the one by which locks may also never expire.
 const maxTTL = lock.LongestTTL
+
+// maxWait is the longest time that a request may ask to wait.
+const maxWait = 5 * time.Minute
 
 // start is the moment at which the clock of every SQLite server stands until its test moves it: the README's.
 var start = time.Date(2024, 1, 15, 10, 30, 0, 123456000, time.UTC)
@@ -78,10 +82,27 @@ func limitedServer(t *testing.T, driver string, limits lock.Limits) *server {
 		source = testdb.Postgres(t)
 	}
 	db, c := openStore(t, driver, source)
-	locks := lock.NewService(db, limits, slog.New(slog.DiscardHandler))
-	s := serve(t, locks, db.Ping, slog.New(slog.DiscardHandler))
+	log := slog.New(slog.DiscardHandler)
+	locks := startedService(t, db, limits, log)
+	s := serve(t, locks, db.Ping, log)
+	t.Cleanup(locks.StopWaiting) // a server closes when its last request was answered
 	s.driver, s.clock, s.locks = driver, c, locks
 	return s
+}
+
+// startedService is a service on which requests may wait. It looks after them only when it is told to: whatever comes
+// quickly did not come from its looking at the database every now and then.
+func startedService(t *testing.T, db lock.Store, limits lock.Limits, log *slog.Logger) *lock.Service {
+	t.Helper()
+	limits.MaxWait = cmp.Or(limits.MaxWait, maxWait)
+	limits.MaxWaiters = cmp.Or(limits.MaxWaiters, 10_000)
+	limits.MaxQueue = cmp.Or(limits.MaxQueue, 10_000)
+	limits.KeepPlace = cmp.Or(limits.KeepPlace, time.Minute)
+	limits.Recheck = cmp.Or(limits.Recheck, time.Hour)
+	locks := lock.NewService(db, limits, log)
+	locks.Start()
+	t.Cleanup(locks.Stop)
+	return locks
 }
 
 // openStore starts a store whose clock, where the store is the one to have it, stands still.

@@ -99,6 +99,7 @@ func TestDocumentedStatuses(t *testing.T) {
 		"DELETE /locks/release-all":   {"200", "422", "500", "503"},
 		"DELETE /locks/force-release": {"200", "404", "422", "500", "503"},
 		"GET /locks/status":           {"200", "422", "500", "503"},
+		"GET /locks/queue":            {"200", "422", "500", "503"},
 		"GET /locks/validate":         {"200", "422", "500", "503"},
 		"GET /locks/all-locked":       {"200", "422", "500", "503"},
 		"GET /locks/history":          {"200", "422", "500", "503"},

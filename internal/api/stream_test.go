@@ -128,7 +128,7 @@ func TestSlowReaders(t *testing.T) {
 
 // brokenList fails after it has told of some locks.
 type brokenList struct {
-	lock.Store
+	brokenStore
 	locks int
 }
 

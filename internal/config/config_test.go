@@ -29,8 +29,16 @@ func defaults() config.Config {
 		IdleRetention:    7 * 24 * time.Hour,
 		HistoryRetention: 30 * 24 * time.Hour,
 		MaxTTL:           36525 * 24 * time.Hour,
-		MaxQueue:         8192,
-		ShutdownTimeout:  30 * time.Second,
+
+		MaxWait:               5 * time.Minute,
+		MaxWaiters:            50000,
+		MaxWaitersPerResource: 10000,
+		KeepPlace:             10 * time.Second,
+		Notifications:         true,
+		RecheckInterval:       time.Second,
+
+		MaxQueue:        8192,
+		ShutdownTimeout: 30 * time.Second,
 	}
 }
 
@@ -62,6 +70,7 @@ func TestLoad(t *testing.T) {
 			environ: []string{
 				"DATABASE_URL=postgresql://app:pw@db/locks", "HOST=::", "PORT=80", "LOG_LEVEL=debug", "LOG_FORMAT=json",
 				"SWEEP_INTERVAL=1m30s", "IDLE_RETENTION=24h", "HISTORY_RETENTION=48h", "MAX_TTL=1h", "DEFAULT_TTL=1m", "MAX_QUEUE=5", "SHUTDOWN_TIMEOUT=500ms",
+				"MAX_WAIT=2h", "MAX_WAITERS=6", "MAX_WAITERS_PER_RESOURCE=7", "KEEP_PLACE=3s", "NOTIFICATIONS=false", "RECHECK_INTERVAL=250ms",
 			},
 			want: func(c *config.Config) {
 				*c = config.Config{
@@ -69,6 +78,8 @@ func TestLoad(t *testing.T) {
 					Host:     "::", Port: 80, LogLevel: slog.LevelDebug, LogFormat: config.LogJSON,
 					SweepInterval: 90 * time.Second, IdleRetention: 24 * time.Hour,
 					HistoryRetention: 48 * time.Hour, MaxTTL: time.Hour, DefaultTTL: time.Minute,
+					MaxWait: 2 * time.Hour, MaxWaiters: 6, MaxWaitersPerResource: 7, KeepPlace: 3 * time.Second,
+					Notifications: false, RecheckInterval: 250 * time.Millisecond,
 					MaxQueue: 5, ShutdownTimeout: 500 * time.Millisecond,
 				}
 			},
@@ -120,17 +131,24 @@ func TestLoad(t *testing.T) {
 			name: "lower limits",
 			environ: []string{
 				"PORT=0", "MAX_QUEUE=1", "SWEEP_INTERVAL=1ns", "IDLE_RETENTION=1ns", "HISTORY_RETENTION=1ns", "MAX_TTL=1ns", "DEFAULT_TTL=1ns", "SHUTDOWN_TIMEOUT=1ns",
+				"MAX_WAIT=1ns", "MAX_WAITERS=1", "MAX_WAITERS_PER_RESOURCE=1", "KEEP_PLACE=1ns", "RECHECK_INTERVAL=1ns",
 			},
 			want: func(c *config.Config) {
 				c.Port, c.MaxQueue = 0, 1
 				c.SweepInterval, c.IdleRetention, c.HistoryRetention, c.ShutdownTimeout = 1, 1, 1, 1
 				c.MaxTTL, c.DefaultTTL = 1, 1
+				c.MaxWait, c.KeepPlace, c.RecheckInterval = 1, 1, 1
+				c.MaxWaiters, c.MaxWaitersPerResource = 1, 1
 			},
 		},
 		{
-			name:    "upper limits",
-			environ: []string{"PORT=65535", "MAX_QUEUE=2147483647", "MAX_TTL=876600h"},
-			want:    func(c *config.Config) { c.Port, c.MaxQueue = 65535, 2147483647 },
+			name: "upper limits",
+			environ: []string{
+				"PORT=65535", "MAX_QUEUE=2147483647", "MAX_TTL=876600h", "MAX_WAITERS=2147483647", "MAX_WAITERS_PER_RESOURCE=2147483647",
+			},
+			want: func(c *config.Config) {
+				c.Port, c.MaxQueue, c.MaxWaiters, c.MaxWaitersPerResource = 65535, 2147483647, 2147483647, 2147483647
+			},
 		},
 		{
 			name:    "log level in any case",
@@ -196,6 +214,18 @@ func TestLoadNamesABadSetting(t *testing.T) {
 		{"MAX_QUEUE=0", `"0" is not a queue length: want a whole number from 1 to 2147483647`},
 		{"MAX_QUEUE=2147483648", `"2147483648" is not a queue length: want a whole number from 1 to 2147483647`},
 		{"SHUTDOWN_TIMEOUT=30", `"30"` + duration},
+		{"MAX_WAIT=0s", `"0s"` + duration},
+		{"MAX_WAIT=-5m", `"-5m"` + duration},
+		{"MAX_WAIT=300", `"300"` + duration},
+		{"MAX_WAITERS=0", `"0" is not a number of waiters: want a whole number from 1 to 2147483647`},
+		{"MAX_WAITERS=2147483648", `"2147483648" is not a number of waiters: want a whole number from 1 to 2147483647`},
+		{"MAX_WAITERS=many", `"many" is not a number of waiters: want a whole number from 1 to 2147483647`},
+		{"MAX_WAITERS_PER_RESOURCE=0", `"0" is not a number of waiters: want a whole number from 1 to 2147483647`},
+		{"MAX_WAITERS_PER_RESOURCE=1.5", `"1.5" is not a number of waiters: want a whole number from 1 to 2147483647`},
+		{"KEEP_PLACE=0s", `"0s"` + duration},
+		{"NOTIFICATIONS=perhaps", `"perhaps" is not a switch: want true or false`},
+		{"RECHECK_INTERVAL=0s", `"0s"` + duration},
+		{"RECHECK_INTERVAL=1 s", `"1 s"` + duration},
 		{"DATABASE_URL=mysql://u:" + secret + "@db/locks", "not the URL of a known database: want " +
 			"sqlite:///path/of/file.db, sqlite:///:memory: or postgresql://user:password@host:5432/name"},
 	}
@@ -221,6 +251,7 @@ func TestLoadNamesEveryBadSetting(t *testing.T) {
 	_, err := config.Load([]string{
 		"MAX_TTL=1", "PORT=90000", "HOST=a b", "LOG_LEVEL=2", "SWEEP_INTERVAL=x", "IDLE_RETENTION=-1s",
 		"LOG_FORMAT=yaml", "DATABASE_URL=sqlite://x.db",
+		"RECHECK_INTERVAL=often", "NOTIFICATIONS=2", "KEEP_PLACE=-1s", "MAX_WAITERS_PER_RESOURCE=-1", "MAX_WAITERS=x", "MAX_WAIT=0",
 	}, file)
 	if err == nil {
 		t.Fatal("no error")
@@ -232,6 +263,7 @@ func TestLoadNamesEveryBadSetting(t *testing.T) {
 	}
 	want := []string{
 		"DATABASE_URL", "HOST", "PORT", "LOG_LEVEL", "LOG_FORMAT", "SWEEP_INTERVAL", "IDLE_RETENTION", "MAX_TTL",
+		"MAX_WAIT", "MAX_WAITERS", "MAX_WAITERS_PER_RESOURCE", "KEEP_PLACE", "NOTIFICATIONS", "RECHECK_INTERVAL",
 		"MAX_QUEUE", "SHUTDOWN_TIMEOUT",
 	}
 	if diff := cmp.Diff(want, names); diff != "" {

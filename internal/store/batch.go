@@ -27,7 +27,7 @@ func (s *Store) commit(batch []lock.Command) ([]groupcommit.Result[lock.Outcome]
 		results, commit, err := s.transact(names, batch)
 		commit.Unknown = errors.Is(err, groupcommit.ErrOutcomeUnknown)
 		if err == nil || commit.Unknown {
-			if len(commit.Awaited) > 0 {
+			if len(commit.Awaited)+len(commit.Granted) > 0 {
 				s.watch(commit)
 			}
 			return results, err

@@ -26,13 +26,17 @@ type Cluster struct {
 	bin     string
 	dir     string
 	port    int
+	options []string            // of the server program, beyond ours
 	account *syscall.Credential // nil: this process's own
 	server  *exec.Cmd
 }
 
-// NewCluster makes a cluster on a free port of 127.0.0.1 and starts it.
-func NewCluster() (_ *Cluster, err error) {
-	c := &Cluster{}
+// Durable are the options of a server that syncs what it commits, as one in production does: for measuring.
+var Durable = []string{"-c", "fsync=on", "-c", "full_page_writes=on"}
+
+// NewCluster makes a cluster on a free port of 127.0.0.1 and starts it, with more options for the server program.
+func NewCluster(options ...string) (_ *Cluster, err error) {
+	c := &Cluster{options: options}
 	if c.bin, err = serverBinaries(); err != nil {
 		return nil, err
 	}
@@ -66,8 +70,8 @@ func (c *Cluster) Start() error {
 	}
 	defer log.Close()
 	// Without fsync the tests are quick; what they kill is the server, not the machine.
-	c.server = c.command("postgres", "-D", c.data(), "-k", c.dir, "-h", "127.0.0.1", "-p", strconv.Itoa(c.port),
-		"-F", "-c", "full_page_writes=off", "-c", "max_connections=200")
+	c.server = c.command("postgres", append([]string{"-D", c.data(), "-k", c.dir, "-h", "127.0.0.1", "-p", strconv.Itoa(c.port),
+		"-F", "-c", "full_page_writes=off", "-c", "max_connections=200"}, c.options...)...)
 	c.server.Stdout, c.server.Stderr = log, log
 	if err := c.server.Start(); err != nil {
 		return err
