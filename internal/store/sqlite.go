@@ -96,7 +96,7 @@ func openSQLite(ctx context.Context, cfg Config) (_ *Store, err error) {
 	}
 	keep(readerDB, max(4, runtime.NumCPU()))
 
-	return &Store{
+	s := &Store{
 		dialect: dialect{
 			clock:    clock.now,
 			now:      "NULL",
@@ -113,7 +113,26 @@ func openSQLite(ctx context.Context, cfg Config) (_ *Store, err error) {
 		writer: writer,
 		reader: reader,
 		close:  func() error { return errors.Join(closeAll(readerDB, writerDB), release()) },
-	}, nil
+	}
+	if err := s.prepare(); err != nil {
+		return nil, errors.Join(err, closeAll(readerDB, writerDB))
+	}
+	return s, nil
+}
+
+// prepare runs the statements of a batch once, without any rows. GORM keeps a statement prepared for all transactions only
+// if it saw it outside of one first; otherwise each transaction would prepare it again, which costs more than running it.
+func (s *Store) prepare() error {
+	const none = "[]"
+	for _, text := range []string{s.dialect.save, s.dialect.append, s.dialect.enqueue, s.dialect.dequeue} {
+		if err := s.writer.Exec(text, none).Error; err != nil {
+			return err
+		}
+	}
+	ignore := func(*sql.Rows) error { return nil }
+	return errors.Join(
+		query(s.writer, ignore, s.dialect.lock, none),
+		query(s.writer, ignore, s.dialect.queues, none, 0, instant{}, 0, none))
 }
 
 // keep makes a pool of n connections that stay open.
