@@ -99,7 +99,10 @@ func conflictOf(held *lock.HeldError) wire.Conflict {
 		holder := holdOf(held.Holder, held.Now)
 		body.Holder, body.RetryAfterSeconds = &holder, holder.ExpiresInSeconds
 	}
-	if held.TimedOut {
+	switch {
+	case held.Superseded:
+		body.Code = wire.CodeSuperseded
+	case held.TimedOut:
 		waited := seconds(held.Waited)
 		body.Code, body.WaitedSeconds = wire.CodeWaitTimeout, &waited
 	}

@@ -19,6 +19,7 @@ type Acquire struct {
 
 	Wait       time.Duration // how long it may wait; 0: not at all
 	Connection int64         // tells this waiting request from every other
+	Again      bool          // it has had a place: it is refused when a later request has that now
 	QueueLimit int           // it is refused with [QueueFullError] rather than be one more than so many waiters
 }
 
@@ -64,6 +65,11 @@ func (c Acquire) Decide(now time.Time, before []Resource) (Outcome, error) {
 		return out, nil
 	case c.Wait == 0:
 		return Outcome{}, r.refusal(now)
+	}
+	if c.Again && place != nil && place.Request.Connection != c.Connection {
+		superseded := r.refusal(now)
+		superseded.Superseded = true
+		return Outcome{}, superseded
 	}
 	waiter, err := c.queue(now, r, place)
 	if err != nil {

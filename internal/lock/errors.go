@@ -27,12 +27,15 @@ type HeldError struct {
 	Waiters  int    // how many wait
 	Now      time.Time
 
-	TimedOut bool // it has waited for as long as it was allowed to
-	Waited   time.Duration
+	TimedOut   bool // it has waited for as long as it was allowed to
+	Waited     time.Duration
+	Superseded bool // a later request with the same RequestID waits in its place
 }
 
 func (e *HeldError) Error() string {
 	switch {
+	case e.Superseded:
+		return fmt.Sprintf("A later request with the same request_id waits for resource '%s' in place of this one", e.Resource)
 	case e.Holder == (Hold{}) && e.Next == "":
 		return fmt.Sprintf("Resource '%s' was not granted", e.Resource)
 	case e.Holder == (Hold{}):

@@ -85,7 +85,7 @@ func (q *waitingRoom) acquire(ctx context.Context, c Acquire) (Grant, error) {
 	for begun := time.Now(); ; {
 		out, err := q.store.Execute(commands, c)
 		if err != nil {
-			if !refuses(err) {
+			if leave.Ticket != 0 || !refuses(err) {
 				q.giveUp(c)
 			}
 			return Grant{}, err
@@ -94,7 +94,7 @@ func (q *waitingRoom) acquire(ctx context.Context, c Acquire) (Grant, error) {
 		if out.Hold.Token != 0 {
 			granted = grantOf(out, c)
 		} else {
-			leave.Ticket = ticketOf(out.Changed[0], c)
+			leave.Ticket, c.Again = ticketOf(out.Changed[0], c), true
 			q.queued(request)
 			select {
 			case granted = <-request.granted:

@@ -33,10 +33,11 @@ func (s *Store) enlist(ctx context.Context) error {
 // leaseEnd is the end of a lease that begins now, on Postgres.
 const leaseEnd = "clock_timestamp() + interval '1750 ms'"
 
-// Liveness need not be durable, so nobody waits for the disk.
+// postgresBeat does not wait for the disk: what it says need not be durable.
 const (
 	postgresBeat = `
-		INSERT INTO lock_servers VALUES (?, ` + leaseEnd + `) ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until`
+		INSERT INTO lock_servers SELECT ?, ` + leaseEnd + ` WHERE set_config('synchronous_commit', 'off', true) = 'off'
+		ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until`
 	postgresEnd = `
 		UPDATE lock_servers SET alive_until = clock_timestamp() WHERE id = ?`
 )
@@ -51,22 +52,12 @@ func (s *Store) beat(ctx context.Context, done chan<- struct{}) {
 		case <-ctx.Done():
 			ended, cancel := context.WithTimeout(context.Background(), leaseTime)
 			defer cancel()
-			_ = s.unsynced(ended, postgresEnd)
+			_ = s.writer.WithContext(ended).Exec(postgresEnd, s.server).Error
 			return
 		case <-ticker.C:
 			attempt, cancel := context.WithTimeout(ctx, leaseTime)
-			_ = s.unsynced(attempt, s.dialect.beat)
+			_ = s.writer.WithContext(attempt).Exec(s.dialect.beat, s.server).Error
 			cancel()
 		}
 	}
-}
-
-// unsynced runs a statement about this server without waiting for the disk.
-func (s *Store) unsynced(ctx context.Context, statement string) error {
-	return s.reader.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
-		if err := tx.Exec("SET LOCAL synchronous_commit = off").Error; err != nil {
-			return err
-		}
-		return tx.Exec(statement, s.server).Error
-	})
 }

@@ -13,6 +13,7 @@ type Code string
 const (
 	CodeAlreadyLocked    Code = "already_locked"         // 409: somebody holds the resource
 	CodeWaitTimeout      Code = "wait_timeout"           // 409: the request has waited as long as it asked to
+	CodeSuperseded       Code = "superseded"             // 409: a later request with the same request_id waits in place of this one
 	CodeReserved         Code = "reserved"               // 409: the resource is free, and its next waiter is about to get it
 	CodeNotHeld          Code = "not_held"               // 404: the process has no live hold of the resource
 	CodeTokenMismatch    Code = "token_mismatch"         // 404: it has one, but not the one of this fencing token
