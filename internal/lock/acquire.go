@@ -45,8 +45,14 @@ func (c Acquire) Decide(now time.Time, before []Resource) (Outcome, error) {
 		return out, nil
 	}
 	place := r.place(c.ProcessID, c.RequestID)
-	if place != nil && place.over(now, 0) && !place.AwayUntil.IsZero() {
+	if place != nil && !place.AwayUntil.IsZero() && place.over(now, 0) { // it comes too late
+		out.Events = append(out.Events, waitingEvent(GaveUp, r.Name, place, now, tooLate))
 		r, place = r.leave(place), nil
+	}
+	if c.Again && place != nil && place.Request.Connection != c.Connection {
+		superseded := r.refusal(now)
+		superseded.Superseded = true
+		return Outcome{}, superseded
 	}
 	first := r.First(now)
 	switch {
@@ -61,15 +67,10 @@ func (c Acquire) Decide(now time.Time, before []Resource) (Outcome, error) {
 		}
 		out.Hold = hold
 		out.Changed = []Resource{r.grant(hold)}
-		out.Events = append(expired, beginning(r.Name, hold))
+		out.Events = append(append(out.Events, expired...), beginning(r.Name, hold))
 		return out, nil
 	case c.Wait == 0:
 		return Outcome{}, r.refusal(now)
-	}
-	if c.Again && place != nil && place.Request.Connection != c.Connection {
-		superseded := r.refusal(now)
-		superseded.Superseded = true
-		return Outcome{}, superseded
 	}
 	waiter, err := c.queue(now, r, place)
 	if err != nil {

@@ -95,6 +95,9 @@ func (r *Resource) count(w *Waiter, n int) {
 	}
 }
 
+// tooLate is why a place that was kept is given up.
+const tooLate = "did_not_come_back"
+
 // Leave ends the waiting of one request. If the request has been granted the resource meanwhile, the hold stays, unless
 // nobody is there to be told of it. It is refused with [HeldError] when the request neither waits nor holds: because its
 // place was given up for it, or because a later request with the same RequestID has taken its place or its hold over.
@@ -191,7 +194,7 @@ func (c Vacate) Decide(now time.Time, before []Resource) (Outcome, error) {
 			if w := r.place(p.ProcessID, p.RequestID); w != nil && w.over(now, c.Keep) {
 				vacated = true
 				r = r.leave(w)
-				out.Events = append(out.Events, waitingEvent(GaveUp, r.Name, w, now, "it did not come back"))
+				out.Events = append(out.Events, waitingEvent(GaveUp, r.Name, w, now, tooLate))
 			}
 		}
 		if vacated {
