@@ -317,13 +317,19 @@ func (q *waitingRoom) loop() {
 	defer close(q.done)
 	ticker := time.NewTicker(q.limits.Recheck)
 	defer ticker.Stop()
+	retry := time.NewTimer(retryAfter)
+	defer retry.Stop()
 	failing := false
 	for {
 		select {
 		case <-q.quit:
 			_ = q.catchUp()
 			return
+		case <-retry.C:
 		case <-q.work:
+			if failing { // its own pace, whoever hints
+				continue
+			}
 		case <-ticker.C:
 			q.mu.Lock()
 			q.look = len(q.requests) > 0
@@ -334,7 +340,7 @@ func (q *waitingRoom) loop() {
 			if !failing {
 				q.log.Warn("waiting requests cannot be served now; it goes on trying", "error", err)
 			}
-			time.AfterFunc(retryAfter, q.wake)
+			retry.Reset(retryAfter)
 		}
 		failing = err != nil
 	}
@@ -412,7 +418,8 @@ func (q *waitingRoom) compare(ctx context.Context) error {
 	defer q.mu.Unlock()
 	for _, w := range stored {
 		if _, here := q.requests[w.Request.Connection]; !here {
-			q.leaving = append(q.leaving, Leave{Request: w.Request, Gone: true, Why: "client_gone"})
+			// It may have been granted and answered since the look, so its hold is none of ours.
+			q.leaving = append(q.leaving, Leave{Request: w.Request, Gone: true, Place: true, Why: "client_gone"})
 		}
 		delete(lost, w.Request.Connection)
 		if w.Free {

@@ -106,6 +106,7 @@ type Leave struct {
 	Ticket  int64         // its place, so that it can be put back; 0: unknown
 	Keep    time.Duration // how long its place is kept for a request with the same RequestID; 0: not at all
 	Gone    bool          // nobody is there any more
+	Place   bool          // only a place in which nobody waits is given up: no hold, and none that is kept
 	Why     string        // for the history
 }
 
@@ -118,11 +119,12 @@ func (c Leave) Decide(now time.Time, before []Resource) (Outcome, error) {
 	r, out := before[0], Outcome{Now: now}
 	w := r.place(c.Request.ProcessID, c.Request.RequestID)
 	holder, held := r.Holder(now)
+	granted := held && c.Request.has(holder)
 	switch {
-	case held && c.Request.has(holder) && !c.Gone:
+	case granted && !c.Gone:
 		out.Hold, out.Changed = holder, before
 		return out, nil
-	case held && c.Request.has(holder):
+	case granted && !c.Place:
 		released := eventOf(Released, r.Name, holder, now)
 		released.Reason = c.Why
 		out.Events = append(out.Events, released)
@@ -130,7 +132,7 @@ func (c Leave) Decide(now time.Time, before []Resource) (Outcome, error) {
 		if c.Keep > 0 && c.Ticket > 0 {
 			r = r.enqueue(&Waiter{Ticket: c.Ticket, Request: c.Request, Since: holder.QueuedAt, AwayUntil: now.Add(c.Keep)})
 		}
-	case w == nil || w.Request.Connection != c.Request.Connection:
+	case w == nil || w.Request.Connection != c.Request.Connection || c.Place && !w.AwayUntil.IsZero():
 		return Outcome{}, r.refusal(now)
 	case !c.Gone && r.next(now) == w: // its turn has come at this moment
 		out.settle(r)
