@@ -8,7 +8,7 @@
 // has recorded that: every rule takes the moment as an argument and asks [Hold.Live]. (Should the clock step
 // back, which only a Postgres server's can, a hold whose end was not recorded counts again, for everyone alike.)
 //
-//	          Acquire          Release, ForceRelease, or ExpiresAt comes
+//	   Acquire, or a waiter's turn     Release, ForceRelease, or ExpiresAt comes
 //	free ────────────────▶ held ──────────────────────────────────────────▶ free
 //	                       │ ▲ │                                             ▲
 //	                       │ │ │ Release before MinHoldUntil                 │
@@ -16,9 +16,26 @@
 //	                      Renew: a new        (nobody's, not free)   ForceRelease, or MinHoldUntil comes
 //	                      ExpiresAt
 //
-// Acquire of a resource that is not free is refused with *HeldError, unless it repeats the RequestID of the hold that the
-// same process has: that hold is given again, unchanged. A hold that was released before its minimum is no hold of its
-// process any more: it cannot be renewed or released.
+// Acquire of a resource that is not free is refused with *HeldError or waits, unless it repeats the RequestID of the hold
+// that the same process has: that hold is given again, unchanged. A hold that was released before its minimum is no hold of
+// its process any more: it cannot be renewed or released.
+//
+// # The queue
+//
+// A resource has a queue of places, each a [Waiter] with a ticket; tickets grow in the order in which requests came to wait.
+// A waiter is connected while its request is open on a server that is alive. A resource that becomes free goes to the first
+// connected waiter: at once, by the command that freed it, if the server that decides is the one that waiter is connected
+// to. Otherwise it stays free but reserved for that waiter, and nobody else is granted it; its server, once it learns of
+// that, has it settled ([Settle]).
+//
+//	        Acquire with Wait            its turn: granted
+//	        ────────────────▶ connected ───────────────────▶ a hold
+//	                            ▲   │
+//	          Acquire with the  │   │ Leave with Keep,        ┌▶ given up: AwayUntil has come ([Vacate]),
+//	          same RequestID    │   ▼ or its server dies      │
+//	                           away ──────────────────────────┘   or Leave without Keep
+//
+// A waiter that is away keeps its place and holds nobody up.
 //
 // # Invariants
 //
@@ -29,9 +46,14 @@
 //	I4  Only the process that holds a resource releases or renews it, and with a Token only that very hold; a hold that is
 //	    gone cannot be released, renewed or revived. ForceRelease is the one exception, and is recorded.
 //	I5  A resource is forgotten only when nothing holds it and it has been idle since before the given moment.
-//	I6  A resource with a minimum hold is not granted again before it has passed, except after a ForceRelease.
+//	I6  A resource with a minimum hold is not granted again before it has passed, except after a ForceRelease, and I9.
 //	I7  The events tell of each hold that it began and how it ended, once each, in the transaction that made it true. A
-//	    ForceRelease of a hold that its process had released before its minimum is told besides.
+//	    ForceRelease of a hold that its process had released before its minimum is told besides. Each waiting is told when it
+//	    begins, and when it ends, with a hold or without.
+//	I8  Among the connected waiters of a resource only the one with the lowest ticket is granted it, and no other request
+//	    while there is one.
+//	I9  Nobody is granted a resource who is not there to be told: not a waiter that is away or whose server is dead. A hold
+//	    whose request hung up before it was answered ends at once, its minimum notwithstanding.
 //
 // # How rules become durable
 //
@@ -39,10 +61,14 @@
 // decided several times (a transaction that failed is run again), so it has no effect but its [Outcome]. Commands that
 // share a transaction are decided one after another, each seeing what the earlier ones decided, all at the same moment.
 // The moment comes from the [Store], read after the rows are locked: see the store's package documentation for whose
-// clock that is.
+// clock that is. A request that waits holds nothing there: it is woken by the commit that grants it the resource.
 //
 // # What is not promised
 //
 // A hold with a TTL ends when its time is over, whatever its holder believes: a process that was paused may go on as if
 // it still held. Only a check of the fencing token where the work is written stops that.
+//
+// A server that dies after it has committed a grant and before it has answered leaves a hold that its client does not know
+// of, until that hold expires or the client repeats its RequestID. A server that stalls for longer than its lease counts as
+// dead meanwhile, and its waiters are passed over.
 package lock

@@ -6,12 +6,22 @@
 // (package groupcommit). One transaction is a fixed number of set-based statements, whatever the size of the batch:
 //
 //  1. lock and read the named rows; read the moment after they are locked
-//  2. decide every command by its own pure rules, each seeing the states that the earlier ones left
-//  3. write the changed rows, delete the forgotten ones
+//  2. if any of them has a queue, read its first waiters, and the places that the commands name
+//  3. decide every command by its own pure rules, each seeing the states that the earlier ones left
+//  4. write the changed rows and places, delete the forgotten ones, append the events
+//  5. notify the servers whose waiters are next (Postgres)
 //
 // A nil error from Execute means committed and synced to disk. An error that wraps one of the lock package's sentinels
 // says what is known: with ErrUnavailable, ErrOverloaded and ErrStopping nothing was changed; ErrOutcomeUnknown says
 // that it cannot be told. Any other error was returned by the command's own Decide, or is a fault of this program.
+//
+// After COMMIT, and before Execute returns, the function given to Watch is told what it means for those who wait.
+//
+// # Servers
+//
+// On Postgres each server has a row in lock_servers and moves its alive_until on, by the database's clock, as long as it
+// lives. Waiters of a server whose alive_until has passed count as not connected; nothing else is bound to a server. On
+// SQLite there is one server, and those of earlier runs are dead.
 //
 // # One clock
 //
