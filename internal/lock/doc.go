@@ -28,12 +28,12 @@
 // to. Otherwise it stays free but reserved for that waiter, and nobody else is granted it; its server, once it learns of
 // that, has it settled ([Settle]).
 //
-//	        Acquire with Wait            its turn: granted
-//	        ────────────────▶ connected ───────────────────▶ a hold
-//	                            ▲   │
-//	          Acquire with the  │   │ Leave with Keep,        ┌▶ given up: AwayUntil has come ([Vacate]),
-//	          same RequestID    │   ▼ or its server dies      │
-//	                           away ──────────────────────────┘   or Leave without Keep
+//	Acquire with Wait            its turn: granted
+//	────────────────▶ connected ───────────────────▶ a hold
+//	                    ▲   │
+//	  Acquire with the  │   │ Leave with Keep,        ┌▶ given up: AwayUntil has come ([Vacate]),
+//	  same RequestID    │   ▼ or its server dies      │
+//	                   away ──────────────────────────┘   or Leave without Keep
 //
 // A waiter that is away keeps its place and holds nobody up.
 //
