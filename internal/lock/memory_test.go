@@ -74,7 +74,9 @@ func (m *memory) Queue(context.Context, string, int64, int) ([]*lock.Waiter, int
 
 func (m *memory) Waiting(context.Context) ([]lock.Waiting, error) { return nil, m.broken }
 
-func (m *memory) Left(context.Context, time.Duration, int) ([]lock.Place, error) { return nil, m.broken }
+func (m *memory) Left(context.Context, time.Duration, int) ([]lock.Place, error) {
+	return nil, m.broken
+}
 
 func (m *memory) look(arguments any) {
 	m.looks++

@@ -85,8 +85,9 @@ func (q *waitingRoom) acquire(ctx context.Context, c Acquire) (Grant, error) {
 	for begun := time.Now(); ; {
 		out, err := q.store.Execute(commands, c)
 		if err != nil {
-			if leave.Ticket != 0 || !refuses(err) {
-				q.giveUp(c)
+			if c.Again || !refuses(err) {
+				leave.Gone, leave.Why = true, "client_gone"
+				q.later(leave)
 			}
 			return Grant{}, err
 		}
@@ -179,7 +180,8 @@ func (q *waitingRoom) timeOut(ctx context.Context, leave Leave, waited time.Dura
 	switch {
 	case errors.As(err, &held):
 	case err != nil:
-		q.giveUp(leave.Request)
+		leave.Gone = true
+		q.later(leave)
 		return Grant{}, err
 	case leave.Request.has(out.Hold):
 		return grantOf(out, leave.Request), nil
@@ -193,17 +195,17 @@ func (q *waitingRoom) timeOut(ctx context.Context, leave Leave, waited time.Dura
 // leave gives up a request's place or hold now, or later if the database cannot do it now.
 func (q *waitingRoom) leave(ctx context.Context, leave Leave) {
 	if _, err := q.store.Execute(ctx, leave); err != nil && !errors.As(err, new(*HeldError)) {
-		q.mu.Lock()
-		q.leaving = append(q.leaving, leave)
-		q.mu.Unlock()
-		q.wake()
+		q.later(leave)
 	}
 }
 
 // giveUp has whatever a request has got taken from it, in the background.
-func (q *waitingRoom) giveUp(c Acquire) {
+func (q *waitingRoom) giveUp(c Acquire) { q.later(Leave{Request: c, Gone: true, Why: "client_gone"}) }
+
+// later has a request leave in the background.
+func (q *waitingRoom) later(leave Leave) {
 	q.mu.Lock()
-	q.leaving = append(q.leaving, Leave{Request: c, Gone: true, Why: "client_gone"})
+	q.leaving = append(q.leaving, leave)
 	q.mu.Unlock()
 	q.wake()
 }
@@ -332,7 +334,7 @@ func (q *waitingRoom) loop() {
 			}
 		case <-ticker.C:
 			q.mu.Lock()
-			q.look = len(q.requests) > 0
+			q.look = q.look || len(q.requests) > 0
 			q.mu.Unlock()
 		}
 		err := q.catchUp()

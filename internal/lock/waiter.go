@@ -129,8 +129,10 @@ func (c Leave) Decide(now time.Time, before []Resource) (Outcome, error) {
 		released.Reason = c.Why
 		out.Events = append(out.Events, released)
 		r = r.end(holder, now)
-		if c.Keep > 0 && c.Ticket > 0 {
-			r = r.enqueue(&Waiter{Ticket: c.Ticket, Request: c.Request, Since: holder.QueuedAt, AwayUntil: now.Add(c.Keep)})
+		if c.Keep > 0 && c.Ticket > 0 && !holder.QueuedAt.IsZero() {
+			back := c.Request
+			back.Connection = 0
+			r = r.enqueue(&Waiter{Ticket: c.Ticket, Request: back, Since: holder.QueuedAt, AwayUntil: now.Add(c.Keep)})
 		}
 	case w == nil || w.Request.Connection != c.Request.Connection || c.Place && !w.AwayUntil.IsZero():
 		return Outcome{}, r.refusal(now)
@@ -140,7 +142,7 @@ func (c Leave) Decide(now time.Time, before []Resource) (Outcome, error) {
 		return out, nil
 	case c.Keep > 0:
 		kept := *w
-		kept.Here, kept.AwayUntil = false, now.Add(c.Keep)
+		kept.Here, kept.AwayUntil, kept.Request.Connection = false, now.Add(c.Keep), 0
 		r = r.leave(w).enqueue(&kept)
 	default:
 		r = r.leave(w)
