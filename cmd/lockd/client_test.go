@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -45,13 +46,18 @@ var errCutOff = errors.New("the answer was cut off")
 
 // try sends a request. Its error is that of the connection.
 func (c *client) try(method, path string, body any) (reply, error) {
+	return c.tryUntil(context.Background(), method, path, body)
+}
+
+// tryUntil closes the connection when ctx ends.
+func (c *client) tryUntil(ctx context.Context, method, path string, body any) (reply, error) {
 	var content bytes.Buffer
 	if body != nil {
 		if err := json.NewEncoder(&content).Encode(body); err != nil {
 			return reply{}, err
 		}
 	}
-	request, err := http.NewRequest(method, c.url+path, &content)
+	request, err := http.NewRequestWithContext(ctx, method, c.url+path, &content)
 	if err != nil {
 		return reply{}, err
 	}

@@ -2,11 +2,15 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -39,7 +43,7 @@ func BenchmarkHandover(b *testing.B) {
 					url := setup.url(b)
 					addresses := make([]string, setup.servers)
 					for i := range addresses {
-						addresses[i] = startQuiet(b, url)
+						addresses[i], _ = startQuiet(b, url)
 					}
 					benchHandover(b, addresses, workers)
 				})
@@ -56,8 +60,8 @@ func durablePostgres(b *testing.B) string {
 	return cluster.URL("postgres")
 }
 
-// startQuiet starts a server that does not log its requests, and returns its address.
-func startQuiet(b *testing.B, databaseURL string) string {
+// startQuiet starts a server that does not log its requests, and returns its address too.
+func startQuiet(b *testing.B, databaseURL string) (string, *process) {
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
@@ -79,7 +83,7 @@ func startQuiet(b *testing.B, databaseURL string) string {
 		if conn, err := net.Dial("tcp", address); err == nil {
 			_ = conn.Close()
 			b.Cleanup(func() { p.kill(b) }) // it cannot log that it stopped in order
-			return address
+			return address, p
 		}
 	}
 }
@@ -192,6 +196,11 @@ func (c *rawClient) do(request []byte) error {
 	if _, err := c.conn.Write(request); err != nil {
 		return err
 	}
+	return c.answered()
+}
+
+// answered waits for the answer to what was sent.
+func (c *rawClient) answered() error {
 	response, err := http.ReadResponse(c.reader, nil)
 	if err != nil {
 		return err
@@ -201,4 +210,105 @@ func (c *rawClient) do(request []byte) error {
 		err = fmt.Errorf("status %d: %s", response.StatusCode, body)
 	}
 	return err
+}
+
+// BenchmarkCrowd has 10,000 requests wait on one server, for one resource or for as many, and then hands over to each of
+// them. Run it with -benchtime 1x. It reports:
+//
+//	queued/s  how fast they came to wait
+//	handovers/s, p50-ms, p99-ms  from a release being sent to the next holder's answer having come
+//	idle-cpu-%  of one core, while all of them wait
+//	memory-MB  resident, while all of them wait
+func BenchmarkCrowd(b *testing.B) {
+	const crowd = 1_000
+	for _, resources := range []int{1, crowd} {
+		b.Run(fmt.Sprint("resources=", resources), func(b *testing.B) {
+			for _, driver := range []string{"sqlite", "postgres"} {
+				b.Run(driver, func(b *testing.B) {
+					for range b.N {
+						url := sqliteURL(testdb.SQLite(b))
+						if driver == "postgres" {
+							url = durablePostgres(b)
+						}
+						benchCrowd(b, url, crowd, resources)
+					}
+				})
+			}
+		})
+	}
+}
+
+func benchCrowd(b *testing.B, url string, crowd, resources int) {
+	address, p := startQuiet(b, url)
+	name := func(i int) string { return fmt.Sprint("r", i%resources) }
+	asked := func(i int, process string) []byte {
+		return rawRequest("POST", "/locks/request", fmt.Sprintf(`{"resource_name":%q,"process_id":%q,"wait_seconds":300}`, name(i), process))
+	}
+	release := func(i int, process string) []byte {
+		return rawRequest("DELETE", "/locks/release?resource_name="+name(i)+"&process_id="+process, "")
+	}
+	holder := dialRaw(b, address)
+	for i := range resources {
+		must(b, holder.do(asked(i, "first")))
+	}
+	waiters := make([]*rawClient, crowd)
+	begun := time.Now()
+	for i := range waiters {
+		waiters[i] = dialRaw(b, address)
+		_, err := waiters[i].conn.Write(asked(i, fmt.Sprint("p", i)))
+		must(b, err)
+	}
+	status := newClient(b, "http://"+address)
+	for i := range resources {
+		eventually(b, "all wait", func() bool { return status.status(b, name(i)).Data["waiters"] == float64(crowd/resources) })
+	}
+	b.ReportMetric(float64(crowd)/time.Since(begun).Seconds(), "queued/s")
+
+	before, idle := p.cpu(b), 3*time.Second
+	<-time.After(idle)
+	b.ReportMetric(100*(p.cpu(b)-before).Seconds()/idle.Seconds(), "idle-cpu-%")
+	b.ReportMetric(p.residentMB(b), "memory-MB")
+
+	// The first holders let go one after another, or the one of them lets go and then each holder does.
+	turn := func(i int) (releaser *rawClient, process string) {
+		if resources == 1 && i > 0 {
+			return waiters[i-1], fmt.Sprint("p", i-1)
+		}
+		return holder, "first"
+	}
+	took := make([]time.Duration, crowd)
+	begun = time.Now()
+	for i, waiter := range waiters {
+		releaser, process := turn(i)
+		begun := time.Now()
+		_, err := releaser.conn.Write(release(i, process))
+		must(b, err)
+		must(b, waiter.answered())
+		took[i] = time.Since(begun)
+		must(b, releaser.answered())
+	}
+	b.ReportMetric(float64(crowd)/time.Since(begun).Seconds(), "handovers/s")
+	b.ReportMetric(milliseconds(took, 0.5), "p50-ms")
+	b.ReportMetric(milliseconds(took, 0.99), "p99-ms")
+}
+
+// cpu is the time that the process has spent so far.
+func (p *process) cpu(b *testing.B) time.Duration {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	must(b, err)
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	user, err := strconv.Atoi(fields[11])
+	must(b, err)
+	system, err := strconv.Atoi(fields[12])
+	must(b, err)
+	return time.Duration(user+system) * 10 * time.Millisecond // the kernel's tick
+}
+
+// residentMB is the resident memory of the process in megabytes.
+func (p *process) residentMB(b *testing.B) float64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.cmd.Process.Pid))
+	must(b, err)
+	pages, err := strconv.Atoi(strings.Fields(string(text))[1])
+	must(b, err)
+	return float64(pages*os.Getpagesize()) / 1e6
 }

@@ -74,7 +74,7 @@ func launch(tb testing.TB, folder string, environment []string, args ...string) 
 	tb.Helper()
 	p := &process{
 		cmd:    exec.Command(os.Args[0], args...),
-		output: &output{listening: make(chan string, 1)},
+		output: &output{listening: make(chan string, 1), statuses: map[string]int{}},
 		exited: make(chan struct{}),
 	}
 	p.cmd.Dir = folder
@@ -120,11 +120,22 @@ func (p *process) exitCode(tb testing.TB) int {
 // stop ends the process with a signal and checks that it went in order.
 func (p *process) stop(tb testing.TB, signal os.Signal) {
 	tb.Helper()
+	p.signal(tb, signal)
+	p.wantStopped(tb)
+}
+
+func (p *process) signal(tb testing.TB, signal os.Signal) {
+	tb.Helper()
 	if err := p.cmd.Process.Signal(signal); err != nil {
 		tb.Error(err)
 	}
+}
+
+// wantStopped waits for the end of a process that was told to stop, and checks that it went in order.
+func (p *process) wantStopped(tb testing.TB) {
+	tb.Helper()
 	if code := p.exitCode(tb); code != 0 {
-		tb.Errorf("exit code %d after %v", code, signal)
+		tb.Errorf("exit code %d after a signal", code)
 	}
 	if last := p.output.lastMessage(); last != "stopped" {
 		tb.Errorf("the last log line says %q, want stopped", last)
@@ -179,6 +190,8 @@ type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 	seen int // bytes of text that are searched already
+
+	statuses map[string]int // by the ids of finished requests
 }
 
 func (o *output) Write(p []byte) (int, error) {
@@ -191,8 +204,12 @@ func (o *output) Write(p []byte) (int, error) {
 			return len(p), nil
 		}
 		o.seen += len(line) + 1
-		if r, err := parseRecord(line); err == nil && r.Message == "listening" {
+		switch r, err := parseRecord(line); {
+		case err != nil:
+		case r.Message == "listening":
 			o.listening <- r.Address
+		case r.Message == "request":
+			o.statuses[r.RequestID] = r.Status
 		}
 	}
 }
@@ -201,6 +218,13 @@ func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.text.String()
+}
+
+// status of a finished request, 0 while it runs.
+func (o *output) status(requestID string) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.statuses[requestID]
 }
 
 // tail is as much of the end as helps to understand a failure.
@@ -225,8 +249,10 @@ func (o *output) lastMessage() string {
 
 // record is a line of the JSON log.
 type record struct {
-	Message string `json:"msg"`
-	Address string `json:"address"`
+	Message   string `json:"msg"`
+	Address   string `json:"address"`
+	RequestID string `json:"request_id"`
+	Status    int    `json:"status"`
 }
 
 func parseRecord(line []byte) (record, error) {

@@ -17,6 +17,7 @@ func TestScenarioBasicLockAndRelease(t *testing.T) {
 		granted := s.request(t, "database_backup", "process_123")
 		want := reply{Success: true, Message: "Lock acquired successfully for resource 'database_backup'", Data: map[string]any{
 			"lock_id": 1.0, "resource_name": "database_backup", "process_id": "process_123", "expires_at": nil, "expires_in_seconds": nil,
+			"waited_seconds": 0.0,
 		}}
 		lockedAt, token := granted.Data["locked_at"], granted.Data["fencing_token"]
 		wantReply(t, http.StatusOK, want, granted, "locked_at", "fencing_token")
@@ -24,7 +25,7 @@ func TestScenarioBasicLockAndRelease(t *testing.T) {
 		want = reply{Success: true, Message: "Resource 'database_backup' status retrieved successfully", Data: map[string]any{
 			"resource_name": "database_backup", "is_locked": true, "locked_by": "process_123", "locked_at": lockedAt, "expires_at": nil,
 			"expires_in_seconds": nil, "fencing_token": token, "reason": nil, "metadata": nil, "renewals": 0.0, "min_hold_until": nil,
-			"released_at": nil,
+			"released_at": nil, "waiters": 0.0,
 		}}
 		wantReply(t, http.StatusOK, want, s.status(t, "database_backup"))
 
@@ -43,7 +44,7 @@ func TestScenarioBasicLockAndRelease(t *testing.T) {
 		want = reply{Success: true, Message: "Resource 'database_backup' is not locked", Data: map[string]any{
 			"resource_name": "database_backup", "is_locked": false, "locked_by": nil, "locked_at": nil, "expires_at": nil,
 			"expires_in_seconds": nil, "fencing_token": nil, "reason": nil, "metadata": nil, "renewals": nil, "min_hold_until": nil,
-			"released_at": nil,
+			"released_at": nil, "waiters": 0.0,
 		}}
 		wantReply(t, http.StatusOK, want, s.status(t, "database_backup"))
 	})

@@ -320,7 +320,7 @@ func TestUnknownFieldsAreIgnored(t *testing.T) {
 func TestHead(t *testing.T) {
 	paths := []string{
 		"/health", "/livez", "/readyz", "/locks/status?resource_name=r", "/locks/status", "/locks/all-locked", "/locks/all-locked?limit=1",
-		"/locks/history", "/locks/validate?resource_name=r&fencing_token=1", "/locks/validate",
+		"/locks/history", "/locks/queue?resource_name=r", "/locks/queue", "/locks/validate?resource_name=r&fencing_token=1", "/locks/validate",
 		"/openapi.json", "/docs", "/docs/index.html", "/docs/swagger-ui.css", "/redoc", "/redoc/redoc.standalone.js", "/nowhere",
 	}
 	s := realServer(t, store.SQLite)

@@ -149,6 +149,20 @@ func TestInvalidRequestFields(t *testing.T) {
 		{"1e300", "min_hold_seconds", `1e300`, []string{"body.min_hold_seconds less_than_equal"}},
 		{"above the TTL", "min_hold_seconds", `61`, []string{"body.min_hold_seconds less_than_equal"}},
 
+		{"string", "wait_seconds", `"1"`, []string{"body.wait_seconds float_type"}},
+		{"bool", "wait_seconds", `true`, []string{"body.wait_seconds float_type"}},
+		{"object", "wait_seconds", `{}`, []string{"body.wait_seconds float_type"}},
+		{"minus one", "wait_seconds", `-1`, []string{"body.wait_seconds greater_than_equal"}},
+		{"less than zero", "wait_seconds", `-1e-9`, []string{"body.wait_seconds greater_than_equal"}},
+		{"above the most", "wait_seconds", `300.000001`, []string{"body.wait_seconds less_than_equal"}},
+		{"1e300", "wait_seconds", `1e300`, []string{"body.wait_seconds less_than_equal"}},
+		{"out of range", "wait_seconds", `1e400`, []string{"body.wait_seconds finite_number"}},
+		{"NaN", "wait_seconds", `NaN`, []string{syntax}},
+		{"Infinity", "wait_seconds", `Infinity`, []string{syntax}},
+		{"with another's", "x", `0,"wait_seconds":-1,"min_hold_seconds":"1"`, []string{
+			"body.min_hold_seconds float_type", "body.wait_seconds greater_than_equal",
+		}},
+
 		{"a fault of each field", "x", `0,"request_id":1,"reason":"` + "\\n" + `","metadata":[],"min_hold_seconds":-1`, []string{
 			"body.request_id string_type", "body.reason string_control_character", "body.metadata dict_type",
 			"body.min_hold_seconds greater_than_equal",
@@ -250,8 +264,9 @@ func TestTheMostThatIsAllowed(t *testing.T) {
 		{"brackets in a string have no depth", "metadata", `{"a":"[[[[[[[[[[{{{{{{\"[[[["}`},
 		{"many neighbours are not deep", "metadata", `{"a":[` + strings.Repeat(`[],{},`, 100) + `0]}`},
 		{"min_hold_seconds", "min_hold_seconds", `3155760000`},
+		{"wait_seconds", "wait_seconds", `300`},
 		{"min_hold_seconds as the TTL", "ttl_seconds", `60,"min_hold_seconds":60`},
-		{"null everywhere", "request_id", `null,"reason":null,"metadata":null,"min_hold_seconds":null,"ttl_seconds":null`},
+		{"null everywhere", "request_id", `null,"reason":null,"metadata":null,"min_hold_seconds":null,"ttl_seconds":null,"wait_seconds":null`},
 	}
 	onBoth(t, func(t *testing.T, s *server) {
 		for i, test := range tests {

@@ -22,6 +22,7 @@ func TestInvalidParameters(t *testing.T) {
 		validate = "/locks/validate"
 		list     = "/locks/all-locked"
 		history  = "/locks/history"
+		queue    = "/locks/queue?resource_name=kept"
 	)
 	long := strings.Repeat("x", 256)
 	cursor := func(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
@@ -76,6 +77,17 @@ func TestInvalidParameters(t *testing.T) {
 			"query.cursor cursor_invalid",
 		}},
 	}
+	tests = append(tests, []test{
+		{"nothing", "GET", "/locks/queue", []string{"query.resource_name missing"}},
+		{"empty", "GET", "/locks/queue?resource_name=", []string{"query.resource_name string_too_short"}},
+		{"long", "GET", "/locks/queue?resource_name=" + long, []string{"query.resource_name string_too_long"}},
+		{"control character", "GET", "/locks/queue?resource_name=kept%00", []string{"query.resource_name string_control_character"}},
+		{"invalid UTF-8", "GET", "/locks/queue?resource_name=%ff", []string{"query.resource_name string_unicode"}},
+		{"twice", "GET", queue + "&resource_name=kept", []string{"query.resource_name duplicate"}},
+		{"all wrong", "GET", "/locks/queue?limit=0&cursor=", []string{
+			"query.resource_name missing", "query.limit int_parsing", "query.cursor cursor_invalid",
+		}},
+	}...)
 	for _, value := range []string{
 		"", "abc", "0", "-1", "-0", "1.5", "1.0", "1e3", "0x10", "1_000", " 1", "1%20", "+1", "9223372036854775808", "%00", "١",
 	} {
@@ -84,16 +96,18 @@ func TestInvalidParameters(t *testing.T) {
 			test{"token " + value, "GET", validate + "?resource_name=kept&fencing_token=" + value, fault},
 			test{"token " + value, "DELETE", release + "&fencing_token=" + value, fault})
 	}
-	for _, path := range []string{list, history} {
+	for _, path := range []string{list + "?", history + "?", queue + "&"} {
 		for _, value := range []string{"", "abc", "0", "-1", "1001", "1.5", "1e2", "99999999999999999999", " 1", "%00"} {
-			tests = append(tests, test{"limit " + value, "GET", path + "?limit=" + value, []string{"query.limit int_parsing"}})
+			tests = append(tests, test{"limit " + value, "GET", path + "limit=" + value, []string{"query.limit int_parsing"}})
 		}
 		for _, value := range []string{
 			"", "x", "!!!", "MQ==", "%00", "1", "é", long,
 			cursor(""), cursor("0"), cursor("-1"), cursor("1.5"), cursor("zzzzzzzzzzzzzz"), cursor(" 1"),
 		} {
-			tests = append(tests, test{"cursor " + value, "GET", path + "?cursor=" + value, []string{"query.cursor cursor_invalid"}})
+			tests = append(tests, test{"cursor " + value, "GET", path + "cursor=" + value, []string{"query.cursor cursor_invalid"}})
 		}
+	}
+	for _, path := range []string{list, history} {
 		tests = append(tests,
 			test{"long process", "GET", path + "?process_id=" + long, []string{"query.process_id string_too_long"}},
 			test{"process twice", "GET", path + "?process_id=p&process_id=p", []string{"query.process_id duplicate"}},

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -49,7 +48,11 @@ func (a *API) acquire(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if command.Wait > 0 {
-		if err := allowWaiting(w, command.Wait); err != nil {
+		if err := a.locks.CheckAcquire(command); err != nil {
+			return err
+		}
+		// The bound for slow readers begins when there is something to read.
+		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(command.Wait + writeTimeout)); err != nil {
 			return err
 		}
 	}
@@ -71,15 +74,9 @@ func (a *API) acquire(w http.ResponseWriter, r *http.Request) error {
 	succeed(w, fmt.Sprintf("Lock acquired successfully for resource '%s'", command.Resource), data)
 	if command.Wait > 0 && http.NewResponseController(w).Flush() != nil {
 		a.locks.GiveBack(grant)
+		noteClientGone(r)
 	}
 	return nil
-}
-
-// allowWaiting moves the server's bounds for slow clients out of the way of a request that waits. Its body has been read;
-// a deadline for reading would end the look-out for the client's hanging up.
-func allowWaiting(w http.ResponseWriter, wait time.Duration) error {
-	c := http.NewResponseController(w)
-	return errors.Join(c.SetReadDeadline(time.Time{}), c.SetWriteDeadline(time.Now().Add(wait+writeTimeout)))
 }
 
 // release ends a lock.

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
-	"github.com/go-chi/chi/v5/middleware"
 )
 
 // requestIDHeader carries the request's id in both directions.
@@ -20,8 +19,9 @@ const requestIDHeader = "X-Request-Id"
 
 // observation is what a request leaves for its log line.
 type observation struct {
-	id  string
-	err error
+	id   string
+	err  error
+	gone bool // the client hung up before it had the answer
 }
 
 type observationKey struct{}
@@ -35,20 +35,20 @@ func (a *API) observe(next http.Handler) http.Handler {
 			o.id = rand.Text()
 		}
 		w.Header().Set(requestIDHeader, o.id)
-		recorder := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
+		recorder := &recorder{ResponseWriter: w}
 		r = r.WithContext(context.WithValue(r.Context(), observationKey{}, o))
 		defer func() {
 			p := recover()
 			if p != nil && p != http.ErrAbortHandler { //nolint:errorlint // it is compared by identity, as net/http does
 				err := fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-				if recorder.Status() == 0 {
+				if recorder.status == 0 {
 					a.fail(recorder, r, err)
 					p = nil
 				} else {
 					noteError(r, err)
 				}
 			}
-			a.logRequest(r, recorder.Status(), time.Since(start), o)
+			a.logRequest(r, recorder.status, time.Since(start), o)
 			if p != nil { // too late for another answer: break the connection, so that the client does not take it for whole
 				panic(http.ErrAbortHandler)
 			}
@@ -57,9 +57,36 @@ func (a *API) observe(next http.Handler) http.Handler {
 	})
 }
 
+// recorder remembers an answer's status, 0 until there is one. It has no Flush of its own, as chi's recorder does: that one
+// keeps silent about a connection that is broken.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 {
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(body []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	return r.ResponseWriter.Write(body)
+}
+
+// Unwrap is for http.ResponseController.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
 func (a *API) logRequest(r *http.Request, status int, took time.Duration, o *observation) {
 	route := chi.RouteContext(r.Context()).RoutePattern()
 	level := slog.LevelInfo
+	if o.gone {
+		status = statusClientGone
+	}
 	switch {
 	case status >= http.StatusInternalServerError, o.err != nil:
 		level = slog.LevelError
@@ -86,6 +113,13 @@ func (a *API) logRequest(r *http.Request, status int, took time.Duration, o *obs
 func noteError(r *http.Request, err error) {
 	if o, ok := r.Context().Value(observationKey{}).(*observation); ok {
 		o.err = errors.Join(o.err, err)
+	}
+}
+
+// noteClientGone has the request's log line say that its answer did not reach the client.
+func noteClientGone(r *http.Request) {
+	if o, ok := r.Context().Value(observationKey{}).(*observation); ok {
+		o.gone = true
 	}
 }
 

@@ -172,6 +172,7 @@ func TestWrongMethods(t *testing.T) {
 		{"GET", "/locks/force-release?resource_name=kept&reason=x", "DELETE"},
 		{"POST", "/locks/validate", "GET"},
 		{"DELETE", "/locks/history", "GET"},
+		{"POST", "/locks/queue", "GET"},
 		{"PATCH", "/health", "GET"},
 		{"POST", "/docs/index.html", "GET"},
 		{"OPTIONS", "/locks/request", "POST"},

@@ -49,6 +49,7 @@ type Grant struct {
 	Now  time.Time // the moment of the decision
 	Hold Hold
 	To   Acquire
+	Undo *Leave // for [Service.GiveBack]: of a request that was ready to wait
 }
 
 // settle adds the new state of a resource, after it has ended what is over and handed the resource on if it is free.

@@ -142,10 +142,11 @@ func grantOf(out Outcome, c Acquire) Grant {
 	return Grant{ID: out.Changed[0].ID, Now: out.Now, Hold: out.Hold, To: c}
 }
 
-// GiveBack ends, in the background, a hold whose client could not be told of it, if that request had been ready to wait.
+// GiveBack does what the hanging up of a client does, when that is noticed after Acquire: if the request had been ready to
+// wait it has neither the hold nor, for longer than KeepPlace, a place. If the database cannot do it now, it is done later.
 func (s *Service) GiveBack(g Grant) {
-	if g.Hold.Connection != 0 {
-		s.room.giveUp(g.To)
+	if g.Undo != nil {
+		s.room.leave(context.Background(), *g.Undo)
 	}
 }
 

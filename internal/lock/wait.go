@@ -103,7 +103,9 @@ func (q *waitingRoom) acquire(ctx context.Context, c Acquire) (Grant, error) {
 				continue
 			case <-timeout.C:
 				leave.Why = "wait_timeout"
-				return q.timeOut(commands, leave, time.Since(begun))
+				if granted, err = q.timeOut(commands, leave, time.Since(begun)); err != nil {
+					return Grant{}, err
+				}
 			case <-ctx.Done():
 				leave.Gone, leave.Why = true, "client_gone"
 				q.leave(commands, leave)
@@ -114,11 +116,12 @@ func (q *waitingRoom) acquire(ctx context.Context, c Acquire) (Grant, error) {
 				return Grant{}, ErrStopping
 			}
 		}
+		leave.Gone, leave.Why = true, "client_gone"
 		if err := ctx.Err(); err != nil { // it crossed with the grant
-			leave.Gone, leave.Why = true, "client_gone"
 			q.leave(commands, leave)
 			return Grant{}, err
 		}
+		granted.Undo = &leave
 		return granted, nil
 	}
 }
@@ -199,8 +202,8 @@ func (q *waitingRoom) leave(ctx context.Context, leave Leave) {
 	}
 }
 
-// giveUp has whatever a request has got taken from it, in the background.
-func (q *waitingRoom) giveUp(c Acquire) { q.later(Leave{Request: c, Gone: true, Why: "client_gone"}) }
+// hungUp is the leaving of a request whose client has gone and is not expected back.
+func hungUp(c Acquire) Leave { return Leave{Request: c, Gone: true, Why: "client_gone"} }
 
 // later has a request leave in the background.
 func (q *waitingRoom) later(leave Leave) {
@@ -217,7 +220,7 @@ func (q *waitingRoom) committed(c Commit) {
 	for _, g := range c.Granted {
 		switch request, here := q.requests[g.Hold.Connection]; {
 		case !here:
-			q.leaving = append(q.leaving, Leave{Request: g.To, Gone: true, Why: "client_gone"})
+			q.leaving = append(q.leaving, hungUp(g.To))
 			q.wake()
 		case c.Unknown:
 			send(request.again, struct{}{})
@@ -226,7 +229,7 @@ func (q *waitingRoom) committed(c Commit) {
 		}
 	}
 	for _, r := range c.Awaited {
-		if c.Unknown {
+		if first := r.next(c.Now); c.Unknown || first != nil && first.Here { // its time was over before its timer fired
 			q.doubtful[r.Name] = struct{}{}
 			q.wake()
 			continue
@@ -421,7 +424,9 @@ func (q *waitingRoom) compare(ctx context.Context) error {
 	for _, w := range stored {
 		if _, here := q.requests[w.Request.Connection]; !here {
 			// It may have been granted and answered since the look, so its hold is none of ours.
-			q.leaving = append(q.leaving, Leave{Request: w.Request, Gone: true, Place: true, Why: "client_gone"})
+			leave := hungUp(w.Request)
+			leave.Place = true
+			q.leaving = append(q.leaving, leave)
 		}
 		delete(lost, w.Request.Connection)
 		if w.Free {

@@ -20,7 +20,7 @@ import (
 type proxy struct {
 	address  string
 	upstream string
-	cutAfter atomic.Value // a string: the connection is cut once the client has sent it; empty: never
+	cutAfter atomic.Value // a string: a connection that writes locks is cut once the client has sent it; empty: never
 	deliver  atomic.Bool  // whether what the client sent last still reaches the database
 	cuts     atomic.Int32
 }
@@ -70,6 +70,7 @@ type connection struct {
 	*proxy
 	client, server net.Conn
 	cut            atomic.Bool // no answer comes through any more
+	writes         bool        // it has locked rows: the others only read, or tell that the server is alive
 }
 
 func (c *connection) close() {
@@ -85,7 +86,8 @@ func (c *connection) requests() {
 		if err != nil {
 			return
 		}
-		if word := c.cutAfter.Load().(string); word != "" && bytes.Contains(buf[:n], []byte(word)) {
+		c.writes = c.writes || bytes.Contains(buf[:n], []byte("FOR UPDATE"))
+		if word := c.cutAfter.Load().(string); word != "" && (c.writes || word == "begin") && bytes.Contains(buf[:n], []byte(word)) {
 			c.cutAfter.Store("")
 			c.cuts.Add(1)
 			if !c.deliver.Load() {

@@ -47,17 +47,19 @@ func (s *Store) beat(ctx context.Context, done chan<- struct{}) {
 	defer close(done)
 	ticker := time.NewTicker(leaseBeat)
 	defer ticker.Stop()
+	// A statement is not cut short by the end of ctx: it could still take effect, after the one that ends the lease.
+	say := func(statement string) {
+		attempt, cancel := context.WithTimeout(context.Background(), leaseTime)
+		defer cancel()
+		_ = s.writer.WithContext(attempt).Exec(statement, s.server).Error
+	}
 	for {
 		select {
 		case <-ctx.Done():
-			ended, cancel := context.WithTimeout(context.Background(), leaseTime)
-			defer cancel()
-			_ = s.writer.WithContext(ended).Exec(postgresEnd, s.server).Error
+			say(postgresEnd)
 			return
 		case <-ticker.C:
-			attempt, cancel := context.WithTimeout(ctx, leaseTime)
-			_ = s.writer.WithContext(attempt).Exec(s.dialect.beat, s.server).Error
-			cancel()
+			say(s.dialect.beat)
 		}
 	}
 }

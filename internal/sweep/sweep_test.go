@@ -151,6 +151,32 @@ func TestRoundEndsEveryExpiredHold(t *testing.T) {
 	}
 }
 
+func TestRoundTakesEveryPlaceAway(t *testing.T) {
+	for _, test := range batches {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				calls, left := 0, 0
+				sweepFor(target{places: func(limit int) (int, error) {
+					if limit < 1 || limit > 1000 {
+						t.Errorf("%d places in one transaction", limit)
+					}
+					if calls == 0 {
+						left = test.left(limit)
+					}
+					calls++
+					taken := min(left, limit)
+					left -= taken
+					return taken, nil
+				}}, untilAfterRound(1))
+
+				if calls != test.calls || left != 0 {
+					t.Errorf("one round made %d calls and left %d places, want %d calls and none left", calls, left, test.calls)
+				}
+			})
+		})
+	}
+}
+
 func TestRoundDeletesAllOldEvents(t *testing.T) {
 	for _, test := range batches {
 		t.Run(test.name, func(t *testing.T) {
@@ -194,12 +220,13 @@ func TestOrderWithinARound(t *testing.T) {
 		}
 		sweepFor(target{
 			expired: func(limit int) (int, error) { return full("expired", limit), nil },
+			places:  func(limit int) (int, error) { return full("places", limit), nil },
 			events:  func(_ time.Duration, limit int) (int, error) { return full("events", limit), nil },
 			idle: func(afterID int64, _ int, _ time.Duration) (int64, error) {
 				return int64(full("idle", int(afterID)+1)), nil
 			},
 		}, untilAfterRound(1))
-		want := []string{"expired", "expired", "expired", "events", "events", "events", "idle", "idle", "idle"}
+		want := []string{"expired", "expired", "expired", "places", "places", "places", "events", "events", "events", "idle", "idle", "idle"}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("calls (-want +got):\n%s", diff)
 		}
@@ -269,6 +296,24 @@ func TestErrorIsLoggedAndTheNextRoundComes(t *testing.T) {
 			wantOneLine(t, log, "boom")
 		})
 	})
+	t.Run("places", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			calls, events := 0, 0
+			log := sweepFor(target{
+				places: func(int) (int, error) {
+					if calls++; calls == 2 {
+						return 0, boom
+					}
+					return 0, nil
+				},
+				events: func(time.Duration, int) (int, error) { events++; return 0, nil },
+			}, untilAfterRound(3))
+			if calls != 3 || events != 2 { // the error ends its round
+				t.Errorf("%d rounds, %d of them to their end, want 3 and 2", calls, events)
+			}
+			wantOneLine(t, log, "boom")
+		})
+	})
 	t.Run("events", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			calls := 0
@@ -319,6 +364,9 @@ func TestStopWaitsForTheBatchInProgress(t *testing.T) {
 	}{
 		"expired": {func(batch func()) target {
 			return target{expired: func(limit int) (int, error) { batch(); return limit, nil }} // so more seem to be left
+		}},
+		"places": {func(batch func()) target {
+			return target{places: func(limit int) (int, error) { batch(); return limit, nil }}
 		}},
 		"events": {func(batch func()) target {
 			return target{events: func(_ time.Duration, limit int) (int, error) { batch(); return limit, nil }}

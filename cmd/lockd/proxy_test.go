@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// relay accepts connections until the test ends and hands each to a function of its own.
+func relay(t *testing.T, serve func(net.Conn)) (address string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	var conns sync.WaitGroup
+	var mu sync.Mutex
+	var open []net.Conn
+	conns.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			open = append(open, conn)
+			mu.Unlock()
+			conns.Go(func() {
+				defer conn.Close()
+				serve(conn)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		mu.Lock()
+		for _, conn := range open {
+			_ = conn.Close()
+		}
+		mu.Unlock()
+		conns.Wait()
+	})
+	return listener.Addr().String()
+}
+
+// throughCutter returns another address for a server, whose connections are cut when they are so old.
+func throughCutter(t *testing.T, serverURL string, age time.Duration) string {
+	t.Helper()
+	return "http://" + relay(t, func(client net.Conn) {
+		server, err := net.Dial("tcp", strings.TrimPrefix(serverURL, "http://"))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		var answers sync.WaitGroup
+		answers.Go(func() { _, _ = io.Copy(client, server) })
+		timer := time.AfterFunc(age, func() {
+			_ = client.Close()
+			_ = server.Close()
+		})
+		_, _ = io.Copy(server, client)
+		_ = server.Close()
+		answers.Wait()
+		timer.Stop()
+	})
+}
+
+// listenerProxy stands between a server and its Postgres, and can take the connection away on which the server listens.
+type listenerProxy struct {
+	mu        sync.Mutex
+	refuses   bool
+	refused   int                   // connections that wanted to listen
+	listening map[net.Conn]struct{} // that listen
+}
+
+// throughListenerProxy returns another URL for a database.
+func throughListenerProxy(t *testing.T, databaseURL string) (string, *listenerProxy) {
+	t.Helper()
+	u, err := url.Parse(databaseURL)
+	must(t, err)
+	upstream := u.Host
+	p := &listenerProxy{listening: map[net.Conn]struct{}{}}
+	u.Host = relay(t, func(client net.Conn) {
+		database, err := net.Dial("tcp", upstream)
+		if err != nil {
+			return
+		}
+		var answers sync.WaitGroup
+		answers.Go(func() {
+			_, _ = io.Copy(client, database)
+			_ = client.Close()
+		})
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := client.Read(buf)
+			if err != nil || bytes.Contains(buf[:n], []byte("LISTEN ")) && !p.mayListen(client) {
+				break
+			}
+			if _, err := database.Write(buf[:n]); err != nil {
+				break
+			}
+		}
+		p.mu.Lock()
+		delete(p.listening, client)
+		p.mu.Unlock()
+		_ = database.Close()
+		answers.Wait()
+	})
+	return u.String(), p
+}
+
+func (p *listenerProxy) mayListen(client net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.refuses {
+		p.refused++
+		return false
+	}
+	p.listening[client] = struct{}{}
+	return true
+}
+
+// cut closes the connections that listen, and refuses new ones until allow is called.
+func (p *listenerProxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refuses, p.refused = true, 0
+	for conn := range p.listening {
+		_ = conn.Close()
+	}
+}
+
+func (p *listenerProxy) allow() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refuses = false
+}
+
+// counts tells how many listen, and how many have been refused since the last cut.
+func (p *listenerProxy) counts() (listening, refused int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.listening), p.refused
+}

@@ -1,0 +1,265 @@
+package main
+
+import (
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"resource-lock-manager/internal/testdb"
+)
+
+// deadWithin is how soon the waiters of a server that died are passed over, and slack what a busy machine may add.
+const (
+	deadWithin = 2 * time.Second
+	slack      = 2 * time.Second
+)
+
+// within logs how long something took and checks that it was not too long.
+func within(t *testing.T, what string, took, most time.Duration) {
+	t.Helper()
+	t.Logf("%s: %v", what, took.Round(100*time.Microsecond))
+	if took > most {
+		t.Errorf("%s took %v, want at most %v", what, took, most)
+	}
+}
+
+// The waiters of a server that died hold nobody up. Those who can repeat their request get their old place from another.
+func TestKilledServersWaitersArePassedOver(t *testing.T) {
+	t.Parallel()
+	for name, atOnce := range map[string]bool{"released at once": true, "released later": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := startFleet(t, testdb.Postgres(t), 3)
+			h := f[0].acquire(t, "r", "holder")
+			dead := f[1].wait(t, named("r", "dead", "its request"))
+			f[2].awaitQueue(t, "r", "dead")
+			f[1].wait(t, waiting("r", "lost"))
+			f[2].awaitQueue(t, "r", "dead", "lost")
+			second := f[2].wait(t, waiting("r", "second"))
+			f[2].awaitQueue(t, "r", "dead", "lost", "second")
+			third := f[2].wait(t, waiting("r", "third"))
+			f[2].awaitQueue(t, "r", "dead", "lost", "second", "third")
+
+			f[1].kill(t)
+			killed := time.Now()
+			if !atOnce {
+				f[2].awaitQueue(t, "r", "second", "third")
+				within(t, "from the kill until the others do not see them", time.Since(killed), deadWithin+slack)
+			}
+			f[0].release(t, h)
+			released := time.Now()
+			if r := f[0].request(t, "r", "newcomer"); r.Status != http.StatusConflict {
+				t.Errorf("a newcomer got %+v", r)
+			}
+			h = second.granted(t)
+			if atOnce {
+				within(t, "from the kill until the next has the lock", second.at.Sub(killed), deadWithin+slack)
+			} else {
+				within(t, "from the release until the next has the lock", second.at.Sub(released), slack)
+			}
+			if dead.end(t); dead.err == nil {
+				t.Errorf("a killed server answered %+v", dead.reply)
+			}
+			back := f[0].wait(t, named("r", "dead", "its request"))
+			f[2].awaitQueue(t, "r", "dead", "third")
+			fleet{f[0], f[2]}.drain(t, h, back, third)
+		})
+	}
+}
+
+// The next waiter of another server gets the lock though the server that ended the hold has died right after that, or while
+// it was at it.
+func TestServerKilledAtTheHandover(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	t.Log("seed", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	databaseURL := testdb.Postgres(t)
+	f := startFleet(t, databaseURL, 2)
+	for round := range 10 {
+		dying := start(t, databaseURL)
+		h := f[0].acquire(t, "r", "holder")
+		waiters := []*waiter{f[1].wait(t, waiting("r", "first"))}
+		f[0].awaitQueue(t, "r", "first")
+		waiters = append(waiters, f[0].wait(t, waiting("r", "second")))
+		f[0].awaitQueue(t, "r", "first", "second")
+
+		var sent time.Time
+		query := url.Values{"resource_name": {"r"}, "process_id": {"holder"}}
+		if round%2 == 0 {
+			dying.release(t, h)
+			sent = time.Now()
+			dying.kill(t)
+		} else {
+			var releasing sync.WaitGroup
+			sent = time.Now()
+			releasing.Go(func() { _, _ = dying.try(http.MethodDelete, "/locks/release?"+query.Encode(), nil) })
+			<-time.After(upTo(random, 8*time.Millisecond))
+			dying.kill(t)
+			releasing.Wait()
+			// The release may have been lost. Repeating it does no harm.
+			if r := f[0].do(t, http.MethodDelete, "/locks/release?"+query.Encode(), nil); r.Status == http.StatusOK {
+				t.Log("the release was lost")
+				sent = time.Now()
+			}
+		}
+		h = waiters[0].granted(t)
+		within(t, "from the release until the next has the lock", waiters[0].at.Sub(sent), slack)
+		f.drain(t, h, waiters[1])
+	}
+}
+
+// A hold outlives the server that granted it, until its time is over: then the next waiter of another server gets it.
+func TestKilledServersHoldExpires(t *testing.T) {
+	t.Parallel()
+	f := startFleet(t, testdb.Postgres(t), 3, "SWEEP_INTERVAL=1h")
+	forever := f[0].acquire(t, "kept", "holder")
+	before := f[0].wait(t, waiting("waited for", "holder")).granted(t)
+	r := f[0].do(t, http.MethodPost, "/locks/request", expiring("r", "holder", 2*time.Second))
+	h, _ := holdOf(r)
+	first := f[1].wait(t, waiting("r", "first"))
+	f[2].awaitQueue(t, "r", "first")
+	f[0].kill(t)
+	second := f[2].wait(t, waiting("r", "second"))
+	f[1].awaitQueue(t, "r", "first", "second")
+	f[1].wantHeld(t, []hold{h, forever, before})
+
+	next := first.granted(t)
+	expiry := moment(t, r, "expires_at")
+	if granted := moment(t, first.reply, "locked_at"); granted.Before(expiry) {
+		t.Errorf("granted at %v, before the hold expired at %v", granted, expiry)
+	}
+	within(t, "from the expiry until the next has the lock", first.at.Sub(expiry), deadWithin)
+	f[1:].drain(t, next, second)
+	f[2].wantHeld(t, []hold{forever, before})
+}
+
+// The waiters of a server that stands still are passed over as those of a dead one, and served when it goes on.
+func TestServerThatStandsStill(t *testing.T) {
+	t.Parallel()
+	f := startFleet(t, testdb.Postgres(t), 3)
+	h := f[0].acquire(t, "r", "holder")
+	waiters := make([]*waiter, 4)
+	names := []string{"still 1", "second", "still 2", "fourth"}
+	for i := range waiters {
+		waiters[i] = f[1+i%2].wait(t, waiting("r", names[i]))
+		f[2].awaitQueue(t, "r", names[:i+1]...)
+	}
+
+	f[1].signal(t, syscall.SIGSTOP)
+	stopped := time.Now()
+	t.Cleanup(func() { _ = f[1].cmd.Process.Signal(syscall.SIGCONT) })
+	f[0].release(t, h)
+	h = waiters[1].granted(t)
+	within(t, "from the stop until the next has the lock", waiters[1].at.Sub(stopped), deadWithin+slack)
+	f[2].wantQueue(t, "r", "fourth")
+	<-time.After(4*time.Second - time.Since(stopped))
+	f[1].signal(t, syscall.SIGCONT)
+	f[2].awaitQueue(t, "r", "still 1", "still 2", "fourth")
+	f.drain(t, h, waiters[0], waiters[2], waiters[3])
+}
+
+// A server whose notifications are cut off finds out by itself whose turn has come, and is told again once it can be.
+func TestNotificationsCutOff(t *testing.T) {
+	t.Parallel()
+	const recheck = 1500 * time.Millisecond
+	databaseURL := testdb.Postgres(t)
+	proxied, proxy := throughListenerProxy(t, databaseURL)
+	f := fleet{start(t, databaseURL), start(t, proxied, "RECHECK_INTERVAL="+recheck.String())}
+	handOver := func(resource string) time.Duration {
+		h := f[0].acquire(t, resource, "holder")
+		w := f[1].wait(t, waiting(resource, "waiter"))
+		f[0].awaitQueue(t, resource, "waiter")
+		begun := time.Now()
+		f[0].release(t, h)
+		h = w.granted(t)
+		f[1].release(t, h)
+		return w.at.Sub(begun)
+	}
+	// Of several, one that is much quicker than rechecking says that they are told.
+	told := func(when string) {
+		t.Helper()
+		best := time.Hour
+		for range 5 {
+			best = min(best, handOver("r"))
+		}
+		within(t, when+", the quickest of five hand-overs", best, recheck/10)
+	}
+	eventually(t, "it listens", func() bool { listening, _ := proxy.counts(); return listening == 1 })
+	told("at first")
+
+	proxy.cut()
+	eventually(t, "it tries to listen again", func() bool { _, refused := proxy.counts(); return refused > 1 })
+	within(t, "without notifications, a hand-over", handOver("r"), recheck+slack)
+	proxy.allow()
+	eventually(t, "it listens again", func() bool { return strings.Contains(f[1].output.String(), "arrive again") })
+	told("afterwards")
+	if s := f[1].output.String(); strings.Count(s, "no notifications") != 1 {
+		t.Error("the log does not say once that there are no notifications")
+	}
+}
+
+// What a server was not told while it could not listen, it looks up when it listens again.
+func TestNotificationsMissed(t *testing.T) {
+	t.Parallel()
+	databaseURL := testdb.Postgres(t)
+	proxied, proxy := throughListenerProxy(t, databaseURL)
+	f := fleet{start(t, databaseURL, "RECHECK_INTERVAL=1h"), start(t, proxied, "RECHECK_INTERVAL=1h")}
+	eventually(t, "it listens", func() bool { listening, _ := proxy.counts(); return listening == 1 })
+	h := f[0].acquire(t, "r", "holder")
+	w := f[1].wait(t, waiting("r", "waiter"))
+	f[0].awaitQueue(t, "r", "waiter")
+	proxy.cut()
+	eventually(t, "it tries to listen again", func() bool { _, refused := proxy.counts(); return refused > 0 })
+	f[0].release(t, h)
+	f[0].stop(t, syscall.SIGTERM) // nobody tells it again
+	proxy.allow()
+	allowed := time.Now()
+	h = w.granted(t)
+	t.Logf("granted %v after it may listen again", w.at.Sub(allowed))
+	f[1].release(t, h)
+}
+
+// The places of requests that waited when the server was killed hold nobody up after its restart, and are there for those
+// who repeat their request. What they had been granted they have.
+func TestSQLiteServerKilledWithWaiters(t *testing.T) {
+	t.Parallel()
+	databaseURL := sqliteURL(testdb.SQLite(t))
+	s := start(t, databaseURL)
+	held := s.acquire(t, "held", "holder")
+	passed := s.wait(t, waiting("held", "had waited"))
+	s.awaitQueue(t, "held", "had waited")
+	s.release(t, held)
+	held = passed.granted(t)
+	h := s.acquire(t, "r", "holder")
+	free := s.acquire(t, "free", "holder")
+	for i, body := range []map[string]any{named("r", "a", "1"), waiting("r", "lost"), named("r", "b", "2"), waiting("free", "lost")} {
+		s.wait(t, body)
+		if i < 3 {
+			s.awaitQueue(t, "r", []string{"a", "lost", "b"}[:i+1]...)
+		}
+	}
+	s.awaitQueue(t, "free", "lost")
+	s.kill(t)
+
+	s = start(t, databaseURL)
+	s.wantHeld(t, []hold{held, h, free})
+	s.wantQueue(t, "r")
+	s.wantQueue(t, "free")
+	s.release(t, free)
+	s.acquire(t, "free", "newcomer") // at once
+
+	fleet := fleet{s}
+	newcomer := s.wait(t, waiting("r", "newcomer"))
+	s.awaitQueue(t, "r", "newcomer")
+	b := s.wait(t, named("r", "b", "2"))
+	s.awaitQueue(t, "r", "b", "newcomer")
+	a := s.wait(t, named("r", "a", "1"))
+	s.awaitQueue(t, "r", "a", "b", "newcomer")
+	fleet.drain(t, h, a, b, newcomer)
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Very many wait for one lock on one server, and each gets it in turn.
+func TestManyWaitersOfOneResource(t *testing.T) {
+	onBoth(t, func(t *testing.T, databaseURL string) {
+		count := 2000
+		if serversOn(databaseURL) > 1 {
+			count = 500 // Postgres takes longer for each
+		}
+		s := start(t, databaseURL)
+		h := s.acquire(t, "r", "holder")
+		var served service
+		var all sync.WaitGroup
+		for i := range count {
+			w := s.wait(t, waiting("r", fmt.Sprint("waiter ", i)))
+			all.Go(func() {
+				<-w.done
+				if _, granted := holdOf(w.reply); !granted {
+					t.Errorf("%s got %+v, %v", w.process, w.reply, w.err)
+					return
+				}
+				served.begin(t, w.reply)
+				served.end()
+				if r, err := s.try(http.MethodDelete, "/locks/release-all?process_id="+strings.ReplaceAll(w.process, " ", "+"), nil); err != nil || r.Status != http.StatusOK {
+					t.Errorf("%s gives up the lock: %+v, %v", w.process, r, err)
+				}
+			})
+		}
+		begun := time.Now()
+		await(t, "length of the queue", count, func() int { return len(s.queue(t, "r")) })
+		t.Logf("%v for all to come; %s", time.Since(begun), s.memory(t))
+		begun = time.Now()
+		s.release(t, h)
+		all.Wait()
+		t.Logf("%v for %d hand-overs; %s", time.Since(begun), count, s.memory(t))
+		served.wantInOrder(t)
+		s.wantQueue(t, "r")
+		s.awaitFree(t, "r")
+	})
+}
+
+// Each of thousands of locks has a waiter, and all are released at once.
+func TestManyResourcesWithAWaiter(t *testing.T) {
+	onBoth(t, func(t *testing.T, databaseURL string) {
+		const count = 2000
+		s := start(t, databaseURL)
+		waiters := make([]*waiter, count)
+		var all sync.WaitGroup
+		for i := range waiters {
+			all.Go(func() {
+				resource := fmt.Sprint("resource ", i)
+				s.acquire(t, resource, "holder")
+				waiters[i] = s.wait(t, waiting(resource, fmt.Sprint("waiter ", i)))
+			})
+		}
+		all.Wait()
+		s.awaitQueue(t, "resource 0", "waiter 0")
+		for i := range waiters {
+			s.awaitQueue(t, fmt.Sprint("resource ", i), fmt.Sprint("waiter ", i))
+		}
+		t.Log(s.memory(t))
+		begun := time.Now()
+		r := s.do(t, http.MethodDelete, "/locks/release-all?process_id=holder", nil)
+		if r.Status != http.StatusOK || r.Data["released"] != float64(count) {
+			t.Errorf("release-all: %+v", r)
+		}
+		for _, w := range waiters {
+			w.granted(t)
+		}
+		t.Logf("%v for %d hand-overs; %s", time.Since(begun), count, s.memory(t))
+		if held := len(s.locked(t)); held != count {
+			t.Errorf("%d locks are held, want %d", held, count)
+		}
+	})
+}
+
+// memory tells how much of it the process has, and had at most.
+func (p *process) memory(tb testing.TB) string {
+	tb.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var lines []string
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "VmHWM") || strings.HasPrefix(line, "VmRSS") {
+			lines = append(lines, strings.Join(strings.Fields(line), " "))
+		}
+	}
+	return strings.Join(lines, ", ")
+}

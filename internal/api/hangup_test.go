@@ -1,0 +1,428 @@
+package api_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"resource-lock-manager/internal/api"
+	"resource-lock-manager/internal/store"
+	"resource-lock-manager/internal/wire"
+)
+
+// TestHangUpLeavesTheQueue at once, whoever it was that hung up, and the next one gets the resource.
+func TestHangUpLeavesTheQueue(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		s.hold(t, "r", "p", nil)
+		first, second, third := s.wait(t, "r", "a", nil), s.wait(t, "r", "b", nil), s.wait(t, "r", "c", nil)
+		second.hangUp()
+		s.wantWaiters(t, "r", "a", "c")
+		first.hangUp()
+		s.wantWaiters(t, "r", "c")
+		s.release(t, "r", "p").want(t, 200)
+		s.wantHolder(t, "r", third.granted(t))
+		s.release(t, "r", "c").want(t, 200)
+		s.hold(t, "r", "p", nil) // nobody is left in the way
+	})
+}
+
+// TestTheLastOneHangsUp: nothing is left of the queue.
+func TestTheLastOneHangsUp(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		s.hold(t, "r", "p", nil)
+		s.wait(t, "r", "a", nil).hangUp()
+		s.wantWaiters(t, "r")
+		if got := s.status(t, "r").Waiters; got != 0 {
+			t.Errorf("status tells of %d waiters", got)
+		}
+		s.release(t, "r", "p").want(t, 200)
+		s.hold(t, "r", "q", nil)
+	})
+}
+
+// TestHangUpCrossesWithTheRelease: either the hold is nobody's, or its client may have been told of it. In both cases the
+// next waiter gets the resource, at the latest when the first one's time is over.
+func TestHangUpCrossesWithTheRelease(t *testing.T) {
+	const rounds = 15
+	onBoth(t, func(t *testing.T, s *server) {
+		s.hold(t, "r0", "p", nil)
+		for round := range rounds {
+			name := fmt.Sprint("r", round)
+			first := s.wait(t, name, "a", fields{"ttl_seconds": 0.1})
+			second := s.wait(t, name, "b", nil)
+			s.hold(t, fmt.Sprint("r", round+1), "p", nil)
+			released := s.send(t, s.request(t, "DELETE", withQuery("/locks/release", []string{"resource_name", name, "process_id", "p"}), ""))
+			first.hangUp()
+			released.answer(t).want(t, 200)
+			<-first.done
+			s.clock.advance(100 * time.Millisecond)
+			s.wantHolder(t, name, second.granted(t))
+			s.wantWaiters(t, name)
+		}
+	})
+}
+
+// TestHangUpIsNoFault: it is logged as what it is.
+func TestHangUpIsNoFault(t *testing.T) {
+	log, lines := newLog(t)
+	db, _ := openStore(t, store.SQLite, "")
+	s := serve(t, startedService(t, db, limitsWith(0, 0, 0, 0), log), db.Ping, log)
+	s.hold(t, "r", "p", nil)
+	waiting := s.wait(t, "r", "q", nil)
+	waiting.hangUp()
+	<-waiting.done
+	s.Close()
+	for _, line := range lines() {
+		if line.Status == 499 && line.Level == slog.LevelInfo.String() && line.Route == "/locks/request" && line.Error == "" {
+			return
+		}
+	}
+	t.Errorf("log: %+v, want a line of the level INFO with the status 499", lines())
+}
+
+// unflushed is net/http's answer when the connection broke after the request was decided: what was written stays in the
+// server's memory, and only flushing tells that it did not get out.
+type unflushed struct {
+	http.ResponseWriter
+	http.Hijacker
+	io.ReaderFrom
+	broken *atomic.Bool
+}
+
+func (w unflushed) Flush() { _ = w.FlushError() }
+
+func (w unflushed) FlushError() error {
+	if w.broken.Load() {
+		return errors.New("broken pipe")
+	}
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+func (w unflushed) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// TestAnswerThatDoesNotGetOut: a client that could not be told of the lock does not have it.
+func TestAnswerThatDoesNotGetOut(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		log := slog.New(slog.DiscardHandler)
+		handler := api.New(s.locks, nil, log)
+		var broken atomic.Bool
+		other := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			handler.ServeHTTP(unflushed{w, w.(http.Hijacker), w.(io.ReaderFrom), &broken}, r)
+		}), log)
+		t.Cleanup(s.locks.StopWaiting)
+		s.hold(t, "r", "p", nil)
+		first := other.ask(t, "r", "a", nil)
+		s.wantWaiters(t, "r", "a")
+		second := s.wait(t, "r", "b", nil)
+		broken.Store(true)
+		s.release(t, "r", "p").want(t, 200)
+		<-first.done
+		s.wantHolder(t, "r", second.granted(t))
+	})
+}
+
+// TestPlaceIsKept: a request whose connection was cut finds its old place when it comes back under its name, and has
+// waited since it first came.
+func TestPlaceIsKept(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		s.hold(t, "r", "p", nil)
+		first := s.wait(t, "r", "a", fields{"request_id": "run", "reason": "first"})
+		since := s.queue(t, "r").Waiters[0].WaitingSince
+		second := s.wait(t, "r", "b", fields{"request_id": "run"}) // the same word of another process means another request
+		for range 3 {
+			first.hangUp()
+			s.wantWaiters(t, "r", "b")
+			if got := s.status(t, "r").Waiters; got != 1 {
+				t.Errorf("status tells of %d waiters, want the one that is there", got)
+			}
+			s.clock.advance(20 * time.Second)
+			first = s.ask(t, "r", "a", fields{"request_id": "run", "reason": "first"})
+			s.wantWaiters(t, "r", "a", "b")
+		}
+		got := s.queue(t, "r").Waiters[0]
+		want := wire.Waiter{Position: 1, ProcessID: "a", WaitingSince: since, WaitedSeconds: 60, Reason: new("first")}
+		if diff := cmp.Diff(want, got, s.asTold()); diff != "" {
+			t.Error("waiter (-want +got):\n" + diff)
+		}
+		s.release(t, "r", "p").want(t, 200)
+		granted := first.granted(t)
+		s.wantHolder(t, "r", granted)
+		if s.driver == store.SQLite && granted.WaitedSeconds != 60 {
+			t.Errorf("waited for %v seconds, want 60", granted.WaitedSeconds)
+		}
+		second.stillWaits(t)
+		wantEvents := []string{"granted r a", "released r p", "queued r b", "queued r a", "acquired r p"}
+		if diff := cmp.Diff(wantEvents, eventLines(s.history(t).Events)); diff != "" {
+			t.Error("history (-want +got):\n" + diff)
+		}
+	})
+}
+
+// TestReleasedWhileAway: the resource does not wait for one that is away, and it is the next when it is back.
+func TestReleasedWhileAway(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		s.hold(t, "r", "p", nil)
+		s.wait(t, "r", "a", fields{"request_id": "run"}).hangUp()
+		s.wantWaiters(t, "r")
+		second, third := s.wait(t, "r", "b", nil), s.wait(t, "r", "c", nil)
+		s.release(t, "r", "p").want(t, 200)
+		second.granted(t)
+		first := s.ask(t, "r", "a", fields{"request_id": "run"})
+		s.wantWaiters(t, "r", "a", "c")
+		s.release(t, "r", "b").want(t, 200)
+		s.wantHolder(t, "r", first.granted(t))
+		third.stillWaits(t)
+	})
+}
+
+// TestPlaceIsNotKeptForEver is KEEP_PLACE; and without a name there is nothing to come back to.
+func TestPlaceIsNotKeptForEver(t *testing.T) {
+	for name, id := range map[string]any{"named": "run", "nameless": nil} {
+		t.Run(name, func(t *testing.T) {
+			onBothWithin(t, limitsWith(0, 0, 0, time.Microsecond), func(t *testing.T, s *server) {
+				s.hold(t, "r", "p", nil)
+				s.wait(t, "r", "a", fields{"request_id": id}).hangUp()
+				s.wantWaiters(t, "r")
+				second := s.wait(t, "r", "b", nil)
+				s.clock.advance(time.Microsecond)
+				s.wait(t, "r", "a", fields{"request_id": id})
+				s.wantWaiters(t, "r", "b", "a")
+				s.release(t, "r", "p").want(t, 200)
+				second.granted(t)
+			})
+		})
+	}
+}
+
+// TestSweptPlaces: who does not come back is told of in the history.
+func TestSweptPlaces(t *testing.T) {
+	onBothWithin(t, limitsWith(0, 0, 0, time.Microsecond), func(t *testing.T, s *server) {
+		s.hold(t, "r", "p", nil)
+		s.wait(t, "r", "a", fields{"request_id": "run"}).hangUp()
+		s.wantWaiters(t, "r")
+		s.clock.advance(time.Microsecond)
+		swept := 0
+		s.eventually(t, "the place is swept", func() bool { // it may have been left at the moment of the look
+			n, err := s.locks.SweepPlaces(t.Context(), 100)
+			if err != nil {
+				t.Fatal(err)
+			}
+			swept += n
+			return swept > 0
+		})
+		events := s.history(t).Events
+		if events[0].Event != "gave_up" || events[0].ProcessID != "a" || events[0].FencingToken != nil || events[0].WaitedSeconds == nil {
+			t.Errorf("history: %+v", events[0])
+		}
+		if n, err := s.locks.SweepPlaces(t.Context(), 100); n != 0 || err != nil {
+			t.Errorf("swept again: %d, %v", n, err)
+		}
+	})
+}
+
+// TestTwoWithOneRequestID: a client that repeats a request while the first still waits. The later one has the place, and
+// the end of the earlier one, by whatever way, takes nothing from it.
+func TestTwoWithOneRequestID(t *testing.T) {
+	for name, end := range map[string]func(t *testing.T, p *pending){
+		"hangs up": func(_ *testing.T, p *pending) {
+			p.hangUp()
+			<-p.done
+		},
+		"times out": func(t *testing.T, p *pending) {
+			a := p.answer(t)
+			a.wantCode(t, 409, wire.CodeWaitTimeout)
+			if got := decode[wire.Conflict](t, a.body); got.Waiters != 2 {
+				t.Errorf("got %+v, want 2 waiters: the later request and the other one", got)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, s *server) {
+				s.hold(t, "r", "p", nil)
+				wait := 1.5
+				if name == "hangs up" {
+					wait = maxWait.Seconds()
+				}
+				earlier := s.wait(t, "r", "a", fields{"request_id": "run", "reason": "earlier", "wait_seconds": wait})
+				s.wait(t, "r", "b", nil)
+				later := s.ask(t, "r", "a", fields{"request_id": "run", "reason": "later"})
+				s.eventually(t, "the later one has the place", func() bool {
+					first := s.queue(t, "r").Waiters[0]
+					return first.ProcessID == "a" && *first.Reason == "later"
+				})
+				s.wantWaiters(t, "r", "a", "b")
+				end(t, earlier)
+				later.stillWaits(t)
+				s.wantWaiters(t, "r", "a", "b")
+				s.release(t, "r", "p").want(t, 200)
+				granted := later.granted(t)
+				s.wantHolder(t, "r", granted)
+				// Asked once more, waiting or not, it is still the same hold.
+				for _, wait := range []any{nil, 300} {
+					again := dataOf[wire.Acquired](t, s.acquireWith(t, "r", "a", fields{"request_id": "run", "wait_seconds": wait}))
+					if again.FencingToken != granted.FencingToken || again.WaitedSeconds != granted.WaitedSeconds {
+						t.Errorf("repeated: %+v, want %+v", again, granted)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestBothGetTheOneHold: two that wait under one name are one request.
+func TestBothGetTheOneHold(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		s.hold(t, "r", "p", nil)
+		earlier := s.wait(t, "r", "a", fields{"request_id": "run", "reason": "earlier"})
+		later := s.ask(t, "r", "a", fields{"request_id": "run", "reason": "later"})
+		s.eventually(t, "the later one has the place", func() bool { return *s.queue(t, "r").Waiters[0].Reason == "later" })
+		s.release(t, "r", "p").want(t, 200)
+		granted := later.granted(t)
+		s.locks.WakeAll() // at other times it looks by itself
+		if got := earlier.granted(t); got.FencingToken != granted.FencingToken {
+			t.Errorf("token %d for one and %d for the other", got.FencingToken, granted.FencingToken)
+		}
+		s.wantHolder(t, "r", granted)
+	})
+}
+
+// TestSuperseded: who comes by its lost place is told that a later request has it, instead of taking it back.
+func TestSuperseded(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		s.hold(t, "r", "p", nil)
+		earlier := s.wait(t, "r", "a", fields{"request_id": "run", "reason": "earlier"})
+		later := s.ask(t, "r", "a", fields{"request_id": "run", "reason": "later"})
+		s.eventually(t, "the later one has the place", func() bool { return *s.queue(t, "r").Waiters[0].Reason == "later" })
+		s.locks.WakeAll()
+		a := earlier.answer(t)
+		a.wantFailure(t, 409, wire.CodeSuperseded, "A later request with the same request_id waits for resource 'r' in place of this one")
+		if got := decode[wire.Conflict](t, a.body); got.Holder == nil || got.Holder.ProcessID != "p" || got.Waiters != 1 {
+			t.Errorf("got %s", a.body)
+		}
+		later.stillWaits(t)
+		s.release(t, "r", "p").want(t, 200)
+		s.wantHolder(t, "r", later.granted(t))
+	})
+}
+
+// TestWaitsLongerThanTheServersTimeouts: they are made for slow clients, and a client that waits is not one.
+func TestWaitsLongerThanTheServersTimeouts(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		const timeout = 250 * time.Millisecond
+		log := slog.New(slog.DiscardHandler)
+		hasty := &server{Server: httptest.NewUnstartedServer(nil), driver: s.driver, clock: s.clock, locks: s.locks}
+		hasty.Config = api.NewServer(api.New(s.locks, nil, log), log)
+		hasty.Config.ReadTimeout, hasty.Config.WriteTimeout = timeout, timeout
+		hasty.Start()
+		t.Cleanup(hasty.Close)
+		t.Cleanup(s.locks.StopWaiting)
+
+		s.hold(t, "r", "p", nil)
+		first := hasty.ask(t, "r", "a", nil)
+		s.wantWaiters(t, "r", "a")
+		second := hasty.ask(t, "r", "b", nil)
+		s.wantWaiters(t, "r", "a", "b")
+		// Its answer shows that the others have waited for longer than any timeout.
+		hasty.ask(t, "r", "c", fields{"wait_seconds": (3 * timeout).Seconds()}).answer(t).wantCode(t, 409, wire.CodeWaitTimeout)
+		s.wantWaiters(t, "r", "a", "b")
+		first.hangUp() // it is still noticed
+		s.wantWaiters(t, "r", "b")
+		s.release(t, "r", "p").want(t, 200)
+		s.wantHolder(t, "r", second.granted(t))
+	})
+}
+
+// TestConnectionAfterAWait: what was changed for the wait does not outlive it.
+func TestConnectionAfterAWait(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		s.hold(t, "held", "p", nil)
+		conn, err := net.Dial("tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		answers := bufio.NewReader(conn)
+		send := func(req *http.Request) answer {
+			if err := req.Write(conn); err != nil {
+				t.Fatal(err)
+			}
+			response, err := http.ReadResponse(answers, req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return read(t, req, response)
+		}
+		waits := func(resource string, wait float64) *http.Request {
+			body := fields{"resource_name": resource, "process_id": "q", "wait_seconds": wait}
+			return s.request(t, "POST", "/locks/request", body.json(t))
+		}
+		for range 3 {
+			send(waits("held", 0.02)).wantCode(t, 409, wire.CodeWaitTimeout)
+			send(s.request(t, "GET", "/health", "")).want(t, 200)
+			send(waits("free", 300)).want(t, 200)
+			send(s.request(t, "DELETE", "/locks/release?resource_name=free&process_id=q", "")).want(t, 200)
+		}
+	})
+}
+
+// TestClientThatDoesNotRead holds up nobody else.
+func TestClientThatDoesNotRead(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		s.hold(t, "r", "p", nil)
+		conn, err := net.Dial("tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		req := s.request(t, "POST", "/locks/request", `{"resource_name":"r","process_id":"deaf","wait_seconds":300}`)
+		if err := req.Write(conn); err != nil {
+			t.Fatal(err)
+		}
+		s.wantWaiters(t, "r", "deaf")
+		next := s.wait(t, "r", "q", nil)
+		s.release(t, "r", "p").want(t, 200)
+		if got := s.status(t, "r"); *got.LockedBy != "deaf" {
+			t.Errorf("status %+v", got)
+		}
+		s.forceRelease(t, "r", "it does not listen").want(t, 200)
+		s.wantHolder(t, "r", next.granted(t))
+	})
+}
+
+// TestStopWaiting answers all who wait, so that they can go to another server at once.
+func TestStopWaiting(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		s.hold(t, "r", "p", nil)
+		waiting := []*pending{s.wait(t, "r", "a", nil), s.wait(t, "r", "b", fields{"request_id": "run"})}
+		s.locks.StopWaiting()
+		s.locks.StopWaiting()
+		waiting = append(waiting, s.ask(t, "r", "late", nil), s.ask(t, "free", "late", nil))
+		for _, p := range waiting {
+			a := p.answer(t)
+			a.wantFailure(t, 503, wire.CodeStopping, "The server is shutting down")
+			if got := a.header.Get("Retry-After"); got != "1" {
+				t.Errorf("Retry-After %q, want 1", got)
+			}
+		}
+		s.wantWaiters(t, "r")
+		s.acquire(t, "r", "late", nil).wantCode(t, 409, wire.CodeAlreadyLocked)
+		s.hold(t, "free", "late", nil) // what is quick is still served
+		s.release(t, "r", "p").want(t, 200)
+		events := s.history(t, "resource_name", "r").Events
+		gone := events[slices.IndexFunc(events, func(e wire.Event) bool { return e.Event == "gave_up" })]
+		if gone.ProcessID != "a" || gone.Reason == nil || *gone.Reason != "server_stopping" {
+			t.Errorf("history: %+v", gone)
+		}
+	})
+}

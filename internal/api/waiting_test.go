@@ -1,0 +1,446 @@
+package api_test
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"resource-lock-manager/internal/store"
+	"resource-lock-manager/internal/wire"
+)
+
+// patience is how long a test waits for what must come, also on a busy machine.
+const patience = 30 * time.Second
+
+// pending is a request whose answer is still to come.
+type pending struct {
+	req    *http.Request
+	hangUp context.CancelFunc
+	done   chan struct{} // closed when there is an answer, or none will come
+	a      answer
+	err    error
+}
+
+// send sends a request and does not wait for its answer.
+func (s *server) send(t *testing.T, req *http.Request) *pending {
+	t.Helper()
+	ctx, hangUp := context.WithCancel(req.Context())
+	p := &pending{req: req.WithContext(ctx), hangUp: hangUp, done: make(chan struct{})}
+	go func() {
+		defer close(p.done)
+		response, err := s.Client().Transport.RoundTrip(p.req)
+		if err == nil {
+			p.a, err = readAll(response)
+		}
+		p.err = err
+	}()
+	// Before the server closes, which waits for it.
+	t.Cleanup(func() {
+		hangUp()
+		<-p.done
+	})
+	return p
+}
+
+// answer waits for the answer and holds it against the document.
+func (p *pending) answer(t *testing.T) answer {
+	t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(patience):
+		t.Fatal("a waiting request is not answered")
+	}
+	if p.err != nil {
+		t.Fatal(p.err)
+	}
+	check(t, p.req, p.a)
+	return p.a
+}
+
+// granted waits for the lock.
+func (p *pending) granted(t *testing.T) wire.Acquired {
+	t.Helper()
+	return dataOf[wire.Acquired](t, p.answer(t))
+}
+
+// stillWaits fails the test if there is an answer.
+func (p *pending) stillWaits(t *testing.T) {
+	t.Helper()
+	select {
+	case <-p.done:
+		t.Fatalf("the request does not wait any more: %d %s, %v", p.a.status, p.a.body, p.err)
+	default:
+	}
+}
+
+// ask sends an acquire that may wait for as long as requests may; more can say otherwise.
+func (s *server) ask(t *testing.T, resource, process string, more fields) *pending {
+	t.Helper()
+	body := fields{"resource_name": resource, "process_id": process, "wait_seconds": maxWait.Seconds()}
+	maps.Copy(body, more)
+	return s.send(t, s.request(t, http.MethodPost, "/locks/request", body.json(t)))
+}
+
+// wait does so and returns when the request is the last in the queue.
+func (s *server) wait(t *testing.T, resource, process string, more fields) *pending {
+	t.Helper()
+	before := len(s.waiters(t, resource))
+	p := s.ask(t, resource, process, more)
+	s.eventually(t, "the request waits", func() bool {
+		p.stillWaits(t)
+		now := s.waiters(t, resource)
+		return len(now) > before && now[len(now)-1] == process
+	})
+	return p
+}
+
+// queue returns a page of the queue.
+func (s *server) queue(t *testing.T, resource string, more ...string) wire.Queue {
+	t.Helper()
+	return dataOf[wire.Queue](t, s.get(t, "/locks/queue", append([]string{"resource_name", resource}, more...)...))
+}
+
+// waiters returns the processes that wait, in their order.
+func (s *server) waiters(t *testing.T, resource string) []string {
+	t.Helper()
+	names := []string{}
+	for i, w := range s.queue(t, resource).Waiters {
+		if w.Position != i+1 {
+			t.Errorf("%s is at the position %d, the %dth in the list", w.ProcessID, w.Position, i+1)
+		}
+		names = append(names, w.ProcessID)
+	}
+	return names
+}
+
+// eventually asks until it is so. What it asks takes a request, so it does not keep the machine from anything else.
+func (s *server) eventually(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !so(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("it does not come true that %s", what)
+		}
+	}
+}
+
+// wantWaiters waits until just these processes wait, in this order.
+func (s *server) wantWaiters(t *testing.T, resource string, processes ...string) {
+	t.Helper()
+	var got []string
+	for deadline := time.Now().Add(patience); ; {
+		if got = s.waiters(t, resource); slices.Equal(got, processes) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%q wait, want %q", got, processes)
+		}
+	}
+}
+
+// wantHolder fails the test unless the process holds the resource, under the token.
+func (s *server) wantHolder(t *testing.T, resource string, hold wire.Acquired) {
+	t.Helper()
+	got := s.status(t, resource)
+	if got.LockedBy == nil || *got.LockedBy != hold.ProcessID || *got.FencingToken != hold.FencingToken {
+		t.Errorf("status %+v, want it held as %+v", got, hold)
+	}
+}
+
+// TestGrantedAfterARelease: the answer is that of any acquire, and tells how long it took.
+func TestGrantedAfterARelease(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		before := s.hold(t, "r", "p", nil)
+		waiting := s.wait(t, "r", "q", fields{
+			"ttl_seconds": 600, "min_hold_seconds": 60, "reason": "nightly backup", "metadata": fields{"host": "db-1"},
+		})
+		since := s.queue(t, "r").Waiters[0].WaitingSince
+		s.clock.advance(12500 * time.Millisecond)
+		waiting.stillWaits(t)
+		released := dataOf[wire.Released](t, s.release(t, "r", "p"))
+
+		a := waiting.answer(t)
+		wantMessage(t, a, "Lock acquired successfully for resource 'r'")
+		got := dataOf[wire.Acquired](t, a)
+		want := wire.Acquired{
+			LockID: before.LockID, ResourceName: "r", ProcessID: "q", FencingToken: got.FencingToken,
+			Times: wire.Times{LockedAt: released.ReleasedAt, ExpiresAt: new(wire.Time(time.Time(got.LockedAt).Add(600 * time.Second)))},
+		}
+		want.ExpiresInSeconds = new(600.0)
+		want.WaitedSeconds = time.Time(got.LockedAt).Sub(time.Time(since)).Seconds()
+		if diff := cmp.Diff(want, got, s.asTold()); diff != "" {
+			t.Error("granted (-want +got):\n" + diff)
+		}
+		if got.WaitedSeconds <= 0 || s.driver == store.SQLite && got.WaitedSeconds != 12.5 || got.FencingToken <= before.FencingToken {
+			t.Errorf("waited for %v seconds, and the token is %d after %d", got.WaitedSeconds, got.FencingToken, before.FencingToken)
+		}
+		status := s.status(t, "r")
+		wantStatus := wire.Status{
+			ResourceName: "r", IsLocked: true, LockedBy: new("q"), LockedAt: &got.LockedAt, ExpiresAt: got.ExpiresAt,
+			ExpiresInSeconds: got.ExpiresInSeconds, FencingToken: &got.FencingToken, Renewals: new(0),
+			Reason: new("nightly backup"), Metadata: []byte(`{"host":"db-1"}`),
+			MinHoldUntil: new(wire.Time(time.Time(got.LockedAt).Add(60 * time.Second))),
+		}
+		if diff := cmp.Diff(wantStatus, status, s.asTold()); diff != "" {
+			t.Error("status (-want +got):\n" + diff)
+		}
+		s.wantWaiters(t, "r")
+		s.renew(t, "r", "q", 60, got.FencingToken).want(t, 200) // it is a hold like any other
+		s.releaseToken(t, "r", "q", got.FencingToken).want(t, 200)
+	})
+}
+
+// TestFreeIsGrantedAtOnce: who may wait need not.
+func TestFreeIsGrantedAtOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		for _, name := range []string{"new", "released", "expired"} {
+			switch name {
+			case "released":
+				s.hold(t, name, "p", nil)
+				s.release(t, name, "p").want(t, 200)
+			case "expired":
+				s.acquireAndOutlive(t, name, "p")
+			}
+			got := s.ask(t, name, "q", nil).granted(t)
+			if got.WaitedSeconds != 0 {
+				t.Errorf("%s: waited for %v seconds", name, got.WaitedSeconds)
+			}
+			if events := eventLines(s.history(t, "process_id", "q", "limit", "1").Events); !slices.Equal(events, []string{"acquired " + name + " q"}) {
+				t.Errorf("history: %q", events)
+			}
+		}
+	})
+}
+
+// TestEveryEndHandsOver: whatever ends the hold, its next waiter gets the resource, and the others go on waiting.
+func TestEveryEndHandsOver(t *testing.T) {
+	tests := []struct {
+		name string
+		hold fields
+		end  func(t *testing.T, s *server, hold wire.Acquired)
+	}{
+		{"release", nil, func(t *testing.T, s *server, _ wire.Acquired) { s.release(t, "r", "p").want(t, 200) }},
+		{"release by token", nil, func(t *testing.T, s *server, h wire.Acquired) {
+			s.releaseToken(t, "r", "p", h.FencingToken).want(t, 200)
+		}},
+		{"force-release", nil, func(t *testing.T, s *server, _ wire.Acquired) { s.forceRelease(t, "r", "stuck").want(t, 200) }},
+		{"release-all", nil, func(t *testing.T, s *server, _ wire.Acquired) {
+			if got := dataOf[wire.ReleasedAll](t, s.delete(t, "/locks/release-all", "process_id", "p")); got.Released != 1 {
+				t.Errorf("released %+v", got)
+			}
+		}},
+		{"force-release within the minimum", fields{"min_hold_seconds": 600}, func(t *testing.T, s *server, _ wire.Acquired) {
+			s.release(t, "r", "p").want(t, 200)
+			s.wantWaiters(t, "r", "first", "second") // the minimum keeps them out
+			s.forceRelease(t, "r", "stuck").want(t, 200)
+		}},
+		// Nobody sends a command when time is over; nor does the server look at the database in this test.
+		{"expiry", fields{"ttl_seconds": 0.05}, func(_ *testing.T, s *server, _ wire.Acquired) { s.clock.advance(50 * time.Millisecond) }},
+		{"the end of the minimum", fields{"min_hold_seconds": 0.05}, func(t *testing.T, s *server, _ wire.Acquired) {
+			s.release(t, "r", "p").want(t, 200)
+			s.clock.advance(50 * time.Millisecond)
+		}},
+		{"expiry of a hold that was renewed", fields{"ttl_seconds": 600}, func(t *testing.T, s *server, h wire.Acquired) {
+			s.renew(t, "r", "p", 0.05, h.FencingToken).want(t, 200)
+			s.clock.advance(50 * time.Millisecond)
+		}},
+		{"expiry of a hold that was renewed with all", fields{"ttl_seconds": 600}, func(t *testing.T, s *server, _ wire.Acquired) {
+			s.post(t, "/locks/renew-all", fields{"process_id": "p", "ttl_seconds": 0.05}).want(t, 200)
+			s.clock.advance(50 * time.Millisecond)
+		}},
+		{"a sweep", fields{"ttl_seconds": 3000}, func(t *testing.T, s *server, _ wire.Acquired) {
+			if s.driver == store.Postgres { // its time cannot be moved, and within a brief one the timer would come first
+				s.forceRelease(t, "r", "stuck").want(t, 200)
+				return
+			}
+			s.clock.advance(3000 * time.Second)
+			s.sweepExpired(t)
+		}},
+		{"a look at the database", fields{"ttl_seconds": 3000}, func(t *testing.T, s *server, _ wire.Acquired) {
+			if s.driver == store.Postgres {
+				s.forceRelease(t, "r", "stuck").want(t, 200)
+				return
+			}
+			s.clock.advance(3000 * time.Second)
+			s.locks.WakeAll()
+		}},
+		{"a hint", fields{"ttl_seconds": 3000}, func(t *testing.T, s *server, _ wire.Acquired) {
+			if s.driver == store.Postgres {
+				s.forceRelease(t, "r", "stuck").want(t, 200)
+				return
+			}
+			s.clock.advance(3000 * time.Second)
+			s.locks.Wake("other", "r")
+		}},
+	}
+	onBoth(t, func(t *testing.T, s *server) {
+		for _, test := range tests {
+			t.Run(test.name, func(t *testing.T) {
+				// On Postgres a hold of a moment may be over before anybody waits: then the first is granted it at once.
+				hold := dataOf[wire.Acquired](t, s.acquireWith(t, "r", "p", test.hold))
+				first := s.ask(t, "r", "first", nil)
+				var second *pending
+				if brief := test.hold["ttl_seconds"] == 0.05 || test.hold["min_hold_seconds"] == 0.05; !brief {
+					s.wantWaiters(t, "r", "first")
+					second = s.wait(t, "r", "second", nil)
+				} else if s.driver == store.SQLite {
+					s.wantWaiters(t, "r", "first")
+				}
+				test.end(t, s, hold)
+				got := first.granted(t)
+				s.wantHolder(t, "r", got)
+				if got.FencingToken <= hold.FencingToken {
+					t.Errorf("token %d after %d", got.FencingToken, hold.FencingToken)
+				}
+				if second != nil {
+					second.stillWaits(t)
+					s.wantWaiters(t, "r", "second")
+					second.hangUp()
+					s.wantWaiters(t, "r")
+				}
+				s.release(t, "r", "first").want(t, 200)
+			})
+		}
+	})
+}
+
+// TestWaitTimeout: who has waited in vain is told what everyone is told, and for how long it has waited.
+func TestWaitTimeout(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		for _, ttl := range []any{nil, 600} {
+			hold := dataOf[wire.Acquired](t, s.acquireWith(t, "r", "p", fields{"ttl_seconds": ttl, "reason": "why"}))
+			other := s.wait(t, "r", "other", nil)
+			sent := time.Now()
+			a := s.ask(t, "r", "q", fields{"wait_seconds": 0.05}).answer(t)
+			took := time.Since(sent)
+			a.wantFailure(t, 409, wire.CodeWaitTimeout, "Resource 'r' is still locked by process 'p'")
+			got := decode[wire.Conflict](t, a.body)
+			waited := *got.WaitedSeconds
+			if waited < 0.05 || waited > took.Seconds() {
+				t.Errorf("waited for %v seconds of %v, want at least 0.05", waited, took.Seconds())
+			}
+			want := wire.Conflict{
+				Detail: got.Detail, Code: wire.CodeWaitTimeout, Waiters: 1, WaitedSeconds: &waited,
+				Holder: &wire.Hold{ProcessID: "p", Times: hold.Times, FencingToken: hold.FencingToken, Reason: new("why")},
+			}
+			header := ""
+			if ttl != nil {
+				want.RetryAfterSeconds, header = new(600.0), "600"
+			}
+			if diff := cmp.Diff(want, got, s.asTold()); diff != "" {
+				t.Error("conflict (-want +got):\n" + diff)
+			}
+			if got := a.header.Get("Retry-After"); s.driver == store.SQLite && got != header {
+				t.Errorf("Retry-After %q, want %q", got, header)
+			}
+			s.wantWaiters(t, "r", "other")
+			s.release(t, "r", "p").want(t, 200)
+			other.granted(t) // the one that gave up is not in its way
+			s.release(t, "r", "other").want(t, 200)
+		}
+	})
+}
+
+// TestWithoutWaiting: nobody waits who did not ask for it, and everyone is told how many do.
+func TestWithoutWaiting(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		hold := s.hold(t, "r", "p", nil)
+		conflict := func(wait string) {
+			t.Helper()
+			waiters := len(s.waiters(t, "r"))
+			a := s.call(t, "POST", "/locks/request", `{"resource_name":"r","process_id":"q"`+wait+`}`)
+			got := decode[wire.Conflict](t, a.want(t, 409).body)
+			want := wire.Conflict{
+				Detail: "Resource 'r' is already locked by process 'p'", Code: wire.CodeAlreadyLocked, Waiters: waiters,
+				Holder: &wire.Hold{ProcessID: "p", Times: hold.Times, FencingToken: hold.FencingToken},
+			}
+			if diff := cmp.Diff(want, got, s.asTold()); diff != "" {
+				t.Error("conflict (-want +got):\n" + diff)
+			}
+			if got := s.status(t, "r").Waiters; got != waiters {
+				t.Errorf("status tells of %d waiters, want %d", got, waiters)
+			}
+		}
+		conflict("")
+		for i, wait := range []string{`,"wait_seconds":0`, `,"wait_seconds":-0.0`, `,"wait_seconds":null`, ``} {
+			s.wait(t, "r", numbered("w", 9)[i], nil)
+			conflict(wait)
+		}
+	})
+}
+
+// TestOperatorsLongestWait is MAX_WAIT.
+func TestOperatorsLongestWait(t *testing.T) {
+	s := limitedServer(t, store.SQLite, limitsWith(1500*time.Millisecond, 0, 0, 0))
+	wantFault(t, s.acquireWith(t, "r", "p", fields{"wait_seconds": 1.500001}), "wait_seconds", "Input should be less than or equal to 1.5")
+	s.wantNothingLocked(t)
+	s.acquireWith(t, "r", "p", fields{"wait_seconds": 1.5}).want(t, 200)
+}
+
+// TestACrowdIsServedInOrder, each as soon as the one before has released: the server does not look for them here.
+func TestACrowdIsServedInOrder(t *testing.T) {
+	const many = 40
+	onBoth(t, func(t *testing.T, s *server) {
+		s.hold(t, "r", "p", nil)
+		names := numbered("w", many)
+		var crowd []*pending
+		for _, name := range names {
+			crowd = append(crowd, s.wait(t, "r", name, nil))
+		}
+		holder, last := "p", int64(0)
+		for i, waiting := range crowd {
+			s.release(t, "r", holder).want(t, 200)
+			got := waiting.granted(t)
+			if got.FencingToken <= last {
+				t.Errorf("token %d after %d", got.FencingToken, last)
+			}
+			if i+1 < many {
+				crowd[i+1].stillWaits(t)
+			}
+			holder, last = names[i], got.FencingToken
+		}
+		s.release(t, "r", holder).want(t, 200)
+		want := wire.Status{ResourceName: "r"}
+		if diff := cmp.Diff(want, s.status(t, "r"), s.asTold()); diff != "" {
+			t.Error("in the end (-want +got):\n" + diff)
+		}
+	})
+}
+
+// TestNobodyOvertakes: a resource that has waiters is not granted to a newcomer in the moment of the release.
+func TestNobodyOvertakes(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		s.hold(t, "r", "p", nil)
+		waiting := s.wait(t, "r", "q", nil)
+		// They share transactions with the release, before and behind it.
+		var newcomers []*pending
+		for range crowd {
+			newcomers = append(newcomers, s.ask(t, "r", "newcomer", fields{"wait_seconds": nil}))
+		}
+		s.release(t, "r", "p").want(t, 200)
+		s.wantHolder(t, "r", waiting.granted(t))
+		for _, p := range newcomers {
+			p.answer(t).want(t, 409)
+		}
+	})
+}
+
+// TestRefusalAtTheMomentOfTheExpiry: a newcomer who looks right when the time is over, before the server has done anything
+// about it, is refused, and does not keep the resource from the one that it is reserved for.
+func TestRefusalAtTheMomentOfTheExpiry(t *testing.T) {
+	s := realServer(t, store.SQLite)
+	s.hold(t, "r", "p", 600)
+	waiting := s.wait(t, "r", "q", nil)
+	s.clock.advance(600 * time.Second)
+	a := s.acquire(t, "r", "newcomer", nil)
+	a.wantFailure(t, 409, wire.CodeReserved, "Resource 'r' is reserved for process 'q', which waits for it")
+	got := decode[wire.Conflict](t, a.body)
+	if got.Holder != nil || got.RetryAfterSeconds != nil || got.Waiters != 1 || a.header.Get("Retry-After") != "" {
+		t.Errorf("got %s with Retry-After %q, want no holder and 1 waiter", a.body, a.header.Get("Retry-After"))
+	}
+	s.wantHolder(t, "r", waiting.granted(t))
+}
