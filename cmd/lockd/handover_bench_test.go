@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -220,7 +221,7 @@ func (c *rawClient) answered() error {
 //	idle-cpu-%  of one core, while all of them wait
 //	memory-MB  resident, while all of them wait
 func BenchmarkCrowd(b *testing.B) {
-	const crowd = 1_000
+	const crowd = 10_000
 	for _, resources := range []int{1, crowd} {
 		b.Run(fmt.Sprint("resources=", resources), func(b *testing.B) {
 			for _, driver := range []string{"sqlite", "postgres"} {
@@ -253,12 +254,17 @@ func benchCrowd(b *testing.B, url string, crowd, resources int) {
 	}
 	waiters := make([]*rawClient, crowd)
 	begun := time.Now()
+	status := newClient(b, "http://"+address)
 	for i := range waiters {
 		waiters[i] = dialRaw(b, address)
 		_, err := waiters[i].conn.Write(asked(i, fmt.Sprint("p", i)))
 		must(b, err)
+		if wait := i + 1 - 1000; wait >= 0 && i%100 == 99 { // no more at once than the server takes
+			eventually(b, "most wait", func() bool {
+				return status.status(b, name(wait)).Data["waiters"].(float64) > float64(wait/resources)
+			})
+		}
 	}
-	status := newClient(b, "http://"+address)
 	for i := range resources {
 		eventually(b, "all wait", func() bool { return status.status(b, name(i)).Data["waiters"] == float64(crowd/resources) })
 	}
@@ -269,23 +275,31 @@ func benchCrowd(b *testing.B, url string, crowd, resources int) {
 	b.ReportMetric(100*(p.cpu(b)-before).Seconds()/idle.Seconds(), "idle-cpu-%")
 	b.ReportMetric(p.residentMB(b), "memory-MB")
 
-	// The first holders let go one after another, or the one of them lets go and then each holder does.
-	turn := func(i int) (releaser *rawClient, process string) {
-		if resources == 1 && i > 0 {
-			return waiters[i-1], fmt.Sprint("p", i-1)
-		}
-		return holder, "first"
-	}
 	took := make([]time.Duration, crowd)
 	begun = time.Now()
-	for i, waiter := range waiters {
-		releaser, process := turn(i)
-		begun := time.Now()
-		_, err := releaser.conn.Write(release(i, process))
-		must(b, err)
-		must(b, waiter.answered())
-		took[i] = time.Since(begun)
-		must(b, releaser.answered())
+	if resources == 1 { // whoever has it lets go
+		var released time.Time
+		var all sync.WaitGroup
+		for i, waiter := range waiters {
+			all.Go(func() {
+				err := waiter.answered()
+				took[i] = time.Since(released)
+				released = time.Now() // nobody else is answered before this one has let go
+				if err = errors.Join(err, waiter.do(release(i, fmt.Sprint("p", i)))); err != nil {
+					b.Error(err)
+				}
+			})
+		}
+		released = time.Now()
+		must(b, holder.do(release(0, "first")))
+		all.Wait()
+	} else { // one after another
+		for i, waiter := range waiters {
+			released := time.Now()
+			must(b, holder.do(release(i, "first")))
+			must(b, waiter.answered())
+			took[i] = time.Since(released)
+		}
 	}
 	b.ReportMetric(float64(crowd)/time.Since(begun).Seconds(), "handovers/s")
 	b.ReportMetric(milliseconds(took, 0.5), "p50-ms")

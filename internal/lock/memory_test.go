@@ -72,7 +72,7 @@ func (m *memory) Queue(context.Context, string, int64, int) ([]*lock.Waiter, int
 	return nil, 0, m.now, m.broken
 }
 
-func (m *memory) Waiting(context.Context) ([]lock.Waiting, error) { return nil, m.broken }
+func (m *memory) Waiting(context.Context, bool) ([]lock.Waiting, error) { return nil, m.broken }
 
 func (m *memory) Left(context.Context, time.Duration, int) ([]lock.Place, error) {
 	return nil, m.broken

@@ -47,8 +47,9 @@ type Reader interface {
 	// Queue returns up to limit connected waiters with a higher ticket, in their order, the position of the first of them,
 	// from 1, and the moment of the look.
 	Queue(ctx context.Context, resource string, after int64, limit int) (waiters []*Waiter, position int, now time.Time, err error)
-	// Waiting returns what is stored about the requests that wait on this server.
-	Waiting(ctx context.Context) ([]Waiting, error)
+	// Waiting returns what is stored about the requests that wait on this server: about all, or only those for resources
+	// that nobody holds.
+	Waiting(ctx context.Context, onlyFree bool) ([]Waiting, error)
 }
 
 // Waiting is a request that waits on this server.

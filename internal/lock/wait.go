@@ -28,9 +28,10 @@ type waitingRoom struct {
 	timers   map[string]*time.Timer    // by resource: when its next waiter's turn may come without any command
 	doubtful map[string]struct{}       // resources to settle
 	leaving  []Leave                   // what nobody waits for any more
-	look     bool                      // at the whole database
+	free     bool                      // look for free resources that requests wait for here
+	all      bool                      // look at all requests that wait here
 
-	work   chan struct{} // holds one token while there may be something in doubtful, leaving or look
+	work   chan struct{} // holds one token while there may be something in doubtful, leaving, free or all
 	closed chan struct{} // closed by closeDoor
 	quit   chan struct{} // closed by stop
 	done   chan struct{} // closed when the loop has ended
@@ -47,6 +48,7 @@ const (
 	settleAtOnce = 500                    // resources settled in one transaction
 	leaveAtOnce  = 100                    // requests that leave at the same time
 	retryAfter   = 200 * time.Millisecond // when the database refused
+	lookAtAll    = 10                     // of so many rechecks one looks at all requests
 )
 
 func newWaitingRoom(store Store, limits Limits, log *slog.Logger) *waitingRoom {
@@ -277,7 +279,7 @@ func (q *waitingRoom) settle(names ...string) {
 // wakeAll has everything looked at soon.
 func (q *waitingRoom) wakeAll() {
 	q.mu.Lock()
-	q.look = true
+	q.all = true
 	q.mu.Unlock()
 	q.wake()
 }
@@ -325,7 +327,7 @@ func (q *waitingRoom) loop() {
 	retry := time.NewTimer(retryAfter)
 	defer retry.Stop()
 	failing := false
-	for {
+	for ticks := 1; ; {
 		select {
 		case <-q.quit:
 			_ = q.catchUp()
@@ -337,7 +339,10 @@ func (q *waitingRoom) loop() {
 			}
 		case <-ticker.C:
 			q.mu.Lock()
-			q.look = q.look || len(q.requests) > 0
+			if len(q.requests) > 0 {
+				q.free, q.all = true, q.all || ticks%lookAtAll == 0
+				ticks++
+			}
 			q.mu.Unlock()
 		}
 		err := q.catchUp()
@@ -355,15 +360,15 @@ func (q *waitingRoom) loop() {
 func (q *waitingRoom) catchUp() error {
 	ctx := context.Background()
 	q.mu.Lock()
-	look := q.look
-	q.look = false
+	free, all := q.free, q.all
+	q.free, q.all = false, false
 	q.mu.Unlock()
 	var errs []error
-	if look {
-		if err := q.compare(ctx); err != nil {
+	if free || all {
+		if err := q.compare(ctx, all); err != nil {
 			errs = append(errs, err)
 			q.mu.Lock()
-			q.look = true
+			q.free, q.all = true, q.all || all
 			q.mu.Unlock()
 		}
 	}
@@ -403,19 +408,21 @@ func (q *waitingRoom) catchUp() error {
 	return errors.Join(errs...)
 }
 
-// compare looks at the database for what no hint has told: free resources that requests wait for here, requests that have
-// lost their place, and places that nobody waits in.
-func (q *waitingRoom) compare(ctx context.Context) error {
-	q.mu.Lock()
+// compare looks at the database for what no hint has told: free resources that requests wait for here, and if it looks at
+// all, requests that have lost their place, and places that nobody waits in.
+func (q *waitingRoom) compare(ctx context.Context, all bool) error {
 	lost := map[int64]*waitingRequest{}
-	for connection, request := range q.requests {
-		if request.queued {
-			lost[connection] = request
+	if all {
+		q.mu.Lock()
+		for connection, request := range q.requests {
+			if request.queued {
+				lost[connection] = request
+			}
 		}
+		q.mu.Unlock()
 	}
-	q.mu.Unlock()
 
-	stored, err := q.store.Waiting(ctx)
+	stored, err := q.store.Waiting(ctx, !all)
 	if err != nil {
 		return err
 	}

@@ -441,11 +441,11 @@ func TestConnectionThatWasReplacedDoesNotCostTheTurn(t *testing.T) {
 		first := s.queue(lock.Acquire{ProcessID: "b", RequestID: "id"})
 		again := s.queue(lock.Acquire{ProcessID: "b", RequestID: "id"})
 		c := s.queue(lock.Acquire{ProcessID: "c"})
-		pass(usual.Recheck + time.Second)
-		first.wantSuperseded() // at the first look: it must not take the place back
+		pass(lookAtAll + time.Second)
+		first.wantSuperseded() // at the next look at all: it must not take the place back
 		d.wantQueue(t, "b", "c")
 		s.release("a")
-		again.wantGranted(usual.Recheck + time.Second)
+		again.wantGranted(lookAtAll + time.Second)
 		c.wantWaiting()
 	})
 }
@@ -507,7 +507,7 @@ func TestRequestThatCannotAskAgainLeavesNoHold(t *testing.T) {
 		s.node.batch = func() { s.node.transact(lock.Release{Resource: "r", ProcessID: "a"}, fault{}) }
 		b := s.queue(lock.Acquire{ProcessID: "b"})
 		d.wantHolder(t, "b")
-		pass(usual.Recheck + soon)
+		pass(lookAtAll + soon)
 		b.wantError(lock.ErrUnavailable)
 		d.wantHolder(t, "")
 	})

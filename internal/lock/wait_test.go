@@ -612,11 +612,11 @@ func TestPlaceThatVanishedIsAskedForAgain(t *testing.T) {
 		s.hold("a", 0)
 		b := s.queue(lock.Acquire{ProcessID: "b"})
 		d.change("r", func(r *lock.Resource) { r.Queue, r.Waiters = nil, 0 }) // as when the database was restored
-		pass(usual.Recheck)
+		pass(lookAtAll)
 		b.wantWaiting()
 		d.wantQueue(t, "b")
 		s.release("a")
-		b.wantGranted(usual.Recheck)
+		b.wantGranted(lookAtAll)
 	})
 }
 
@@ -641,7 +641,7 @@ func TestPlaceThatNobodyWaitsInIsTakenAway(t *testing.T) {
 		b := s.queue(lock.Acquire{ProcessID: "b"})
 		orphan(d, "gone")
 		d.wantQueue(t, "b", "gone")
-		pass(usual.Recheck - 1)
+		pass(lookAtAll - 1)
 		d.wantQueue(t, "b", "gone")
 		pass(1)
 		d.wantQueue(t, "b")

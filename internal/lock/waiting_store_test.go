@@ -233,7 +233,7 @@ func (n *node) Queue(_ context.Context, name string, after int64, limit int) (fo
 	return found, position, now, n.failing(nil).err
 }
 
-func (n *node) Waiting(context.Context) ([]lock.Waiting, error) {
+func (n *node) Waiting(_ context.Context, onlyFree bool) ([]lock.Waiting, error) {
 	n.mu.Lock()
 	looking, looked := n.looking, n.looked
 	n.looking, n.looked = nil, nil
@@ -242,6 +242,9 @@ func (n *node) Waiting(context.Context) ([]lock.Waiting, error) {
 		looking()
 	}
 	waiting, err := n.db.waiting(n.id), n.failing(nil).err
+	if onlyFree {
+		waiting = slices.DeleteFunc(waiting, func(w lock.Waiting) bool { return !w.Free })
+	}
 	if looked != nil {
 		looked()
 	}
@@ -344,6 +347,9 @@ var usual = lock.Limits{
 	MaxTTL: lock.LongestTTL, MaxWait: 24 * time.Hour, MaxWaiters: 100, MaxQueue: 100,
 	KeepPlace: 10 * time.Second, Recheck: 7 * time.Second,
 }
+
+// lookAtAll is when a server with the usual limits first looks at all requests that wait on it.
+const lookAtAll = 10 * 7 * time.Second
 
 // rarely are limits under which nothing is looked at again during a test: what happens, happens without that.
 func rarely() lock.Limits {

@@ -110,7 +110,7 @@ func openPostgres(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if conf.ConnectTimeout == 0 {
 		conf.ConnectTimeout = postgresTimeout / 2
 	}
-	writerDB, readerDB := postgresPool(conf, postgresWriters), postgresPool(conf, postgresReaders)
+	writerDB, readerDB := postgresPool(conf, postgresWriters, writerSession), postgresPool(conf, postgresReaders, safeSession)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, closeAll(readerDB, writerDB))
@@ -160,22 +160,31 @@ func openPostgres(ctx context.Context, cfg Config) (_ *Store, err error) {
 	}, nil
 }
 
-// postgresPool makes a pool of up to n connections.
-func postgresPool(conf *pgx.ConnConfig, n int) *sql.DB {
-	db := stdlib.OpenDB(*conf, stdlib.OptionAfterConnect(prepareSession))
+// postgresPool makes a pool of up to n connections, each of which begins with the given statements.
+func postgresPool(conf *pgx.ConnConfig, n int, session string) *sql.DB {
+	db := stdlib.OpenDB(*conf, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, session)
+		return err
+	}))
 	keep(db, n)
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	return db
 }
 
-// prepareSession makes a connection safe: commits are synced even where the database's default says otherwise, and a
-// server that is frozen inside a transaction does not keep its rows locked for others.
-func prepareSession(ctx context.Context, conn *pgx.Conn) error {
-	_, err := conn.Exec(ctx, `
+const (
+	// safeSession makes a connection safe: commits are synced even where the database's default says otherwise, and a server
+	// that is frozen inside a transaction does not keep its rows locked for others.
+	safeSession = `
 		SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
-		SET idle_in_transaction_session_timeout = '5s'`)
-	return err
-}
+		SET idle_in_transaction_session_timeout = '5s';`
+
+	// writerSession also keeps to the indexes. All that is written is found by a key; but the planner knows nothing yet of a
+	// queue that has just become long, and would read all of it for its head.
+	writerSession = safeSession + `
+		SET enable_seqscan = off;
+		SET enable_bitmapscan = off;
+		SET jit = off;`
+)
 
 // warnOfUnsafeServer tells the operator when the database itself is set not to sync.
 func warnOfUnsafeServer(ctx context.Context, db *sql.DB, cfg Config) {

@@ -180,21 +180,26 @@ func (s *Store) Queue(ctx context.Context, resource string, after int64, limit i
 }
 
 // Waiting implements lock.Reader.
-func (s *Store) Waiting(ctx context.Context) (waiting []lock.Waiting, err error) {
+func (s *Store) Waiting(ctx context.Context, onlyFree bool) (waiting []lock.Waiting, err error) {
+	const held = "r.is_active AND (r.expires_at IS NULL OR r.expires_at > ?)"
 	err = s.read(ctx, func(db *gorm.DB) error {
 		now, err := s.moment(db)
 		if err != nil {
 			return err
+		}
+		var c conditions
+		c.args = append(c.args, instant{now})
+		c.add("w.server_id = ? AND w.away_until IS NULL", s.server)
+		if onlyFree {
+			c.add("NOT ("+held+")", instant{now})
 		}
 		return query(db, func(rows *sql.Rows) error {
 			var w lock.Waiting
 			err := rows.Scan(&w.Request.Resource, &w.Request.ProcessID, &w.Request.RequestID, &w.Request.Connection, &w.Free)
 			waiting = append(waiting, w)
 			return err
-		}, `SELECT r.resource_name, w.process_id, w.request_id, w.connection,
-				NOT (r.is_active AND (r.expires_at IS NULL OR r.expires_at > ?))
-			FROM lock_waiters AS w JOIN resource_locks AS r ON r.id = w.resource_id
-			WHERE w.server_id = ? AND w.away_until IS NULL`, instant{now}, s.server)
+		}, `SELECT r.resource_name, w.process_id, w.request_id, w.connection, NOT (`+held+`)
+			FROM lock_waiters AS w JOIN resource_locks AS r ON r.id = w.resource_id`+c.text, c.args...)
 	})
 	return waiting, err
 }

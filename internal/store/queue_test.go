@@ -559,7 +559,7 @@ func TestWaitingOnThisServer(t *testing.T) {
 		var got []lock.Waiting
 		eventually(t, "a moment is over", func() bool {
 			var err error
-			if got, err = s.Waiting(t.Context()); err != nil {
+			if got, err = s.Waiting(t.Context(), false); err != nil {
 				t.Fatal(err)
 			}
 			slices.SortFunc(got, func(a, b lock.Waiting) int { return strings.Compare(a.Request.Resource, b.Request.Resource) })
@@ -568,6 +568,10 @@ func TestWaitingOnThisServer(t *testing.T) {
 		want := []lock.Waiting{{Request: asked["expired"], Free: true}, {Request: asked["held"]}, {Request: asked["long"]}}
 		if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(lock.Acquire{}, "Wait", "QueueLimit")); diff != "" {
 			t.Errorf("waiting (-want +got):\n%s", diff)
+		}
+		free, err := s.Waiting(t.Context(), true)
+		if diff := cmp.Diff(got[:1], free); diff != "" || err != nil {
+			t.Errorf("waiting for free ones (-want +got), %v:\n%s", err, diff)
 		}
 	})
 }
@@ -597,7 +601,7 @@ func TestPlaceAfterARestart(t *testing.T) {
 	if got := processes(t, s, "r"); len(got) != 0 {
 		t.Errorf("%q wait, but nobody can be there", got)
 	}
-	if got, err := s.Waiting(t.Context()); err != nil || len(got) != 0 {
+	if got, err := s.Waiting(t.Context(), false); err != nil || len(got) != 0 {
 		t.Errorf("%+v wait on this server, %v", got, err)
 	}
 	enqueue(t, s, waiting("r", "new"))
