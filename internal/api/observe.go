@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+
+	"resource-lock-manager/internal/lock"
 )
 
 // requestIDHeader carries the request's id in both directions.
@@ -88,6 +90,7 @@ func (a *API) logRequest(r *http.Request, status int, took time.Duration, o *obs
 		status = statusClientGone
 	}
 	switch {
+	case errors.Is(o.err, lock.ErrStopping): // thousands may have waited, and the server was told to stop
 	case status >= http.StatusInternalServerError, o.err != nil:
 		level = slog.LevelError
 	case route == "/health", route == "/livez", route == "/readyz":

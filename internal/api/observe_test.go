@@ -98,13 +98,19 @@ func TestOneLineForEachRequest(t *testing.T) {
 	}
 }
 
-// TestLogLevel: a logger that is set to errors hears of nothing else.
+// TestLogLevel: a logger that is set to errors hears of nothing else, and not of whom a shutdown sends away.
 func TestLogLevel(t *testing.T) {
-	var text strings.Builder
+	var (
+		text    strings.Builder
+		failure error
+	)
 	log := slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelError}))
-	locks := lock.NewService(brokenStore{fail: func(context.Context) error { return lock.ErrStopping }}, lock.Limits{}, log)
+	locks := lock.NewService(brokenStore{fail: func(context.Context) error { return failure }}, lock.Limits{}, log)
 	handler := api.New(locks, nil, log)
-	for _, path := range []string{"/health", "/nowhere", "/locks/all-locked"} {
+	for _, failure = range []error{lock.ErrUnavailable, lock.ErrStopping} {
+		handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", "/locks/all-locked", nil))
+	}
+	for _, path := range []string{"/health", "/nowhere"} {
 		handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", path, nil))
 	}
 	if got := text.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "route=/locks/all-locked") {
