@@ -149,7 +149,9 @@ func TestHangUpThatCrossesWithAGrantGivesItOn(t *testing.T) {
 		{"it is put back, alone", b, goneKept, nil, []*lock.Waiter{back(b)}, nil},
 		{
 			"it is not put back where its place is not known", b,
-			func(c *lock.Leave) { goneKept(c); c.Ticket = 0 }, []*lock.Waiter{z}, nil, z,
+			func(c *lock.Leave) { goneKept(c); c.Ticket = 0 },
+			[]*lock.Waiter{z},
+			nil, z,
 		},
 	}
 	for _, test := range tests {

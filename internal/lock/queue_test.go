@@ -164,7 +164,8 @@ func TestAcquireGetsAPlaceWhereItHasToWait(t *testing.T) {
 		{"free, and reserved for a waiter of another server", queued(free(), a, b), t0Token, []*lock.Waiter{a, b}},
 		{
 			"free, and reserved, behind one that is away", queued(free(), away(1, "w", after(1)), elsewhere(2, "x")),
-			t0Token, []*lock.Waiter{away(1, "w", after(1)), elsewhere(2, "x")},
+			t0Token,
+			[]*lock.Waiter{away(1, "w", after(1)), elsewhere(2, "x")},
 		},
 	}
 	for _, test := range tests {
@@ -672,7 +673,8 @@ func TestDueIsWhenATurnMayComeByItself(t *testing.T) {
 		{"a turn that is here", queued(free(), here(1, "a"), elsewhere(2, "b")), time.Time{}},
 		{
 			"a turn that is here, whatever the lease says",
-			queued(free(), with(here(1, "a"), func(w *lock.Waiter) { w.AliveUntil = after(1) })), time.Time{},
+			queued(free(), with(here(1, "a"), func(w *lock.Waiter) { w.AliveUntil = after(1) })),
+			time.Time{},
 		},
 		{"nobody is connected", queued(free(), away(1, "a", after(1)), dead(2, "b")), time.Time{}},
 	}

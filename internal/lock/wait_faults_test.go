@@ -504,7 +504,7 @@ func TestRequestThatCannotAskAgainLeavesNoHold(t *testing.T) {
 			c.Granted = nil
 			tell(c)
 		}
-		s.node.batch = func() { s.node.transact(lock.Release{Resource: "r", ProcessID: "a"}, fault{}) }
+		s.node.batch = func() { _, _ = s.node.transact(lock.Release{Resource: "r", ProcessID: "a"}, fault{}) }
 		b := s.queue(lock.Acquire{ProcessID: "b"})
 		d.wantHolder(t, "b")
 		pass(lookAtAll + soon)

@@ -70,8 +70,10 @@ func (c *Cluster) Start() error {
 	}
 	defer log.Close()
 	// Without fsync the tests are quick; what they kill is the server, not the machine.
-	c.server = c.command("postgres", append([]string{"-D", c.data(), "-k", c.dir, "-h", "127.0.0.1", "-p", strconv.Itoa(c.port),
-		"-F", "-c", "full_page_writes=off", "-c", "max_connections=200"}, c.options...)...)
+	c.server = c.command("postgres", append([]string{
+		"-D", c.data(), "-k", c.dir, "-h", "127.0.0.1", "-p", strconv.Itoa(c.port),
+		"-F", "-c", "full_page_writes=off", "-c", "max_connections=200",
+	}, c.options...)...)
 	c.server.Stdout, c.server.Stderr = log, log
 	if err := c.server.Start(); err != nil {
 		return err
