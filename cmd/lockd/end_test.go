@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"resource-lock-manager/internal/apptest"
 )
 
 // A server that is killed under load, and started again on its database, has lost no acknowledged hold.
@@ -20,7 +22,7 @@ func TestKilledServerKeepsEveryAcknowledgedHold(t *testing.T) {
 		s := start(t, databaseURL)
 		l := s.startLoad(t, 8)
 		l.await(t, 100)
-		s.kill(t)
+		s.Kill(t)
 		l.finish()
 		for _, r := range l.refusals {
 			t.Errorf("a healthy server refused: %+v", r)
@@ -45,7 +47,7 @@ func TestSignalUnderLoad(t *testing.T) {
 				s := start(t, databaseURL)
 				l := s.startLoad(t, 16)
 				l.await(t, 100)
-				s.stop(t, signal)
+				s.Stop(t, signal)
 				l.finish()
 
 				for _, r := range l.refusals {
@@ -102,7 +104,7 @@ func TestSignalWaitsForRequestsInProgress(t *testing.T) {
 	if response.StatusCode != http.StatusOK {
 		t.Errorf("status %d", response.StatusCode)
 	}
-	if code := s.exitCode(t); code != 0 {
+	if code := s.ExitCode(t); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 }
@@ -116,8 +118,8 @@ func TestShutdownTimeoutCutsOff(t *testing.T) {
 	c.send(t, "{")
 	s.signalAndWaitForRefusal(t)
 
-	s.exitCode(t)
-	if !strings.Contains(s.output.String(), "cut off after 300ms") {
+	s.ExitCode(t)
+	if !strings.Contains(s.Output.String(), "cut off after 300ms") {
 		t.Error("the output does not say that a request was cut off")
 	}
 	if n, err := io.Copy(io.Discard, c); n > 0 && err == nil {
@@ -163,10 +165,10 @@ func (c rawConn) sendHead(t *testing.T, length int) {
 // signalAndWaitForRefusal returns when the server takes no new connections.
 func (s *server) signalAndWaitForRefusal(t *testing.T) {
 	t.Helper()
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := syscall.Kill(s.ID(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "new connections refused", func() bool {
+	apptest.Eventually(t, "new connections refused", func() bool {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 		if err == nil {
 			_ = conn.Close()

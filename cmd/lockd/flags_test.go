@@ -26,10 +26,10 @@ func TestFlagsThatEndAtOnce(t *testing.T) {
 			t.Parallel()
 			folder := t.TempDir()
 			p := launch(t, folder, nil, test.args...)
-			if code := p.exitCode(t); code != test.code {
+			if code := p.ExitCode(t); code != test.code {
 				t.Errorf("exit code %d, want %d", code, test.code)
 			}
-			if !strings.Contains(p.output.String(), test.want) {
+			if !strings.Contains(p.Output.String(), test.want) {
 				t.Errorf("the output does not have %q", test.want)
 			}
 			if made, err := os.ReadDir(folder); err != nil || len(made) > 0 {
@@ -57,7 +57,7 @@ func TestSettingsFile(t *testing.T) {
 			folder := t.TempDir()
 			const settings = "# settings\nPORT=0\nLOG_FORMAT=json\nDATABASE_URL=sqlite:///./from-file.db\n"
 			must(t, os.WriteFile(filepath.Join(folder, test.file), []byte(settings), 0o600))
-			s := launch(t, folder, test.environment, test.args...).listening(t)
+			s := listening(t, launch(t, folder, test.environment, test.args...))
 			s.acquire(t, "r", "p")
 			databases, err := filepath.Glob(filepath.Join(folder, "*.db"))
 			must(t, err)

@@ -2,21 +2,18 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"resource-lock-manager/internal/apptest"
 	"resource-lock-manager/internal/testdb"
 )
 
@@ -62,7 +59,7 @@ func durablePostgres(b *testing.B) string {
 }
 
 // startQuiet starts a server that does not log its requests, and returns its address too.
-func startQuiet(b *testing.B, databaseURL string) (string, *process) {
+func startQuiet(b *testing.B, databaseURL string) (string, *apptest.Process) {
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
@@ -77,13 +74,13 @@ func startQuiet(b *testing.B, databaseURL string) (string, *process) {
 	defer ticker.Stop()
 	for {
 		select {
-		case <-p.exited:
+		case <-p.Exited:
 			b.Fatal("lockd ended instead of listening")
 		case <-ticker.C:
 		}
 		if conn, err := net.Dial("tcp", address); err == nil {
 			_ = conn.Close()
-			b.Cleanup(func() { p.kill(b) }) // it cannot log that it stopped in order
+			b.Cleanup(func() { p.Kill(b) }) // it cannot log that it stopped in order
 			return address, p
 		}
 	}
@@ -260,20 +257,20 @@ func benchCrowd(b *testing.B, url string, crowd, resources int) {
 		_, err := waiters[i].conn.Write(asked(i, fmt.Sprint("p", i)))
 		must(b, err)
 		if wait := i + 1 - 1000; wait >= 0 && i%100 == 99 { // no more at once than the server takes
-			eventually(b, "most wait", func() bool {
+			apptest.Eventually(b, "most wait", func() bool {
 				return status.status(b, name(wait)).Data["waiters"].(float64) > float64(wait/resources)
 			})
 		}
 	}
 	for i := range resources {
-		eventually(b, "all wait", func() bool { return status.status(b, name(i)).Data["waiters"] == float64(crowd/resources) })
+		apptest.Eventually(b, "all wait", func() bool { return status.status(b, name(i)).Data["waiters"] == float64(crowd/resources) })
 	}
 	b.ReportMetric(float64(crowd)/time.Since(begun).Seconds(), "queued/s")
 
-	before, idle := p.cpu(b), 3*time.Second
+	before, idle := p.CPU(b), 3*time.Second
 	<-time.After(idle)
-	b.ReportMetric(100*(p.cpu(b)-before).Seconds()/idle.Seconds(), "idle-cpu-%")
-	b.ReportMetric(p.residentMB(b), "memory-MB")
+	b.ReportMetric(100*(p.CPU(b)-before).Seconds()/idle.Seconds(), "idle-cpu-%")
+	b.ReportMetric(float64(p.Memory(b).Resident)/1e6, "memory-MB")
 
 	took := make([]time.Duration, crowd)
 	begun = time.Now()
@@ -304,25 +301,4 @@ func benchCrowd(b *testing.B, url string, crowd, resources int) {
 	b.ReportMetric(float64(crowd)/time.Since(begun).Seconds(), "handovers/s")
 	b.ReportMetric(milliseconds(took, 0.5), "p50-ms")
 	b.ReportMetric(milliseconds(took, 0.99), "p99-ms")
-}
-
-// cpu is the time that the process has spent so far.
-func (p *process) cpu(b *testing.B) time.Duration {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-	must(b, err)
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	user, err := strconv.Atoi(fields[11])
-	must(b, err)
-	system, err := strconv.Atoi(fields[12])
-	must(b, err)
-	return time.Duration(user+system) * 10 * time.Millisecond // the kernel's tick
-}
-
-// residentMB is the resident memory of the process in megabytes.
-func (p *process) residentMB(b *testing.B) float64 {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.cmd.Process.Pid))
-	must(b, err)
-	pages, err := strconv.Atoi(strings.Fields(string(text))[1])
-	must(b, err)
-	return float64(pages*os.Getpagesize()) / 1e6
 }

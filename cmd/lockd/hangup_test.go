@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"resource-lock-manager/internal/apptest"
 )
 
 // How a connection ends.
@@ -64,8 +66,8 @@ func (c *caller) hangUp(how int) {
 // the client's to give up.
 func (c *caller) wasGranted(tb testing.TB) bool {
 	tb.Helper()
-	eventually(tb, c.process+"'s request is over", func() bool { return c.server.output.status(c.id) != 0 })
-	return c.server.output.status(c.id) == http.StatusOK
+	apptest.Eventually(tb, c.process+"'s request is over", func() bool { return c.server.Output.Status(c.id) != 0 })
+	return c.server.Output.Status(c.id) == http.StatusOK
 }
 
 // A client hangs up while the lock is on its way to it. It is either told of its hold, or it has none and the next gets it.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"resource-lock-manager/internal/apptest"
 	"resource-lock-manager/internal/testdb"
 )
 
@@ -24,7 +25,7 @@ func TestPostgresGoneForAWhile(t *testing.T) {
 	l.await(t, 50)
 
 	must(t, cluster.Stop())
-	eventually(t, "the server notices", func() bool { return s.get(t, "/readyz").Status == http.StatusServiceUnavailable })
+	apptest.Eventually(t, "the server notices", func() bool { return s.get(t, "/readyz").Status == http.StatusServiceUnavailable })
 	for name, r := range map[string]reply{
 		"acquire":    s.request(t, "late", "p"),
 		"release":    s.do(t, http.MethodDelete, "/locks/release?resource_name=early&process_id=p", nil),
@@ -41,7 +42,7 @@ func TestPostgresGoneForAWhile(t *testing.T) {
 	}
 
 	must(t, cluster.Start())
-	eventually(t, "the server recovers", func() bool { return s.get(t, "/readyz").Status == http.StatusOK })
+	apptest.Eventually(t, "the server recovers", func() bool { return s.get(t, "/readyz").Status == http.StatusOK })
 	l.await(t, len(l.granted)+50)
 	l.finish()
 	for _, err := range l.errors {
@@ -114,7 +115,7 @@ func TestSQLiteCannotWriteAnyMore(t *testing.T) {
 	if r := s.get(t, "/livez"); r.Status != http.StatusOK {
 		t.Errorf("livez: %+v", r)
 	}
-	s.kill(t)
+	s.Kill(t)
 
 	s = start(t, sqliteURL(path))
 	got := map[string]bool{}
@@ -129,7 +130,7 @@ func TestSQLiteCannotWriteAnyMore(t *testing.T) {
 	}
 	s.wantHeld(t, holds)
 	s.acquire(t, "there is room again", "p")
-	s.stop(t, syscall.SIGTERM)
+	s.Stop(t, syscall.SIGTERM)
 	var verdict string
 	must(t, open(t, "sqlite3", path).QueryRow("PRAGMA integrity_check").Scan(&verdict))
 	if verdict != "ok" {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"resource-lock-manager/internal/apptest"
 	"resource-lock-manager/internal/testdb"
 )
 
@@ -45,7 +46,7 @@ func TestKilledServersWaitersArePassedOver(t *testing.T) {
 			third := f[2].wait(t, waiting("r", "third"))
 			f[2].awaitQueue(t, "r", "dead", "lost", "second", "third")
 
-			f[1].kill(t)
+			f[1].Kill(t)
 			killed := time.Now()
 			if !atOnce {
 				f[2].awaitQueue(t, "r", "second", "third")
@@ -94,13 +95,13 @@ func TestServerKilledAtTheHandover(t *testing.T) {
 		if round%2 == 0 {
 			dying.release(t, h)
 			sent = time.Now()
-			dying.kill(t)
+			dying.Kill(t)
 		} else {
 			var releasing sync.WaitGroup
 			sent = time.Now()
 			releasing.Go(func() { _, _ = dying.try(http.MethodDelete, "/locks/release?"+query.Encode(), nil) })
 			<-time.After(upTo(random, 8*time.Millisecond))
-			dying.kill(t)
+			dying.Kill(t)
 			releasing.Wait()
 			// The release may have been lost. Repeating it does no harm.
 			if r := f[0].do(t, http.MethodDelete, "/locks/release?"+query.Encode(), nil); r.Status == http.StatusOK {
@@ -124,7 +125,7 @@ func TestKilledServersHoldExpires(t *testing.T) {
 	h, _ := holdOf(r)
 	first := f[1].wait(t, waiting("r", "first"))
 	f[2].awaitQueue(t, "r", "first")
-	f[0].kill(t)
+	f[0].Kill(t)
 	second := f[2].wait(t, waiting("r", "second"))
 	f[1].awaitQueue(t, "r", "first", "second")
 	f[1].wantHeld(t, []hold{h, forever, before})
@@ -151,15 +152,15 @@ func TestServerThatStandsStill(t *testing.T) {
 		f[2].awaitQueue(t, "r", names[:i+1]...)
 	}
 
-	f[1].signal(t, syscall.SIGSTOP)
+	f[1].Signal(t, syscall.SIGSTOP)
 	stopped := time.Now()
-	t.Cleanup(func() { _ = f[1].cmd.Process.Signal(syscall.SIGCONT) })
+	t.Cleanup(func() { _ = syscall.Kill(f[1].ID(), syscall.SIGCONT) })
 	f[0].release(t, h)
 	h = waiters[1].granted(t)
 	within(t, "from the stop until the next has the lock", waiters[1].at.Sub(stopped), deadWithin+slack)
 	f[2].wantQueue(t, "r", "fourth")
 	<-time.After(4*time.Second - time.Since(stopped))
-	f[1].signal(t, syscall.SIGCONT)
+	f[1].Signal(t, syscall.SIGCONT)
 	f[2].awaitQueue(t, "r", "still 1", "still 2", "fourth")
 	f.drain(t, h, waiters[0], waiters[2], waiters[3])
 }
@@ -190,16 +191,16 @@ func TestNotificationsCutOff(t *testing.T) {
 		}
 		within(t, when+", the quickest of five hand-overs", best, recheck/10)
 	}
-	eventually(t, "it listens", func() bool { listening, _ := proxy.counts(); return listening == 1 })
+	apptest.Eventually(t, "it listens", func() bool { listening, _ := proxy.counts(); return listening == 1 })
 	told("at first")
 
 	proxy.cut()
-	eventually(t, "it tries to listen again", func() bool { _, refused := proxy.counts(); return refused > 1 })
+	apptest.Eventually(t, "it tries to listen again", func() bool { _, refused := proxy.counts(); return refused > 1 })
 	within(t, "without notifications, a hand-over", handOver("r"), recheck+slack)
 	proxy.allow()
-	eventually(t, "it listens again", func() bool { return strings.Contains(f[1].output.String(), "arrive again") })
+	apptest.Eventually(t, "it listens again", func() bool { return strings.Contains(f[1].Output.String(), "arrive again") })
 	told("afterwards")
-	if s := f[1].output.String(); strings.Count(s, "no notifications") != 1 {
+	if s := f[1].Output.String(); strings.Count(s, "no notifications") != 1 {
 		t.Error("the log does not say once that there are no notifications")
 	}
 }
@@ -210,14 +211,14 @@ func TestNotificationsMissed(t *testing.T) {
 	databaseURL := testdb.Postgres(t)
 	proxied, proxy := throughListenerProxy(t, databaseURL)
 	f := fleet{start(t, databaseURL, "RECHECK_INTERVAL=1h"), start(t, proxied, "RECHECK_INTERVAL=1h")}
-	eventually(t, "it listens", func() bool { listening, _ := proxy.counts(); return listening == 1 })
+	apptest.Eventually(t, "it listens", func() bool { listening, _ := proxy.counts(); return listening == 1 })
 	h := f[0].acquire(t, "r", "holder")
 	w := f[1].wait(t, waiting("r", "waiter"))
 	f[0].awaitQueue(t, "r", "waiter")
 	proxy.cut()
-	eventually(t, "it tries to listen again", func() bool { _, refused := proxy.counts(); return refused > 0 })
+	apptest.Eventually(t, "it tries to listen again", func() bool { _, refused := proxy.counts(); return refused > 0 })
 	f[0].release(t, h)
-	f[0].stop(t, syscall.SIGTERM) // nobody tells it again
+	f[0].Stop(t, syscall.SIGTERM) // nobody tells it again
 	proxy.allow()
 	allowed := time.Now()
 	h = w.granted(t)
@@ -245,7 +246,7 @@ func TestSQLiteServerKilledWithWaiters(t *testing.T) {
 		}
 	}
 	s.awaitQueue(t, "free", "lost")
-	s.kill(t)
+	s.Kill(t)
 
 	s = start(t, databaseURL)
 	s.wantHeld(t, []hold{held, h, free})

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -38,11 +37,11 @@ func TestManyWaitersOfOneResource(t *testing.T) {
 		}
 		begun := time.Now()
 		await(t, "length of the queue", count, func() int { return len(s.queue(t, "r")) })
-		t.Logf("%v for all to come; %s", time.Since(begun), s.memory(t))
+		t.Logf("%v for all to come; %s", time.Since(begun), s.Memory(t))
 		begun = time.Now()
 		s.release(t, h)
 		all.Wait()
-		t.Logf("%v for %d hand-overs; %s", time.Since(begun), count, s.memory(t))
+		t.Logf("%v for %d hand-overs; %s", time.Since(begun), count, s.Memory(t))
 		served.wantInOrder(t)
 		s.wantQueue(t, "r")
 		s.awaitFree(t, "r")
@@ -68,7 +67,7 @@ func TestManyResourcesWithAWaiter(t *testing.T) {
 		for i := range waiters {
 			s.awaitQueue(t, fmt.Sprint("resource ", i), fmt.Sprint("waiter ", i))
 		}
-		t.Log(s.memory(t))
+		t.Log(s.Memory(t))
 		begun := time.Now()
 		r := s.do(t, http.MethodDelete, "/locks/release-all?process_id=holder", nil)
 		if r.Status != http.StatusOK || r.Data["released"] != float64(count) {
@@ -77,25 +76,9 @@ func TestManyResourcesWithAWaiter(t *testing.T) {
 		for _, w := range waiters {
 			w.granted(t)
 		}
-		t.Logf("%v for %d hand-overs; %s", time.Since(begun), count, s.memory(t))
+		t.Logf("%v for %d hand-overs; %s", time.Since(begun), count, s.Memory(t))
 		if held := len(s.locked(t)); held != count {
 			t.Errorf("%d locks are held, want %d", held, count)
 		}
 	})
-}
-
-// memory tells how much of it the process has, and had at most.
-func (p *process) memory(tb testing.TB) string {
-	tb.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	var lines []string
-	for line := range strings.Lines(string(text)) {
-		if strings.HasPrefix(line, "VmHWM") || strings.HasPrefix(line, "VmRSS") {
-			lines = append(lines, strings.Join(strings.Fields(line), " "))
-		}
-	}
-	return strings.Join(lines, ", ")
 }

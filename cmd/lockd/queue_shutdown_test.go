@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"resource-lock-manager/internal/apptest"
 	"resource-lock-manager/internal/testdb"
 )
 
@@ -49,7 +50,7 @@ func TestShutdownSendsWaitersAway(t *testing.T) {
 		}
 
 		begun := time.Now()
-		leaving.signal(t, syscall.SIGTERM)
+		leaving.Signal(t, syscall.SIGTERM)
 		for _, w := range waiters {
 			r := w.answer(t)
 			if r.Status != http.StatusServiceUnavailable || r.Code != "shutting_down" || r.Header.Get("Retry-After") == "" {
@@ -60,7 +61,7 @@ func TestShutdownSendsWaitersAway(t *testing.T) {
 		if onPostgres {
 			other.wantQueue(t, "r", "later")
 		}
-		leaving.wantStopped(t)
+		leaving.WantStopped(t)
 		within(t, "from the signal until the server had stopped", time.Since(begun), 10*time.Second)
 
 		if !onPostgres {
@@ -103,10 +104,10 @@ func TestShutdownDuringHandovers(t *testing.T) {
 			staying.release(t, h)
 		})
 		<-time.After(12 * time.Millisecond)
-		leaving.signal(t, syscall.SIGTERM)
+		leaving.Signal(t, syscall.SIGTERM)
 		releasing.Wait()
 		r := first.answer(t)
-		leaving.wantStopped(t)
+		leaving.WantStopped(t)
 		if h, ok := holdOf(r); ok {
 			granted++
 			fleet{staying}.drain(t, h, second)
@@ -194,13 +195,13 @@ func TestRollingRestart(t *testing.T) {
 			want[i] = turns[i].Load() + 2
 		}
 		for i := range turns {
-			eventually(t, fmt.Sprintf("client %d is served", i), func() bool { return t.Failed() || turns[i].Load() >= want[i] })
+			apptest.Eventually(t, fmt.Sprintf("client %d is served", i), func() bool { return t.Failed() || turns[i].Load() >= want[i] })
 		}
 	}
 	everybodyServed()
 	for i := range servers {
 		old := servers[i].Load()
-		old.stop(t, syscall.SIGTERM)
+		old.Stop(t, syscall.SIGTERM)
 		servers[i].Store(start(t, databaseURL))
 		everybodyServed()
 	}

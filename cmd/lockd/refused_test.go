@@ -15,6 +15,7 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib" // the drivers with which the tests prepare databases
 	_ "github.com/mattn/go-sqlite3"
 
+	"resource-lock-manager/internal/apptest"
 	"resource-lock-manager/internal/testdb"
 )
 
@@ -22,22 +23,22 @@ import (
 const secret = "hunter2%40x"
 
 // wantRefusal checks that lockd soon ends with code 1 and with a short text that says what is wrong.
-func wantRefusal(t *testing.T, p *process, wants ...string) {
+func wantRefusal(t *testing.T, p *apptest.Process, wants ...string) {
 	t.Helper()
 	begun := time.Now()
-	if code := p.exitCode(t); code != 1 {
+	if code := p.ExitCode(t); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
 	if took := time.Since(begun); took > 15*time.Second {
 		t.Errorf("it took %v", took)
 	}
-	text := p.output.String()
+	text := p.Output.String()
 	for _, want := range wants {
 		if !strings.Contains(text, want) {
 			t.Errorf("the output does not have %q", want)
 		}
 	}
-	if lines := p.output.lines(); len(lines) > max(5, len(wants)) || len(text) > 1500 {
+	if lines := p.Output.Lines(); len(lines) > max(5, len(wants)) || len(text) > 1500 {
 		t.Errorf("the output is long: %d lines with %d bytes", len(lines), len(text))
 	}
 	for _, noise := range []string{"goroutine ", "panic", "Usage", "-env-file", "hunter2", "listening"} {
@@ -115,8 +116,8 @@ func TestPostgresThatCannotBeUsed(t *testing.T) {
 
 		s := start(t, databaseURL, "LOG_LEVEL=debug")
 		s.wantHeld(t, []hold{s.acquire(t, "r", "p")})
-		s.stop(t, syscall.SIGTERM)
-		if strings.Contains(s.output.String(), "hunter2") {
+		s.Stop(t, syscall.SIGTERM)
+		if strings.Contains(s.Output.String(), "hunter2") {
 			t.Error("the log of a server in order has the password")
 		}
 	})
@@ -141,7 +142,7 @@ func withPassword(t *testing.T, databaseURL, password string) string {
 	must(t, os.WriteFile(file, append([]byte("host all "+name+" 127.0.0.1/32 scram-sha-256\n"), rules...), 0o600))
 	execute(t, db, "SELECT pg_reload_conf()")
 	guest := open(t, "pgx", strings.Replace(databaseURL, "postgres@", name+":guess@", 1))
-	eventually(t, "passwords are checked", func() bool { return guest.Ping() != nil })
+	apptest.Eventually(t, "passwords are checked", func() bool { return guest.Ping() != nil })
 	return strings.Replace(databaseURL, "postgres@", name+":"+password+"@", 1)
 }
 
@@ -191,7 +192,7 @@ func TestDatabaseOfANewerVersionIsRefused(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		s := start(t, databaseURL)
 		h := s.acquire(t, "r", "p")
-		s.stop(t, syscall.SIGTERM)
+		s.Stop(t, syscall.SIGTERM)
 
 		driver, source := "pgx", databaseURL
 		if path, isFile := strings.CutPrefix(databaseURL, "sqlite:///"); isFile {
@@ -201,7 +202,7 @@ func TestDatabaseOfANewerVersionIsRefused(t *testing.T) {
 		execute(t, db, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)")
 		p := launch(t, t.TempDir(), environment(databaseURL))
 		wantRefusal(t, p, "9999", "newer version")
-		only(t, p.output.lines())
+		only(t, p.Output.Lines())
 
 		execute(t, db, "DELETE FROM goose_db_version WHERE version_id = 9999")
 		start(t, databaseURL).wantHeld(t, []hold{h})

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"resource-lock-manager/internal/apptest"
 )
 
 // The first scenario of the seed, with the bodies that its README shows and what was added to them.
@@ -78,7 +80,7 @@ func TestScenarioTTLExpiration(t *testing.T) {
 			t.Fatalf("got %+v", granted)
 		}
 
-		eventually(t, "status unlocked", func() bool { return s.status(t, "r").Data["is_locked"] == false })
+		apptest.Eventually(t, "status unlocked", func() bool { return s.status(t, "r").Data["is_locked"] == false })
 		if held := time.Since(before); held < ttl {
 			t.Errorf("unlocked after %v, before its TTL of %v was over", held, ttl)
 		}
@@ -101,7 +103,7 @@ func TestSweeperForgetsIdleResources(t *testing.T) {
 		last, _ := holdOf(granted)
 		s.acquire(t, "also kept", "p")
 
-		eventually(t, "a new row", func() bool {
+		apptest.Eventually(t, "a new row", func() bool {
 			again := s.do(t, http.MethodPost, "/locks/request",
 				map[string]any{"resource_name": "r", "process_id": "p", "ttl_seconds": 0.001})
 			h, ok := holdOf(again)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"resource-lock-manager/internal/apptest"
 	"resource-lock-manager/internal/testdb"
 )
 
@@ -37,7 +38,7 @@ func TestSecondServerOnASQLiteFileIsRefused(t *testing.T) {
 			if test.exists {
 				must(t, os.WriteFile(filepath.Join(folder, "data/locks.db"), nil, 0o600))
 			}
-			first := launch(t, folder, environment("sqlite:///"+test.first)).listening(t)
+			first := listening(t, launch(t, folder, environment("sqlite:///"+test.first)))
 
 			second := launch(t, folder, environment(sqliteURL(filepath.Join(folder, test.second))))
 			wantInUse(t, second)
@@ -55,19 +56,19 @@ func must(t testing.TB, err error) {
 }
 
 // wantInUse checks that a process was refused because another has the file.
-func wantInUse(t *testing.T, p *process) {
+func wantInUse(t *testing.T, p *apptest.Process) {
 	t.Helper()
 	select {
-	case address := <-p.output.listening:
+	case address := <-p.Listening:
 		t.Fatalf("a second server listens on %s", address)
-	case <-p.exited:
+	case <-p.Exited:
 	case <-time.After(patience):
 		t.Fatal("the second server neither listens nor ends")
 	}
-	if code := p.exitCode(t); code != 1 {
+	if code := p.ExitCode(t); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
-	if line := only(t, p.output.lines()); !strings.Contains(line, "in use") || !strings.Contains(line, "locks.db") {
+	if line := only(t, p.Output.Lines()); !strings.Contains(line, "in use") || !strings.Contains(line, "locks.db") {
 		t.Errorf("it says: %s", line)
 	}
 }
@@ -81,14 +82,14 @@ func TestOneOfTwoServersStartedAtOnceGetsTheSQLiteFile(t *testing.T) {
 			b := launch(t, t.TempDir(), environment(databaseURL))
 			winner, loser := a, b
 			select {
-			case <-a.exited:
+			case <-a.Exited:
 				winner, loser = b, a
-			case <-b.exited:
+			case <-b.Exited:
 			case <-time.After(patience):
 				t.Fatal("both go on")
 			}
 			wantInUse(t, loser)
-			winner.listening(t).acquire(t, "r", "p")
+			listening(t, winner).acquire(t, "r", "p")
 		})
 	}
 }
@@ -97,13 +98,13 @@ func TestOneOfTwoServersStartedAtOnceGetsTheSQLiteFile(t *testing.T) {
 func TestSeveralServersOnOnePostgres(t *testing.T) {
 	t.Parallel()
 	databaseURL := testdb.Postgres(t)
-	var processes [3]*process
+	var processes [3]*apptest.Process
 	for i := range processes {
 		processes[i] = launch(t, t.TempDir(), environment(databaseURL))
 	}
 	var servers [3]*server
 	for i, p := range processes {
-		servers[i] = p.listening(t)
+		servers[i] = listening(t, p)
 	}
 
 	t.Run("a hold of one counts on all", func(t *testing.T) {

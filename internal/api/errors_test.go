@@ -129,7 +129,11 @@ func TestStoreErrors(t *testing.T) {
 					t.Errorf("%s: the answer tells what lies below: %v %s", o.route, a.header, a.body)
 				}
 				id := a.header.Get("X-Request-Id")
-				want = append(want, logLine{ID: id, Level: "ERROR", Method: o.method, Route: o.route, Status: test.status})
+				level := "ERROR"
+				if test.code == wire.CodeStopping {
+					level = "INFO"
+				}
+				want = append(want, logLine{ID: id, Level: level, Method: o.method, Route: o.route, Status: test.status})
 				wantRetry, wantID := "", ""
 				if test.status == http.StatusServiceUnavailable {
 					wantRetry = "1"

@@ -1,0 +1,62 @@
+package apptest
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// CPU is the time that the process has spent so far.
+func (p *Process) CPU(tb testing.TB) time.Duration {
+	tb.Helper()
+	text := p.proc(tb, "stat")
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))                   // the name before may have spaces
+	return time.Duration(number(tb, fields[11])+number(tb, fields[12])) * 10 * time.Millisecond // the kernel's tick
+}
+
+// Memory of a process, in bytes.
+type Memory struct {
+	Resident int64 // now
+	Peak     int64 // the most that was ever resident
+}
+
+func (m Memory) String() string {
+	return fmt.Sprintf("%d MB resident, %d MB at most", m.Resident/1e6, m.Peak/1e6)
+}
+
+// Memory that the process has.
+func (p *Process) Memory(tb testing.TB) Memory {
+	tb.Helper()
+	var m Memory
+	for line := range strings.Lines(string(p.proc(tb, "status"))) {
+		switch fields := strings.Fields(line); fields[0] {
+		case "VmRSS:":
+			m.Resident = number(tb, fields[1]) * 1024
+		case "VmHWM:":
+			m.Peak = number(tb, fields[1]) * 1024
+		}
+	}
+	return m
+}
+
+func (p *Process) proc(tb testing.TB, file string) []byte {
+	tb.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.ID(), file))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return text
+}
+
+func number(tb testing.TB, text string) int64 {
+	tb.Helper()
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return n
+}
