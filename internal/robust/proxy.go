@@ -1,0 +1,182 @@
+package robust
+
+import (
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Proxy hands TCP connections on to another address, and does to them what networks do. Its address stays while what is
+// behind it comes and goes.
+type Proxy struct {
+	listener net.Listener
+	serving  sync.WaitGroup
+
+	mu       sync.Mutex
+	changed  *sync.Cond
+	upstream string
+	weather  Weather
+	closed   bool
+	pairs    map[*pair]struct{}
+}
+
+// Weather is how a proxy treats what passes through it. The zero weather is fair.
+type Weather struct {
+	Refuse      bool          // new connections end at once
+	BlackHole   bool          // nothing passes, and nobody is told; what was sent meanwhile arrives when it is over
+	Delay       time.Duration // everything arrives so much later, each way
+	LoseAnswers bool          // requests pass; the first byte of an answer ends the connection
+}
+
+// pair is a client's connection and its counterpart.
+type pair struct{ client, server net.Conn }
+
+func (p *pair) close() {
+	_ = p.client.Close()
+	_ = p.server.Close()
+}
+
+// NewProxy starts a proxy that ends with the test.
+func NewProxy(tb testing.TB, upstream string) *Proxy {
+	tb.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	p := &Proxy{listener: listener, upstream: upstream, pairs: map[*pair]struct{}{}}
+	p.changed = sync.NewCond(&p.mu)
+	p.serving.Go(p.accept)
+	tb.Cleanup(func() {
+		_ = listener.Close()
+		p.mu.Lock()
+		p.closed = true
+		p.changed.Broadcast()
+		p.mu.Unlock()
+		p.Cut()
+		p.serving.Wait()
+	})
+	return p
+}
+
+// Address that the proxy listens on.
+func (p *Proxy) Address() string { return p.listener.Addr().String() }
+
+// SetUpstream is for connections to come.
+func (p *Proxy) SetUpstream(address string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.upstream = address
+}
+
+// SetWeather is for all connections.
+func (p *Proxy) SetWeather(w Weather) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.weather = w
+	p.changed.Broadcast()
+}
+
+// Cut ends every connection.
+func (p *Proxy) Cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.pairs {
+		c.close()
+	}
+}
+
+func (p *Proxy) accept() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		p.serving.Go(func() { p.serve(client) })
+	}
+}
+
+func (p *Proxy) serve(client net.Conn) {
+	weather, upstream := p.passable()
+	if weather.Refuse {
+		_ = client.Close()
+		return
+	}
+	server, err := net.DialTimeout("tcp", upstream, 5*time.Second)
+	if err != nil {
+		_ = client.Close()
+		return
+	}
+	c := &pair{client, server}
+	p.mu.Lock()
+	p.pairs[c] = struct{}{}
+	if p.closed {
+		c.close()
+	}
+	p.mu.Unlock()
+	var answers sync.WaitGroup
+	answers.Go(func() { p.pass(c, server, client, true) })
+	p.pass(c, client, server, false)
+	answers.Wait()
+	c.close()
+	p.mu.Lock()
+	delete(p.pairs, c)
+	p.mu.Unlock()
+}
+
+// passable waits until something can pass.
+func (p *Proxy) passable() (Weather, string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.weather.BlackHole && !p.closed {
+		p.changed.Wait()
+	}
+	return p.weather, p.upstream
+}
+
+// pass copies one direction until it ends, in order and each piece as late as the weather says.
+func (p *Proxy) pass(c *pair, from, to net.Conn, isAnswer bool) {
+	type piece struct {
+		due  time.Time
+		data []byte
+	}
+	pieces := make(chan piece, 1024)
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for next := range pieces {
+			if wait := time.Until(next.due); wait > 0 {
+				time.Sleep(wait)
+			}
+			if weather, _ := p.passable(); isAnswer && weather.LoseAnswers {
+				c.close()
+				continue
+			}
+			if _, err := to.Write(next.data); err != nil {
+				c.close()
+			}
+		}
+		// The end passes too; of a connection that was cut, closing it again does no harm.
+		if half, ok := to.(*net.TCPConn); ok {
+			_ = half.CloseWrite()
+		}
+	})
+	buffer := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buffer)
+		if n > 0 {
+			p.mu.Lock()
+			delay := p.weather.Delay
+			p.mu.Unlock()
+			pieces <- piece{time.Now().Add(delay), append([]byte(nil), buffer[:n]...)}
+		}
+		if err != nil {
+			if err != io.EOF { //nolint:errorlint // Read returns it as it is
+				c.close()
+			}
+			break
+		}
+	}
+	close(pieces)
+	writer.Wait()
+}
