@@ -4,8 +4,12 @@ TOOL := go tool -modfile=.ci/tools.mod
 # SQLite is C code, so cgo and a C compiler are needed.
 export CGO_ENABLED := 1
 
+# What a test prints is piped below, and its failure must not get lost.
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
+
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint generate verify fuzz ci postgres
+.PHONY: help run build test robust lint generate verify fuzz ci debian
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,8 +20,15 @@ run: ## start the server on http://localhost:8000
 build: ## build bin/lockd
 	go build -trimpath -o bin/lockd ./cmd/lockd
 
-test: postgres ## run every test, on SQLite and on a throwaway Postgres, with the race detector
-	go test -race ./...
+test: debian ## run every test, on SQLite and on a throwaway Postgres, with the race detector
+	go test -race $$(go list ./... | grep -v /internal/robust$$)
+	go test -race -v ./internal/robust | grep -v '^ *=== '
+
+LENGTH := 20s
+SEED := 0
+robust: debian ## break everything that can break, for LENGTH=20s each, by chance or by SEED=… of an earlier run
+	go test -count=1 -timeout 24h -v -run TestRobust ./internal/robust \
+		-robust.long -robust.length=$(LENGTH) -robust.seed=$(SEED) | grep -v '^ *=== '
 
 lint: ## check the style and look for common mistakes
 	$(TOOL) golangci-lint run
@@ -38,6 +49,6 @@ fuzz: ## fuzz each decoder for a minute
 
 ci: verify lint test ## all that CI runs
 
-# The tests start their own Postgres and need its server programs.
-postgres:
-	@.ci/postgres
+# The tests start their own Postgres and nginx, and need their programs.
+debian:
+	@.ci/debian

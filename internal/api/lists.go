@@ -67,7 +67,7 @@ type listWriter struct {
 }
 
 // listStall is how long a client may take to read a part of the list.
-const listStall = 30 * time.Second
+const listStall = 10 * time.Second
 
 func (l *listWriter) begin(total int, now time.Time) error {
 	l.out, l.now, l.total = bufio.NewWriterSize(l.w, 32<<10), now, total

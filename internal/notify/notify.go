@@ -20,7 +20,7 @@ import (
 
 const (
 	silence      = 10 * time.Second // after so long without a word the connection is tried
-	patience     = 5 * time.Second  // bounds that trial, and connecting
+	patience     = 5 * time.Second  // bounds that trial, and connecting to one host
 	firstBackoff = 100 * time.Millisecond
 	lastBackoff  = 10 * time.Second
 )
@@ -50,6 +50,9 @@ func New(cfg Config) (*Listener, error) {
 	}
 	if conn.RuntimeParams["application_name"] == "" {
 		conn.RuntimeParams["application_name"] = "lockd listener"
+	}
+	if conn.ConnectTimeout == 0 {
+		conn.ConnectTimeout = patience
 	}
 	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: silence, Interval: patience, Count: 2}}
 	conn.DialFunc = dialer.DialContext
@@ -98,9 +101,7 @@ func (l *Listener) loop(ctx context.Context) {
 
 // listen passes notifications on until the connection breaks. It calls begun when it listens.
 func (l *Listener) listen(ctx context.Context, begun func()) error {
-	connecting, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	conn, err := pgx.ConnectConfig(connecting, l.conn)
+	conn, err := pgx.ConnectConfig(ctx, l.conn)
 	if err != nil {
 		return err
 	}
@@ -109,7 +110,9 @@ func (l *Listener) listen(ctx context.Context, begun func()) error {
 		defer cancel()
 		_ = conn.Close(closing) // it may be broken
 	}()
-	if _, err := conn.Exec(connecting, "LISTEN "+pgx.Identifier{l.cfg.Channel}.Sanitize()); err != nil {
+	subscribing, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if _, err := conn.Exec(subscribing, "LISTEN "+pgx.Identifier{l.cfg.Channel}.Sanitize()); err != nil {
 		return err
 	}
 	begun()

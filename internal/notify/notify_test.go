@@ -294,6 +294,18 @@ func TestDatabaseIsDown(t *testing.T) {
 	}
 }
 
+// TestFirstHostIsSilent: of several hosts the first takes connections and says nothing, so it listens on the second.
+func TestFirstHostIsSilent(t *testing.T) {
+	t.Parallel()
+	db := testdb.Postgres(t)
+	conn := connect(t, db)
+	silent, _ := newGate(t, db, "silent")
+	told, _, _ := listen(t, strings.Replace(db, "@", "@"+silent.Addr().String()+",", 1))
+	told.want(t, "*")
+	exec(t, conn, "SELECT pg_notify($1, 'r')", channel)
+	told.want(t, "r")
+}
+
 // TestStop returns at once, whatever the listener is at.
 func TestStop(t *testing.T) {
 	t.Parallel()

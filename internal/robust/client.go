@@ -127,7 +127,7 @@ func (c *Client) call(ctx context.Context, o Operation, method, path string, bod
 	o.Called = c.history.Since()
 	status, answer, err := c.exchange(ctx, method, path, body)
 	o.Returned = c.history.Since()
-	o.HungUp = ctx.Err() != nil
+	o.HungUp = err != nil && ctx.Err() != nil
 	var dial *net.OpError
 	switch {
 	case errors.As(err, &dial) && dial.Op == "dial":

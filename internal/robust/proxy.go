@@ -3,6 +3,7 @@ package robust
 import (
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -28,10 +29,22 @@ type Weather struct {
 	BlackHole   bool          // nothing passes, and nobody is told; what was sent meanwhile arrives when it is over
 	Delay       time.Duration // everything arrives so much later, each way
 	LoseAnswers bool          // requests pass; the first byte of an answer ends the connection
+	Only        string        // if not empty, connections whose latest request does not have this text in it are treated fairly
+}
+
+// on is the weather for one of the connections.
+func (w Weather) on(c *pair) Weather {
+	if strings.Contains(c.asked, w.Only) {
+		return w
+	}
+	return Weather{}
 }
 
 // pair is a client's connection and its counterpart.
-type pair struct{ client, server net.Conn }
+type pair struct {
+	client, server net.Conn
+	asked          string // the latest piece of a request; guarded by the proxy's mutex
+}
 
 func (p *pair) close() {
 	_ = p.client.Close()
@@ -62,6 +75,13 @@ func NewProxy(tb testing.TB, upstream string) *Proxy {
 
 // Address that the proxy listens on.
 func (p *Proxy) Address() string { return p.listener.Addr().String() }
+
+// Upstream is where new connections are handed on to.
+func (p *Proxy) Upstream() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.upstream
+}
 
 // SetUpstream is for connections to come.
 func (p *Proxy) SetUpstream(address string) {
@@ -98,7 +118,7 @@ func (p *Proxy) accept() {
 }
 
 func (p *Proxy) serve(client net.Conn) {
-	weather, upstream := p.passable()
+	weather, upstream := p.passable(&pair{})
 	if weather.Refuse {
 		_ = client.Close()
 		return
@@ -108,7 +128,7 @@ func (p *Proxy) serve(client net.Conn) {
 		_ = client.Close()
 		return
 	}
-	c := &pair{client, server}
+	c := &pair{client: client, server: server}
 	p.mu.Lock()
 	p.pairs[c] = struct{}{}
 	if p.closed {
@@ -126,29 +146,30 @@ func (p *Proxy) serve(client net.Conn) {
 }
 
 // passable waits until something can pass.
-func (p *Proxy) passable() (Weather, string) {
+func (p *Proxy) passable(c *pair) (Weather, string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.weather.BlackHole && !p.closed {
+	for p.weather.on(c).BlackHole && !p.closed {
 		p.changed.Wait()
 	}
-	return p.weather, p.upstream
+	return p.weather.on(c), p.upstream
 }
 
-// pass copies one direction until it ends, in order and each piece as late as the weather says.
+// pass copies one direction until it ends, in order and each piece as late as the weather says. The end passes too.
 func (p *Proxy) pass(c *pair, from, to net.Conn, isAnswer bool) {
 	type piece struct {
 		due  time.Time
 		data []byte
 	}
 	pieces := make(chan piece, 1024)
+	failed := false // whether it ends by an error, once there are no more pieces
 	var writer sync.WaitGroup
 	writer.Go(func() {
 		for next := range pieces {
 			if wait := time.Until(next.due); wait > 0 {
 				time.Sleep(wait)
 			}
-			if weather, _ := p.passable(); isAnswer && weather.LoseAnswers {
+			if weather, _ := p.passable(c); isAnswer && weather.LoseAnswers {
 				c.close()
 				continue
 			}
@@ -156,8 +177,10 @@ func (p *Proxy) pass(c *pair, from, to net.Conn, isAnswer bool) {
 				c.close()
 			}
 		}
-		// The end passes too; of a connection that was cut, closing it again does no harm.
-		if half, ok := to.(*net.TCPConn); ok {
+		p.passable(c)
+		if failed { // of a connection that was cut, closing it again does no harm
+			c.close()
+		} else if half, ok := to.(*net.TCPConn); ok {
 			_ = half.CloseWrite()
 		}
 	})
@@ -166,14 +189,15 @@ func (p *Proxy) pass(c *pair, from, to net.Conn, isAnswer bool) {
 		n, err := from.Read(buffer)
 		if n > 0 {
 			p.mu.Lock()
-			delay := p.weather.Delay
+			if !isAnswer {
+				c.asked = string(buffer[:n])
+			}
+			delay := p.weather.on(c).Delay
 			p.mu.Unlock()
 			pieces <- piece{time.Now().Add(delay), append([]byte(nil), buffer[:n]...)}
 		}
 		if err != nil {
-			if err != io.EOF { //nolint:errorlint // Read returns it as it is
-				c.close()
-			}
+			failed = err != io.EOF //nolint:errorlint // Read returns it as it is
 			break
 		}
 	}

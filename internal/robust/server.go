@@ -110,6 +110,9 @@ func (s *Server) Start(tb testing.TB) {
 	s.Front.SetUpstream(strings.TrimPrefix(s.Address(tb), "http://"))
 }
 
+// Set changes a setting from the next Start on.
+func (s *Server) Set(setting string) { s.env = append(s.env, setting) } // the last one counts
+
 // Pause stops the process, all of it, until Resume.
 func (s *Server) Pause(tb testing.TB) {
 	tb.Helper()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -142,6 +143,29 @@ func TestUnknownCommit(t *testing.T) {
 			execute(t, s, lock.Release{Resource: "warm", ProcessID: "p"})
 		})
 	}
+}
+
+// Of several hosts, all but one take connections and say nothing, as the lost ones of a cluster may: a command that needs a
+// new connection reaches the living one in time.
+func TestSilentHosts(t *testing.T) {
+	t.Parallel()
+	cfg := config(t, store.Postgres)
+	living := connect(t, cfg)
+	for range 2 {
+		silent, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { silent.Close() })
+		cfg.Source = strings.Replace(cfg.Source, "@", "@"+silent.Addr().String()+",", 1)
+	}
+	s := open(t, cfg)
+	_, err := living.Exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE application_name = 'lockd' AND datname = current_database()`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p"})
 }
 
 // A connection that breaks before COMMIT is sent costs nothing but a new one.

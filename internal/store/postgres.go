@@ -108,7 +108,8 @@ func openPostgres(ctx context.Context, cfg Config) (_ *Store, err error) {
 		conf.RuntimeParams["application_name"] = "lockd"
 	}
 	if conf.ConnectTimeout == 0 {
-		conf.ConnectTimeout = postgresTimeout / 2
+		// For each host: all but the last may be silent, and there is still time for a transaction.
+		conf.ConnectTimeout = postgresTimeout / 2 / time.Duration(hosts(conf))
 	}
 	writerDB, readerDB := postgresPool(conf, postgresWriters, writerSession), postgresPool(conf, postgresReaders, safeSession)
 	defer func() {
@@ -158,6 +159,15 @@ func openPostgres(ctx context.Context, cfg Config) (_ *Store, err error) {
 		reader: reader,
 		close:  func() error { return closeAll(readerDB, writerDB) },
 	}, nil
+}
+
+// hosts tells how many there are to connect to. Each has one entry for every kind of encryption that may be tried.
+func hosts(conf *pgx.ConnConfig) int {
+	addresses := map[string]struct{}{net.JoinHostPort(conf.Host, fmt.Sprint(conf.Port)): {}}
+	for _, f := range conf.Fallbacks {
+		addresses[net.JoinHostPort(f.Host, fmt.Sprint(f.Port))] = struct{}{}
+	}
+	return len(addresses)
 }
 
 // postgresPool makes a pool of up to n connections, each of which begins with the given statements.

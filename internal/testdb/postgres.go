@@ -8,6 +8,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -15,27 +16,40 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver of the connections that this package opens itself
 )
 
-// Cluster is a running Postgres server with a data folder of its own. It dies with the process that started it.
+// Cluster is a Postgres server with a data folder of its own. It dies with the process that started it.
 type Cluster struct {
 	bin     string
 	dir     string
 	port    int
 	options []string            // of the server program, beyond ours
 	account *syscall.Credential // nil: this process's own
-	server  *exec.Cmd
+	server  *exec.Cmd           // nil while it does not run
 }
 
 // Durable are the options of a server that syncs what it commits, as one in production does: for measuring.
 var Durable = []string{"-c", "fsync=on", "-c", "full_page_writes=on"}
 
 // NewCluster makes a cluster on a free port of 127.0.0.1 and starts it, with more options for the server program.
-func NewCluster(options ...string) (_ *Cluster, err error) {
+func NewCluster(options ...string) (*Cluster, error) {
+	c, err := newFolder(options)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.run("initdb", "-D", c.data(), "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"); err != nil {
+		return nil, err
+	}
+	return c, c.Start()
+}
+
+// newFolder makes what a cluster needs before it has data.
+func newFolder(options []string) (_ *Cluster, err error) {
 	c := &Cluster{options: options}
 	if c.bin, err = serverBinaries(); err != nil {
 		return nil, err
@@ -52,14 +66,16 @@ func NewCluster(options ...string) (_ *Cluster, err error) {
 			return nil, err
 		}
 	}
-	if c.port, err = freePort(); err != nil {
-		return nil, err
+	c.port, err = freePort()
+	return c, err
+}
+
+// run runs one of Postgres's programs to its end.
+func (c *Cluster) run(name string, args ...string) error {
+	if out, err := c.command(name, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", name, err, out)
 	}
-	initdb := c.command("initdb", "-D", c.data(), "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C")
-	if out, err := initdb.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("initdb: %w\n%s", err, out)
-	}
-	return c, c.Start()
+	return nil
 }
 
 // Start runs the server on the cluster's port and returns when it answers.
@@ -70,14 +86,15 @@ func (c *Cluster) Start() error {
 	}
 	defer log.Close()
 	// Without fsync the tests are quick; what they kill is the server, not the machine.
-	c.server = c.command("postgres", append([]string{
+	server := c.command("postgres", append([]string{
 		"-D", c.data(), "-k", c.dir, "-h", "127.0.0.1", "-p", strconv.Itoa(c.port),
-		"-F", "-c", "full_page_writes=off", "-c", "max_connections=200",
+		"-F", "-c", "full_page_writes=off", "-c", "max_connections=200", "-c", "wal_retrieve_retry_interval=50ms",
 	}, c.options...)...)
-	c.server.Stdout, c.server.Stderr = log, log
-	if err := c.server.Start(); err != nil {
+	server.Stdout, server.Stderr = log, log
+	if err := server.Start(); err != nil {
 		return err
 	}
+	c.server = server
 	return c.waitUntilReady()
 }
 
@@ -103,26 +120,95 @@ func (c *Cluster) waitUntilReady() error {
 	}
 }
 
-// Stop ends the server at once, as a crash would, and leaves the data. Start brings it back.
+// Stop ends the server at once, as a crash of one of its processes would, and leaves the data. Start brings it back.
 func (c *Cluster) Stop() error {
 	if err := c.server.Process.Signal(syscall.SIGQUIT); err != nil {
 		return err
 	}
-	var exit *exec.ExitError
-	if err := c.server.Wait(); err != nil && !errors.As(err, &exit) {
-		return err
-	}
-	return nil
+	return c.wait()
 }
 
-// Close stops the server and deletes its data.
-func (c *Cluster) Close() error {
-	return errors.Join(c.Stop(), os.RemoveAll(c.dir))
+// Kill ends every process of the server with SIGKILL, in the middle of what it is at, and leaves the data. Start brings the
+// server back.
+func (c *Cluster) Kill() error {
+	id := c.server.Process.Pid
+	// The others would outlive their parent by a moment: long enough to end a commit and to answer it. While the parent stands
+	// still there will be no more of them.
+	if err := c.server.Process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(id, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+		return fmt.Errorf("postgres does not stand still: %#x, %w", status, err)
+	}
+	list, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", id))
+	if err != nil {
+		return err
+	}
+	children := strings.Fields(string(list))
+	for _, child := range children {
+		id, err := strconv.Atoi(child)
+		if err != nil {
+			return err
+		}
+		// One that has just ended by itself is still its parent's: the id is nobody else's.
+		if err := syscall.Kill(id, syscall.SIGKILL); err != nil {
+			return err
+		}
+	}
+	for _, child := range children { // the memory that they share keeps the server from starting again until they are gone
+		if err := waitForEnd(child); err != nil {
+			return err
+		}
+	}
+	if err := c.server.Process.Kill(); err != nil {
+		return err
+	}
+	return c.wait()
 }
+
+// waitForEnd returns when a process that was killed has ended, whether or not its parent has taken note of it.
+func waitForEnd(process string) error {
+	deadline := time.After(30 * time.Second)
+	for {
+		text, err := os.ReadFile("/proc/" + process + "/stat")
+		_, afterName, _ := strings.Cut(string(text), ") ")
+		if errors.Is(err, fs.ErrNotExist) || strings.HasPrefix(afterName, "Z") {
+			return nil
+		}
+		select {
+		case <-deadline:
+			return fmt.Errorf("process %s was killed and does not end: %s, %w", process, text, err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// wait returns when the server has ended, however it did.
+func (c *Cluster) wait() error {
+	err := c.server.Wait()
+	c.server = nil
+	if errors.As(err, new(*exec.ExitError)) {
+		return nil
+	}
+	return err
+}
+
+// Close stops the server, if it runs, and deletes its data.
+func (c *Cluster) Close() error {
+	var err error
+	if c.server != nil {
+		err = c.Stop()
+	}
+	return errors.Join(err, os.RemoveAll(c.dir))
+}
+
+// Address is where the server listens.
+func (c *Cluster) Address() string { return "127.0.0.1:" + strconv.Itoa(c.port) }
 
 // URL is the address of one of the cluster's databases.
 func (c *Cluster) URL(database string) string {
-	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/%s?sslmode=disable", c.port, database)
+	return fmt.Sprintf("postgres://postgres@%s/%s?sslmode=disable", c.Address(), database)
 }
 
 func (c *Cluster) data() string { return filepath.Join(c.dir, "data") }
@@ -134,12 +220,15 @@ func (c *Cluster) command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// serverBinaries finds the folder that holds initdb and postgres: on the PATH, by pg_config, or where Debian keeps the
-// versions.
+// serverBinaries finds the folder of the programs that this package runs: on the PATH, where links may lead to it, by
+// pg_config, or where Debian keeps the versions.
 func serverBinaries() (string, error) {
+	programs := []string{"initdb", "postgres", "pg_basebackup"}
 	var candidates []string
 	if path, err := exec.LookPath("initdb"); err == nil {
-		candidates = append(candidates, filepath.Dir(path))
+		if path, err = filepath.EvalSymlinks(path); err == nil {
+			candidates = append(candidates, filepath.Dir(path))
+		}
 	}
 	if out, err := exec.Command("pg_config", "--bindir").Output(); err == nil {
 		candidates = append(candidates, string(out[:len(out)-1]))
@@ -147,14 +236,16 @@ func serverBinaries() (string, error) {
 	debian, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
 	slices.Reverse(debian)
 	for _, dir := range append(candidates, debian...) {
-		if _, err := os.Stat(filepath.Join(dir, "initdb")); err == nil {
-			if _, err := os.Stat(filepath.Join(dir, "postgres")); err == nil {
-				return dir, nil
-			}
+		missing := func(program string) bool {
+			_, err := os.Stat(filepath.Join(dir, program))
+			return err != nil
+		}
+		if !slices.ContainsFunc(programs, missing) {
+			return dir, nil
 		}
 	}
-	return "", errors.New("the tests need the Postgres server programs initdb and postgres: " +
-		"install Debian's package postgresql, or put their folder on the PATH")
+	return "", fmt.Errorf("the tests need the Postgres server programs %s: "+
+		"install Debian's package postgresql, or put their folder on the PATH", strings.Join(programs, ", "))
 }
 
 // unprivileged is the account that runs the server when this process is root.

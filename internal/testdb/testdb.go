@@ -1,9 +1,7 @@
 package testdb
 
 import (
-	"context"
 	"crypto/rand"
-	"database/sql"
 	"flag"
 	"fmt"
 	"os"
@@ -50,19 +48,13 @@ func Postgres(tb testing.TB) string {
 		tb.Fatal(err)
 	}
 	name := "test_" + strings.ToLower(rand.Text())
-	cluster.exec(tb, "CREATE DATABASE "+name)
-	tb.Cleanup(func() { cluster.exec(tb, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)") })
-	return cluster.URL(name)
-}
-
-func (c *Cluster) exec(tb testing.TB, statement string) {
-	tb.Helper()
-	db, err := sql.Open("pgx", c.URL("postgres"))
-	if err != nil {
+	if err := cluster.exec("CREATE DATABASE " + name); err != nil {
 		tb.Fatal(err)
 	}
-	defer db.Close()
-	if _, err := db.ExecContext(context.Background(), statement); err != nil {
-		tb.Fatal(statement, ": ", err)
-	}
+	tb.Cleanup(func() {
+		if err := cluster.exec("DROP DATABASE IF EXISTS " + name + " WITH (FORCE)"); err != nil {
+			tb.Error(err)
+		}
+	})
+	return cluster.URL(name)
 }

@@ -1,11 +1,13 @@
 package testdb_test
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"io/fs"
 	"os"
 	"testing"
+	"time"
 
 	"resource-lock-manager/internal/testdb"
 )
@@ -77,5 +79,132 @@ func TestClusterComesBackWithItsData(t *testing.T) {
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a closed cluster left its data in %s: %v", dir, err)
+	}
+}
+
+// newCluster makes a cluster that is gone when the test ends.
+func newCluster(t *testing.T, options ...string) *testdb.Cluster {
+	t.Helper()
+	cluster, err := testdb.NewCluster(options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeAtTheEnd(t, cluster)
+	return cluster
+}
+
+func closeAtTheEnd(t *testing.T, cluster *testdb.Cluster) {
+	t.Helper()
+	t.Cleanup(func() {
+		if err := cluster.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// count inserts numbers until it is refused, and returns how many inserts were acknowledged.
+func count(db *sql.DB, acknowledged chan<- int) {
+	for n := 0; ; n++ {
+		if _, err := db.Exec("INSERT INTO t VALUES ($1)", n); err != nil {
+			acknowledged <- n
+			return
+		}
+	}
+}
+
+// wantCounted checks that what was acknowledged is there, without a gap.
+func wantCounted(t *testing.T, db *sql.DB, acknowledged int) {
+	t.Helper()
+	var n int
+	err := db.QueryRow("SELECT count(*) FROM t WHERE n BETWEEN 0 AND $1 - 1", acknowledged).Scan(&n)
+	if err != nil || n != acknowledged {
+		t.Errorf("%d of %d acknowledged rows are there, %v", n, acknowledged, err)
+	}
+}
+
+// A cluster that is killed while it is written to comes back, again and again, with all that it acknowledged.
+func TestKilledClusterKeepsWhatWasCommitted(t *testing.T) {
+	t.Parallel()
+	cluster := newCluster(t, testdb.Durable...)
+	db := open(t, cluster.URL("postgres"))
+	if _, err := db.Exec("CREATE TABLE t (n bigint)"); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		if _, err := db.Exec("TRUNCATE t"); err != nil {
+			t.Fatal(err)
+		}
+		acknowledged := make(chan int)
+		go count(db, acknowledged)
+		waitForRows(t, db, 20)
+		if err := cluster.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		n := <-acknowledged
+		if err := db.Ping(); err == nil {
+			t.Error("a killed cluster answers")
+		}
+		if err := cluster.Start(); err != nil {
+			t.Fatal(err)
+		}
+		wantCounted(t, db, n)
+	}
+}
+
+// What a cluster with a standby has acknowledged is on the standby when it is promoted. That one waits for no other, and may
+// have a standby in its turn.
+func TestPromotedStandbyHasWhatWasCommitted(t *testing.T) {
+	t.Parallel()
+	primary := newCluster(t)
+	db := open(t, primary.URL("postgres"))
+	if _, err := db.Exec("CREATE TABLE t (n bigint)"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		standby, err := primary.NewStandby()
+		if err != nil {
+			t.Fatal(err)
+		}
+		closeAtTheEnd(t, standby)
+		db := open(t, primary.URL("postgres"))
+		if _, err := db.Exec("TRUNCATE t"); err != nil {
+			t.Fatal(err)
+		}
+		if err := standby.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		moment, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		if _, err := db.ExecContext(moment, "INSERT INTO t VALUES (-1)"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a commit without the standby: %v", err)
+		}
+		cancel()
+		if err := standby.Start(); err != nil {
+			t.Fatal(err)
+		}
+		acknowledged := make(chan int)
+		go count(db, acknowledged)
+		waitForRows(t, db, 20)
+		if err := primary.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		n := <-acknowledged
+		if err := standby.Promote(); err != nil {
+			t.Fatal(err)
+		}
+		db = open(t, standby.URL("postgres"))
+		wantCounted(t, db, n)
+		if _, err := db.Exec("INSERT INTO t VALUES (-1)"); err != nil {
+			t.Error(err)
+		}
+		primary = standby
+	}
+}
+
+func waitForRows(t *testing.T, db *sql.DB, want int) {
+	t.Helper()
+	for n := 0; n < want; {
+		if err := db.QueryRow("SELECT count(*) FROM t").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

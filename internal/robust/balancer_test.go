@@ -1,0 +1,128 @@
+package robust_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"resource-lock-manager/internal/robust"
+	"resource-lock-manager/internal/testdb"
+	"resource-lock-manager/internal/wire"
+)
+
+// Every server is told to stop and started again, one after the other.
+func rollingRestart(t *testing.T, r *robust.Run) {
+	behindBalancer(t, r, "restart", func(s *robust.Server) { s.Stop(t, syscall.SIGTERM) })
+}
+
+// Every server is killed and started again, one after the other.
+func killedBehindBalancer(t *testing.T, r *robust.Run) {
+	behindBalancer(t, r, "kill", func(s *robust.Server) { s.Kill(t) })
+}
+
+// Three servers come and go behind nginx, and clients that repeat what they may repeat see no error that they have to care
+// about, whether nginx repeats for them or not. Others, who know the servers themselves, work beside them.
+func behindBalancer(t *testing.T, r *robust.Run, kind robust.FaultKind, end func(*robust.Server)) {
+	const clients, resources = 12, 4
+	databaseURL := testdb.Postgres(t)
+	servers := r.Servers(3, databaseURL)
+	urls := []string{robust.StartBalancer(t, true, servers...), robust.StartBalancer(t, false, servers...)}
+	r.Work(robust.Workload{Clients: 3}, servers...)
+
+	working, rest := context.WithCancel(context.Background())
+	defer rest()
+	var all sync.WaitGroup
+	holders := make([]atomic.Int32, resources)
+	guests := make([]*guest, clients)
+	for i := range guests {
+		g := &guest{
+			t:       t,
+			client:  r.Client(robust.Balancer, urls[i%len(urls)]),
+			process: fmt.Sprint("guest ", i),
+			rand:    rand.New(rand.NewPCG(r.Rand.Uint64(), 0)),
+		}
+		guests[i] = g
+		all.Go(func() { g.work(working, holders) })
+	}
+	for n := 0; r.Lasts() || n < len(servers); n++ {
+		server := n % len(servers)
+		r.Pause(time.Duration(r.Rand.Int64N(int64(300 * time.Millisecond))))
+		r.Fault(kind, server, func() {
+			end(servers[server])
+			servers[server].Start(t)
+		})
+	}
+	rest()
+	all.Wait()
+	var turns, repeats [2]int
+	for i, g := range guests {
+		turns[i%len(urls)] += g.turns
+		repeats[i%len(urls)] += g.repeats
+	}
+	fmt.Fprintf(t.Output(), "%d turns behind an nginx that repeats, where clients repeated %d requests; %d behind one that does not, %d\n",
+		turns[0], repeats[0], turns[1], repeats[1])
+	if repeats[1] == 0 {
+		t.Error("no client was ever told of a failure, so nothing was tried")
+	}
+	r.Judge()
+}
+
+// guest is a client behind the balancer, which knows one address only.
+type guest struct {
+	t       *testing.T
+	client  *robust.Client
+	process string
+	rand    *rand.Rand
+
+	turns, repeats int
+}
+
+// work takes turns until the work ends, and counts those who are inside at the same time: no hold of its own ends by itself.
+func (g *guest) work(working context.Context, holders []atomic.Int32) {
+	for working.Err() == nil {
+		n := g.rand.IntN(len(holders))
+		resource := fmt.Sprint("turns ", n)
+		g.turns++
+		request := robust.Operation{
+			Resource: resource, Process: g.process, RequestID: fmt.Sprint("turn ", g.turns), Wait: 20 * time.Second,
+		}
+		got := g.untilAnswered(func(ctx context.Context) robust.Operation { return g.client.Acquire(ctx, request) })
+		if got.Outcome != robust.Done {
+			g.t.Errorf("a client behind the balancer did not get the lock that it waited for: %+v", got)
+			return
+		}
+		if others := holders[n].Add(1) - 1; others != 0 {
+			g.t.Errorf("G1 on %s: %s is inside with %d others", resource, g.process, others)
+		}
+		<-time.After(time.Duration(g.rand.Int64N(int64(10 * time.Millisecond))))
+		holders[n].Add(-1)
+		token := got.Holder.Token
+		got = g.untilAnswered(func(ctx context.Context) robust.Operation {
+			return g.client.Release(ctx, resource, g.process, token)
+		})
+		// The balancer may have repeated it, so that the first answer is already of the second release.
+		if got.Outcome != robust.Done && got.Code != wire.CodeAlreadyReleased {
+			g.t.Errorf("a client behind the balancer could not release what it held: %+v", got)
+			return
+		}
+	}
+}
+
+// untilAnswered repeats a call until the service has said yes or no. It does not try for ever.
+func (g *guest) untilAnswered(call func(context.Context) robust.Operation) robust.Operation {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for {
+		o := call(ctx)
+		if o.Outcome == robust.Done || o.Outcome == robust.Refused || ctx.Err() != nil {
+			return o
+		}
+		g.repeats++
+		<-time.After(time.Duration(g.rand.Int64N(int64(100 * time.Millisecond))))
+	}
+}

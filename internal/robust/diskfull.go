@@ -1,0 +1,104 @@
+package robust
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// SmallDisk is a file system of its own that can be filled. It is in memory, in a mount namespace that only those
+// programs see that Program returns.
+type SmallDisk struct {
+	folder string    // where those programs see it
+	root   string    // where this process sees it
+	holder *exec.Cmd // keeps the namespace
+	enter  string    // options of nsenter
+}
+
+// NewSmallDisk makes a disk of so many bytes that ends with the test. It needs Linux with namespaces, and util-linux.
+func NewSmallDisk(tb testing.TB, bytes int) *SmallDisk {
+	tb.Helper()
+	d := &SmallDisk{folder: tb.TempDir(), enter: "--mount"}
+	d.holder = exec.Command("sh", "-c", `mount -t tmpfs -o size="$1" none "$0" && echo mounted && exec cat`,
+		d.folder, fmt.Sprint(bytes))
+	// What is unshared is made private, so that the mount is seen by nobody else.
+	d.holder.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	if os.Getuid() != 0 {
+		d.holder.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
+		d.holder.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+		d.holder.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+		d.enter = "--user --preserve-credentials --mount"
+	}
+	d.holder.Stderr = os.Stderr
+	input, err := d.holder.StdinPipe()
+	must(tb, err)
+	output, err := d.holder.StdoutPipe()
+	must(tb, err)
+	const needs = "a disk that can be full needs a mount namespace: be root, or let users have namespaces " +
+		"(sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)"
+	if err := d.holder.Start(); err != nil {
+		tb.Fatal(needs, ": ", err)
+	}
+	tb.Cleanup(func() {
+		must(tb, input.Close())
+		_ = d.holder.Wait() // it has nothing to say
+	})
+	if _, err := bufio.NewReader(output).ReadString('\n'); err != nil {
+		tb.Fatal(needs)
+	}
+	d.root = filepath.Join("/proc", fmt.Sprint(d.holder.Process.Pid), "root", d.folder)
+	return d
+}
+
+// Program returns one that runs another where the disk is seen.
+func (d *SmallDisk) Program(tb testing.TB, program string) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "program")
+	script := fmt.Sprintf("#!/bin/sh\nexec nsenter --target %d %s -- '%s'\n", d.holder.Process.Pid, d.enter, program)
+	must(tb, os.WriteFile(path, []byte(script), 0o700)) //nolint:gosec // it is a program
+	return path
+}
+
+// DatabaseURL is that of a SQLite file on the disk.
+func (d *SmallDisk) DatabaseURL() string { return "sqlite:///" + filepath.Join(d.folder, "locks.db") }
+
+// Fill leaves at most so many bytes free.
+func (d *SmallDisk) Fill(tb testing.TB, free int64) {
+	tb.Helper()
+	ballast, err := os.Create(d.ballast())
+	must(tb, err)
+	size, err := io.Copy(ballast, zeros{}) // until there is no space left
+	if err == nil {
+		tb.Fatal("a small disk has no end")
+	}
+	must(tb, ballast.Truncate(max(0, size-free)))
+	must(tb, ballast.Close())
+}
+
+// Free takes away what Fill has put there.
+func (d *SmallDisk) Free(tb testing.TB) {
+	tb.Helper()
+	must(tb, os.Remove(d.ballast()))
+}
+
+func (d *SmallDisk) ballast() string { return filepath.Join(d.root, "ballast") }
+
+// zeros has no end.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+func must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}

@@ -1,0 +1,243 @@
+package robust_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"resource-lock-manager/internal/robust"
+	"resource-lock-manager/internal/testdb"
+)
+
+// register is a number that several processes add to. Each reads it, takes its time, and writes it back, under a lock whose
+// TTL is often over by then.
+type register struct {
+	name  string
+	loses bool // whether it lets an update that was acknowledged be lost
+	read  func(token int64) (value int, granted bool, err error)
+	write func(value int, token int64) (acknowledged bool, err error)
+
+	acknowledged, refused atomic.Int64 // updates
+}
+
+// In the test's memory: with no check of the token; with a check of the writes only, which cannot help a value that was read
+// before an older holder's last write; and with one of both.
+func registersInMemory() []*register {
+	return []*register{
+		inMemory("memory, no check", false, false),
+		inMemory("memory, token of writes checked", false, true),
+		inMemory("memory, token of reads and writes checked", true, true),
+	}
+}
+
+func inMemory(name string, checkReads, checkWrites bool) *register {
+	var (
+		mu      sync.Mutex
+		value   int
+		highest int64
+	)
+	return &register{
+		name:  name,
+		loses: !checkReads,
+		read: func(token int64) (int, bool, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if checkReads && token < highest {
+				return 0, false, nil
+			}
+			if checkReads {
+				highest = token
+			}
+			return value, true, nil
+		},
+		write: func(v int, token int64) (bool, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if checkWrites && token < highest {
+				return false, nil
+			}
+			value, highest = v, max(highest, token)
+			return true, nil
+		},
+	}
+}
+
+// In tables of the user's, in the database of the locks: with no check; with the condition of docs/FENCING.md in the write;
+// and with the highest token beside the value, presented by reads and writes.
+func registersInTables(t *testing.T, databaseURL string) []*register {
+	t.Helper()
+	db, err := sql.Open("pgx", databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	for _, statement := range []string{
+		"CREATE TABLE accounts (id int PRIMARY KEY, balance int NOT NULL)",
+		"INSERT INTO accounts VALUES (1, 0), (2, 0)",
+		"CREATE TABLE documents (id int PRIMARY KEY, body int NOT NULL, fencing_token bigint NOT NULL)",
+		"INSERT INTO documents VALUES (1, 0, 0)",
+	} {
+		if _, err := db.Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fenced := fencingExample(t, "-- write only while the token is current")
+	highest := fencingExample(t, "-- refuse a token lower than the highest one seen")
+	shut := fencingExample(t, "-- read, and shut out every earlier holder")
+	read := func(statement string, args ...any) (value int, granted bool, err error) {
+		err = db.QueryRow(statement, args...).Scan(&value)
+		if errors.Is(err, sql.ErrNoRows) {
+			return 0, false, nil
+		}
+		return value, err == nil, err
+	}
+	balance := func(id int) func(int64) (int, bool, error) {
+		return func(int64) (int, bool, error) { return read("SELECT balance FROM accounts WHERE id = $1", id) }
+	}
+	write := func(statement string, args ...any) (bool, error) {
+		result, err := db.Exec(statement, args...)
+		if err != nil {
+			return false, err
+		}
+		n, err := result.RowsAffected()
+		return n == 1, err
+	}
+	const current = "table, token checked in the write's transaction"
+	return []*register{
+		{
+			name:  "table, no check",
+			loses: true,
+			read:  balance(1),
+			write: func(v int, _ int64) (bool, error) { return write("UPDATE accounts SET balance = $1 WHERE id = 1", v) },
+		},
+		{
+			name:  current,
+			read:  balance(2),
+			write: func(v int, token int64) (bool, error) { return write(fenced, v, 2, current, token) },
+		},
+		{
+			name:  "table, highest token",
+			read:  func(token int64) (int, bool, error) { return read(shut, 1, token) },
+			write: func(v int, token int64) (bool, error) { return write(highest, v, 1, token) },
+		},
+	}
+}
+
+// fencingExample returns the SQL text of docs/FENCING.md that has the given first line.
+func fencingExample(t *testing.T, firstLine string) string {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/FENCING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(page), "```sql\n"+firstLine+"\n")
+	text, _, closed := strings.Cut(rest, "```")
+	if !found || !closed {
+		t.Fatalf("docs/FENCING.md has no SQL that begins with %q", firstLine)
+	}
+	return text
+}
+
+func lostUpdatesSQLite(t *testing.T, r *robust.Run) {
+	lostUpdates(t, r, registersInMemory(), r.Servers(1, sqlite(t))...)
+}
+
+func lostUpdatesPostgres(t *testing.T, r *robust.Run) {
+	databaseURL := testdb.Postgres(t)
+	servers := r.Servers(2, databaseURL)
+	lostUpdates(t, r, append(registersInMemory(), registersInTables(t, databaseURL)...), servers...)
+}
+
+// What a lock with a TTL alone cannot prevent, and the token can: the update of a holder that was paused for too long.
+func lostUpdates(t *testing.T, r *robust.Run, registers []*register, servers ...*robust.Server) {
+	const workers = 5
+	r.Work(robust.Workload{Clients: 2}, servers...)
+	working, rest := context.WithCancel(context.Background())
+	defer rest()
+	var all sync.WaitGroup
+	for _, to := range registers {
+		for n := range workers {
+			server := n % len(servers)
+			a := &adder{
+				register: to,
+				client:   r.Client(server, servers[server].URL),
+				process:  fmt.Sprintf("%s, adder %d", to.name, n),
+				rand:     rand.New(rand.NewPCG(r.Rand.Uint64(), 0)),
+			}
+			all.Go(func() {
+				if err := a.work(working); err != nil {
+					t.Errorf("%s: %v", a.process, err)
+				}
+			})
+		}
+	}
+	for r.Lasts() {
+		r.Pause(100 * time.Millisecond)
+	}
+	rest()
+	all.Wait()
+	for _, to := range registers {
+		value, _, err := to.read(math.MaxInt64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lost := int(to.acknowledged.Load()) - value
+		fmt.Fprintf(t.Output(), "%s: %d updates acknowledged, %d lost, %d refused\n",
+			to.name, to.acknowledged.Load(), lost, to.refused.Load())
+		switch {
+		case to.loses && lost <= 0:
+			t.Errorf("%s: nothing is lost, so the pauses prove nothing", to.name)
+		case !to.loses && lost != 0:
+			t.Errorf("%s: %d acknowledged updates are lost", to.name, lost)
+		case !to.loses && to.refused.Load() == 0:
+			t.Errorf("%s: no late update came, so nothing is proved", to.name)
+		}
+	}
+	r.Judge()
+}
+
+// adder is one of the processes that add to a register.
+type adder struct {
+	*register
+	client  *robust.Client
+	process string
+	rand    *rand.Rand
+}
+
+// work adds one after the other until the work ends.
+func (a *adder) work(working context.Context) error {
+	const ttl, longestPause, wait = 100 * time.Millisecond, 200 * time.Millisecond, 5 * time.Second
+	for n := 0; working.Err() == nil; n++ {
+		got := a.client.Acquire(working, robust.Operation{
+			Resource: a.name, Process: a.process, RequestID: fmt.Sprint(n), TTL: ttl, Wait: wait,
+		})
+		if got.Outcome != robust.Done {
+			continue
+		}
+		token := got.Holder.Token
+		value, acknowledged, err := a.read(token)
+		if acknowledged {
+			<-time.After(time.Duration(a.rand.Int64N(int64(longestPause))))
+			acknowledged, err = a.write(value+1, token)
+		}
+		switch {
+		case err != nil:
+			return err
+		case acknowledged:
+			a.acknowledged.Add(1)
+		default:
+			a.refused.Add(1)
+		}
+		a.client.Release(context.Background(), a.name, a.process, token)
+	}
+	return nil
+}

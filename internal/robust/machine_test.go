@@ -1,0 +1,316 @@
+package robust_test
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"resource-lock-manager/internal/apptest"
+	"resource-lock-manager/internal/robust"
+	"resource-lock-manager/internal/testdb"
+	"resource-lock-manager/internal/wire"
+)
+
+// between is a time left to chance.
+func between(r *robust.Run, shortest, longest time.Duration) time.Duration {
+	return shortest + time.Duration(r.Rand.Int64N(int64(longest-shortest)))
+}
+
+// restart kills a server, and has it back after what happens meanwhile.
+func restart(t *testing.T, s *robust.Server, meanwhile func()) func() {
+	t.Helper()
+	return func() {
+		s.Kill(t)
+		meanwhile()
+		s.Start(t)
+	}
+}
+
+func serverKilled(t *testing.T, r *robust.Run) {
+	servers := r.Servers(1, sqlite(t))
+	r.Work(robust.Workload{}, servers...)
+	for r.Lasts() {
+		r.Pause(between(r, 0, 600*time.Millisecond))
+		r.Fault("killed", 0, restart(t, servers[0], func() { r.Pause(between(r, 0, 100*time.Millisecond)) }))
+	}
+	r.Judge()
+}
+
+// Any of three servers is killed, now and then all at once. The others go on meanwhile.
+func serversKilled(t *testing.T, r *robust.Run) {
+	servers := r.Servers(3, testdb.Postgres(t))
+	r.Work(robust.Workload{}, servers...)
+	for r.Lasts() {
+		r.Pause(between(r, 0, 600*time.Millisecond))
+		if r.Rand.IntN(5) == 0 {
+			r.Fault("all killed", robust.Everyone, func() {
+				for _, s := range servers {
+					s.Kill(t)
+				}
+				for _, s := range servers {
+					s.Start(t)
+				}
+			})
+			continue
+		}
+		i := r.Rand.IntN(len(servers))
+		r.Fault("killed", i, restart(t, servers[i], func() { r.Pause(between(r, 0, time.Second)) }))
+	}
+	r.Judge()
+}
+
+func serverPausedSQLite(t *testing.T, r *robust.Run)   { serverPaused(t, r, 1, sqlite(t)) }
+func serverPausedPostgres(t *testing.T, r *robust.Run) { serverPaused(t, r, 3, testdb.Postgres(t)) }
+
+// A server stands still for longer than any hold with a TTL lasts, and on Postgres than its lease.
+func serverPaused(t *testing.T, r *robust.Run, n int, databaseURL string) {
+	servers := r.Servers(n, databaseURL)
+	r.Work(robust.Workload{}, servers...)
+	for r.Lasts() {
+		r.Pause(between(r, 0, time.Second))
+		i := r.Rand.IntN(n)
+		r.Fault("paused", i, func() {
+			servers[i].Pause(t)
+			r.Pause(between(r, 1800*time.Millisecond, 2500*time.Millisecond))
+			servers[i].Resume(t)
+		})
+	}
+	r.Judge()
+}
+
+func badWeatherSQLite(t *testing.T, r *robust.Run)   { badWeather(t, r, 1, sqlite(t)) }
+func badWeatherPostgres(t *testing.T, r *robust.Run) { badWeather(t, r, 3, testdb.Postgres(t)) }
+
+// The network between clients and servers does all that networks do, with one server's clients at a time.
+func badWeather(t *testing.T, r *robust.Run, n int, databaseURL string) {
+	servers := r.Servers(n, databaseURL)
+	r.Work(robust.Workload{}, servers...)
+	for round := 0; r.Lasts(); round++ {
+		r.Pause(between(r, 0, 200*time.Millisecond))
+		i := r.Rand.IntN(n)
+		front := servers[i].Front
+		lasting := func(weather robust.Weather, longest time.Duration) func() {
+			return func() {
+				front.SetWeather(weather)
+				r.Pause(between(r, 0, longest))
+				front.SetWeather(robust.Weather{})
+			}
+		}
+		switch round % 5 {
+		case 0:
+			r.Fault("clients cut off", i, front.Cut)
+		case 1:
+			r.Fault("answers lost", i, lasting(robust.Weather{LoseAnswers: true}, 300*time.Millisecond))
+		case 2:
+			r.Fault("clients delayed", i, lasting(robust.Weather{Delay: between(r, 0, 200*time.Millisecond)}, time.Second))
+		case 3:
+			r.Fault("clients in a black hole", i, lasting(robust.Weather{BlackHole: true}, time.Second))
+		case 4:
+			r.Fault("clients refused", i, lasting(robust.Weather{Refuse: true}, 300*time.Millisecond))
+		}
+	}
+	r.Judge()
+}
+
+// The power goes, again and again: every second time some of what was not synced has reached the disk, torn and in any order.
+func powerLost(t *testing.T, r *robust.Run) {
+	disk := robust.NewDisk(t)
+	s := robust.StartServer(t, r.Program(), disk.DatabaseURL(), disk.Settings()...)
+	r.Work(robust.Workload{}, s)
+	for torn := false; r.Lasts(); torn = !torn {
+		r.Pause(between(r, 0, 800*time.Millisecond))
+		if torn {
+			r.Fault("power lost, torn", 0, restart(t, s, func() { disk.LosePower(t, r.Rand) }))
+		} else {
+			r.Fault("power lost", 0, restart(t, s, func() { disk.LosePower(t, nil) }))
+		}
+	}
+	r.Judge()
+}
+
+// The disk keeps what lockd has synced, and nothing that it has not: where SQLite is told to sync less, the power cut takes
+// acknowledged holds away, and both checkers say so.
+func TestPowerLossTakesWhatIsNotSynced(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"FULL", "NORMAL", "OFF"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			program := robust.Build(t, robust.Patch{
+				File: "internal/store/sqlite.go", Old: "_synchronous=FULL", New: "_synchronous=" + mode,
+			})
+			disk := robust.NewDisk(t)
+			s := robust.StartServer(t, program, disk.DatabaseURL(), disk.Settings()...)
+			history := robust.NewHistory()
+			client := robust.NewClient(history, 0, 0, s.URL)
+			defer client.Close()
+			resources := make([]string, 50)
+			for i := range resources {
+				resources[i] = fmt.Sprint("resource ", i)
+				if o := client.Acquire(t.Context(), robust.Operation{Resource: resources[i], Process: "p"}); o.Outcome != robust.Done {
+					t.Fatalf("%+v", o)
+				}
+			}
+			s.Kill(t)
+			disk.LosePower(t, nil)
+			s.Start(t)
+			lost := 0
+			for _, resource := range resources {
+				o := client.Status(t.Context(), resource)
+				if o.Outcome != robust.Done {
+					t.Fatalf("%+v", o)
+				}
+				if o.Holder == (robust.Hold{}) {
+					lost++
+				}
+			}
+			model := robust.CheckModel(history.Operations(), apptest.Patience)
+			invariants := robust.CheckInvariants(history.Operations(), history.Faults())
+			if synced := mode == "FULL"; (lost == 0) != synced || (len(model) == 0) != synced || (len(invariants) == 0) != synced {
+				t.Errorf("%d of %d holds lost; the model says %v, the invariants %v", lost, len(resources), model, invariants)
+			}
+		})
+	}
+}
+
+// The disk of SQLite is full, again and again, and now and then the server crashes on it.
+func diskFull(t *testing.T, r *robust.Run) {
+	disk := robust.NewSmallDisk(t, 128<<20) // room for the history of many minutes
+	s := robust.StartServer(t, disk.Program(t, r.Program()), disk.DatabaseURL())
+	held := r.Client(0, s.URL).Acquire(t.Context(), robust.Operation{Resource: "before", Process: "p"})
+	if held.Outcome != robust.Done {
+		t.Fatalf("%+v", held)
+	}
+	r.Work(robust.Workload{Think: 50 * time.Millisecond}, s)
+	for r.Lasts() {
+		r.Pause(between(r, 0, 500*time.Millisecond))
+		r.Fault("disk full", 0, func() {
+			disk.Fill(t, r.Rand.Int64N(100<<10)) // so that it gets full anywhere in what is written
+			wantFull(t, r, s, held)
+			r.Pause(between(r, 0, 500*time.Millisecond))
+			if r.Rand.IntN(3) > 0 {
+				disk.Free(t)
+				return
+			}
+			restart(t, s, func() { disk.Free(t) })()
+		})
+		wantWritable(t, r, s)
+	}
+	r.Judge()
+}
+
+// wantFull takes large holds until that is refused because the disk is full. What was acknowledged is shown all the time.
+func wantFull(t *testing.T, r *robust.Run, s *robust.Server, held robust.Operation) {
+	t.Helper()
+	client := r.Client(0, s.URL)
+	defer client.Close()
+	deadline := time.Now().Add(apptest.Patience)
+	for n := 0; ; n++ {
+		large := fmt.Sprintf("%v %d %s", r.History.Since(), n, strings.Repeat("\U0001f512", 220)) // four bytes each
+		o := client.Acquire(t.Context(), robust.Operation{Resource: large, Process: large, RequestID: large})
+		if o.Outcome != robust.Done {
+			if o.Code != wire.CodeUnavailable && o.Code != wire.CodeOutcomeUnknown {
+				t.Errorf("on a full disk: %+v", o)
+			}
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d large holds were granted on a full disk", n)
+		}
+	}
+	if o := client.Status(t.Context(), held.Resource); o.Outcome != robust.Done || o.Holder != held.Holder {
+		t.Errorf("on a full disk: %+v, want %+v", o, held.Holder)
+	}
+}
+
+// wantWritable wants the server well again by itself.
+func wantWritable(t *testing.T, r *robust.Run, s *robust.Server) {
+	t.Helper()
+	client := r.Client(0, s.URL)
+	defer client.Close()
+	resource := fmt.Sprintf("free %v", r.History.Since())
+	apptest.Eventually(t, "changes are possible again", func() bool {
+		return client.Acquire(t.Context(), robust.Operation{Resource: resource, Process: "p", RequestID: "r"}).Outcome == robust.Done
+	})
+}
+
+// withWrongClock builds a lockd whose wall clock, wherever it reads it, is ahead by CLOCK_AHEAD, which may be negative. Its
+// steady clock is right.
+func withWrongClock(t *testing.T) string {
+	t.Helper()
+	goroot, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	project, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := filepath.Rel(project, filepath.Join(strings.TrimSpace(string(goroot)), "src/time/time.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const now = "func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
+	return robust.Build(t,
+		robust.Patch{File: file, Old: "import (\n", New: "import (\n\t\"syscall\"\n"},
+		robust.Patch{File: file, Old: now, New: now + "\tsec += clockAhead\n"},
+		robust.Patch{File: file, Old: "\nfunc unixTime(", New: `
+var clockAhead = func() int64 {
+	text, _ := syscall.Getenv("CLOCK_AHEAD")
+	ahead, err := ParseDuration(text)
+	if err != nil {
+		panic(err)
+	}
+	return int64(ahead / Second)
+}()
+
+func unixTime(`})
+}
+
+func clockAhead(d time.Duration) string { return "CLOCK_AHEAD=" + d.String() }
+
+// One server is right, one is an hour ahead, one is in the year 2000. They are killed too, so that they start with such clocks.
+func clocksWrong(t *testing.T, r *robust.Run) {
+	program, databaseURL := withWrongClock(t), testdb.Postgres(t)
+	var servers []*robust.Server
+	for i, ahead := range []time.Duration{0, time.Hour, time.Until(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC))} {
+		r.Fault("clock wrong", i, func() {
+			servers = append(servers, robust.StartServer(t, program, databaseURL, clockAhead(ahead)))
+		})
+	}
+	if log := servers[2].Output.String(); !strings.Contains(log, `"time":"2000-01-01T`) {
+		t.Fatal("it should believe to be in the year 2000: ", log)
+	}
+	r.Work(robust.Workload{}, servers...)
+	for r.Lasts() {
+		r.Pause(between(r, 500*time.Millisecond, time.Second))
+		i := r.Rand.IntN(len(servers))
+		r.Fault("killed", i, restart(t, servers[i], func() {}))
+	}
+	r.Judge()
+}
+
+// The clock of a SQLite server's machine was an hour ahead, and is set back before each of its starts: time goes on from the
+// newest moment that is stored, so that a hold neither lives on for as much as the clock was set back nor is given a lower token.
+func clockSetBack(t *testing.T, r *robust.Run) {
+	s := robust.StartServer(t, withWrongClock(t), sqlite(t), clockAhead(time.Hour))
+	client := r.Client(0, s.URL)
+	r.Work(robust.Workload{}, s)
+	for r.Lasts() {
+		r.Pause(between(r, 0, 500*time.Millisecond))
+		held := client.Acquire(t.Context(), robust.Operation{
+			Resource: fmt.Sprintf("held at %v", r.History.Since()), Process: "p", TTL: 300 * time.Millisecond,
+		})
+		if ahead := time.Until(held.Holder.LockedAt); ahead < 50*time.Minute {
+			t.Errorf("the clock is ahead by %v: %+v", ahead, held)
+		}
+		r.Fault("clock set back", 0, restart(t, s, func() { s.Set(clockAhead(between(r, -time.Hour, 30*time.Minute))) }))
+		apptest.Eventually(t, "a hold of less than a second ends", func() bool {
+			o := client.Status(t.Context(), held.Resource)
+			return o.Outcome == robust.Done && o.Holder == (robust.Hold{})
+		})
+	}
+	r.Judge()
+}

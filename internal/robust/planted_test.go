@@ -1,0 +1,196 @@
+package robust_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"resource-lock-manager/internal/robust"
+)
+
+// plants are bugs of one program, of which the environment variable PLANTED chooses one. Those that are in effect now and then
+// go by the microsecond of the decision.
+var plants = []robust.Patch{
+	{
+		File: "internal/lock/acquire.go",
+		Old:  `import "time"`,
+		New:  "import (\n\t\"os\"\n\t\"time\"\n)",
+	},
+	{
+		File: "internal/lock/acquire.go",
+		Old:  "holder, held := r.Holder(now)",
+		New: `if os.Getenv("PLANTED") == "exclusion" && now.UnixMicro()%8 == 0 {
+			r.Holds = nil
+		}
+		holder, held := r.Holder(now)`,
+	},
+	{
+		File: "internal/lock/resource.go",
+		Old:  `"slices"`,
+		New:  "\"os\"\n\t\"slices\"",
+	},
+	{
+		File: "internal/lock/resource.go",
+		Old:  "return max(r.Token+1, now.UnixMicro())",
+		New: `if os.Getenv("PLANTED") == "tokens" && now.UnixMicro()%8 == 0 {
+			return max(r.Token-1, 1)
+		}
+		return max(r.Token+1, now.UnixMicro())`,
+	},
+	{
+		File: "internal/lock/waiter.go",
+		Old:  `"cmp"`,
+		New:  "\"cmp\"\n\t\"os\"",
+	},
+	{
+		File: "internal/lock/waiter.go",
+		Old:  "func (r Resource) First(now time.Time) *Waiter {",
+		New: `func (r Resource) First(now time.Time) *Waiter {
+			if os.Getenv("PLANTED") == "order" {
+				for _, w := range slices.Backward(r.Queue) {
+					if w.Connected(now) {
+						return w
+					}
+				}
+			}`,
+	},
+	{
+		File: "internal/store/batch.go",
+		Old:  `"math/rand/v2"`,
+		New:  "\"math/rand/v2\"\n\t\"os\"",
+	},
+	{
+		File: "internal/store/batch.go",
+		Old:  "committing = true",
+		New: `if os.Getenv("PLANTED") == "durability" && now.UnixMicro()%4 == 0 {
+			return os.ErrInvalid
+		}
+		committing = true`,
+	},
+	{
+		File: "internal/store/batch.go",
+		Old:  "}, s.dialect.options)",
+		New: `}, s.dialect.options)
+		if err == os.ErrInvalid {
+			err = nil
+		}`,
+	},
+	{
+		File: "internal/lock/release.go",
+		Old:  `import "time"`,
+		New:  "import (\n\t\"os\"\n\t\"time\"\n)",
+	},
+	{
+		File: "internal/lock/release.go",
+		Old:  "if now.Before(h.MinHoldUntil) {",
+		New: `if os.Getenv("PLANTED") == "return" && now.UnixMicro()%8 == 0 {
+			return out
+		}
+		if now.Before(h.MinHoldUntil) {`,
+	},
+	{
+		File: "internal/lock/wait.go",
+		Old:  `"maps"`,
+		New:  "\"maps\"\n\t\"os\"",
+	},
+	{
+		File: "internal/lock/wait.go",
+		Old:  "commands := context.WithoutCancel(ctx)",
+		New: `commands := context.WithoutCancel(ctx)
+		if os.Getenv("PLANTED") == "gone" {
+			ctx = commands
+		}`,
+	},
+}
+
+// TestPlantedBugsAreFound: a checker that has never found anything may be blind.
+func TestPlantedBugsAreFound(t *testing.T) {
+	program := robust.Build(t, plants...)
+	for _, test := range []struct {
+		planted   string
+		guarantee string
+		model     bool // it can see it as well
+		provoke   func(*testing.T, *robust.Run, *robust.Server)
+	}{
+		{"exclusion", "G1", true, workAWhile},
+		{"durability", "G2", true, killAndLook},
+		{"tokens", "G3", true, workAWhile},
+		{"order", "G4", false, workAWhile},
+		{"return", "G5", true, workAWhile},
+		{"gone", "G7", false, leaveTheQueue},
+		{"", "", false, workAWhile},
+		{"", "", false, killAndLook},
+		{"", "", false, leaveTheQueue},
+	} {
+		t.Run(test.planted, func(t *testing.T) {
+			t.Parallel()
+			r := robust.NewRun(t, robust.Config{Program: program, Length: 1500 * time.Millisecond})
+			test.provoke(t, r, r.Servers(1, sqlite(t), "PLANTED="+test.planted)[0])
+			r.End()
+			operations, faults := r.History.Operations(), r.History.Faults()
+			byModel := robust.CheckModel(operations, time.Minute)
+			byRules := robust.CheckInvariants(operations, faults)
+			t.Logf("%d operations; the model: %v", len(operations), shortened(byModel))
+			t.Logf("the invariants: %v", shortened(byRules))
+			switch {
+			case test.planted == "" && len(byModel)+len(byRules) > 0:
+				t.Errorf("false alarm, the model: %v\nthe invariants: %v", byModel, byRules)
+			case test.planted == "":
+			case test.model && len(byModel) == 0:
+				t.Error("the model has not found it")
+			case !slices.ContainsFunc(byRules, func(v robust.Violation) bool { return v.Guarantee == test.guarantee }):
+				t.Errorf("the invariants do not name %s", test.guarantee)
+			}
+		})
+	}
+}
+
+// shortened is one violation, and how many others there are.
+func shortened(violations []robust.Violation) string {
+	if len(violations) == 0 {
+		return "nothing"
+	}
+	return fmt.Sprintf("%v (and %d more)", violations[0], len(violations)-1)
+}
+
+func workAWhile(_ *testing.T, r *robust.Run, server *robust.Server) {
+	r.Work(robust.Workload{Resources: 4}, server)
+	for r.Lasts() {
+		r.Pause(100 * time.Millisecond)
+	}
+}
+
+// killAndLook takes locks without end, ends the server and looks what is left of them.
+func killAndLook(t *testing.T, r *robust.Run, server *robust.Server) {
+	client := r.Client(0, server.URL)
+	ctx := context.Background()
+	for n := range 40 {
+		client.Acquire(ctx, robust.Operation{Resource: fmt.Sprint(n), Process: "p"})
+	}
+	r.Fault("kill", 0, func() {
+		server.Kill(t)
+		server.Start(t)
+	})
+	for n := range 40 {
+		client.Status(ctx, fmt.Sprint(n))
+	}
+}
+
+// leaveTheQueue has a waiter go away long before its turn.
+func leaveTheQueue(t *testing.T, r *robust.Run, server *robust.Server) {
+	holder, waiter := r.Client(0, server.URL), r.Client(0, server.URL)
+	ctx := context.Background()
+	held := holder.Acquire(ctx, robust.Operation{Resource: "r", Process: "holder", TTL: time.Minute}).Holder
+	short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer cancel()
+	if o := waiter.Acquire(short, robust.Operation{Resource: "r", Process: "waiter", Wait: time.Minute}); !o.HungUp {
+		t.Fatal(o)
+	}
+	r.Pause(300 * time.Millisecond)
+	holder.Renew(ctx, "r", "holder", held.Token, time.Minute)
+	holder.Release(ctx, "r", "holder", held.Token)
+	r.Pause(3 * time.Second)
+	holder.Status(ctx, "r")
+}

@@ -1,0 +1,281 @@
+package robust_test
+
+import (
+	"database/sql"
+	"fmt"
+	"net/url"
+	"testing"
+	"time"
+
+	"resource-lock-manager/internal/apptest"
+	"resource-lock-manager/internal/robust"
+	"resource-lock-manager/internal/testdb"
+	"resource-lock-manager/internal/wire"
+)
+
+func newCluster(t *testing.T, options ...string) *testdb.Cluster {
+	t.Helper()
+	cluster, err := testdb.NewCluster(options...)
+	must(t, err)
+	t.Cleanup(func() { must(t, cluster.Close()) })
+	return cluster
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// throughProxy returns another URL for a database.
+func throughProxy(t *testing.T, databaseURL string) (string, *robust.Proxy) {
+	t.Helper()
+	u, err := url.Parse(databaseURL)
+	must(t, err)
+	proxy := robust.NewProxy(t, u.Host)
+	u.Host = proxy.Address()
+	return u.String(), proxy
+}
+
+// behindProxies starts three servers, each with a proxy of its own before the database.
+func behindProxies(t *testing.T, r *robust.Run, databaseURL string) (servers []*robust.Server, proxies []*robust.Proxy) {
+	t.Helper()
+	for range 3 {
+		through, proxy := throughProxy(t, databaseURL)
+		servers = append(servers, r.Servers(1, through)...)
+		proxies = append(proxies, proxy)
+	}
+	return servers, proxies
+}
+
+// open connects to a database directly.
+func open(t *testing.T, databaseURL string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("pgx", databaseURL)
+	must(t, err)
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// untilHeardOf waits until so many servers have renewed their leases after this call: each reaches the database again, and from
+// now on none of its waiters may be passed over.
+func untilHeardOf(t *testing.T, db *sql.DB, servers int) {
+	t.Helper()
+	var now time.Time
+	apptest.Eventually(t, "the database answers", func() bool {
+		return db.QueryRow("SELECT clock_timestamp()").Scan(&now) == nil
+	})
+	apptest.Eventually(t, "the servers have their leases", func() bool {
+		var alive int
+		renewed := db.QueryRow("SELECT count(*) FROM lock_servers WHERE alive_until > $1::timestamptz + $2::interval", now, lease)
+		return renewed.Scan(&alive) == nil && alive == servers
+	})
+}
+
+// lease is how long a server is taken for alive after it has renewed its lease.
+const lease = "1750 ms"
+
+// The database is killed and started again, under load, again and again.
+func databaseKilled(t *testing.T, r *robust.Run) {
+	cluster := newCluster(t, testdb.Durable...)
+	servers := r.Servers(3, cluster.URL("postgres"))
+	r.Work(robust.Workload{}, servers...)
+	db := open(t, cluster.URL("postgres"))
+	for r.Lasts() {
+		r.Pause(between(r, 0, time.Second))
+		r.Fault("database killed", robust.Everyone, func() {
+			must(t, cluster.Kill())
+			r.Pause(between(r, 0, 300*time.Millisecond))
+			must(t, cluster.Start())
+			untilHeardOf(t, db, len(servers))
+		})
+	}
+	r.Judge()
+}
+
+// The machine of the database is lost for good and its synchronous standby is promoted. If there is time, that one gets a
+// standby in its turn, at the address where the lost one was. Every second time or so the lost machine does not even
+// refuse connections.
+func standbyPromoted(t *testing.T, r *robust.Run) {
+	clusters := []*testdb.Cluster{newCluster(t)}
+	t.Cleanup(func() {
+		for _, standby := range clusters[1:] {
+			must(t, standby.Close())
+		}
+	})
+	follow := func() *testdb.Cluster {
+		standby, err := clusters[len(clusters)-1].NewStandby()
+		must(t, err)
+		clusters = append(clusters, standby)
+		return standby
+	}
+	follow()
+	at := []*robust.Proxy{robust.NewProxy(t, clusters[0].Address()), robust.NewProxy(t, clusters[1].Address())}
+	servers := r.Servers(3, fmt.Sprintf("postgres://postgres@%s,%s/postgres?sslmode=disable&target_session_attrs=read-write",
+		at[0].Address(), at[1].Address()))
+	r.Work(robust.Workload{}, servers...)
+	for n := 0; ; n++ {
+		r.Pause(between(r, 500*time.Millisecond, time.Second))
+		kind, silent := robust.FaultKind("standby promoted"), r.Rand.IntN(2) == 0
+		if silent {
+			kind = "standby promoted, primary silent"
+		}
+		lost := at[n%2]
+		r.Fault(kind, robust.Everyone, func() {
+			lost.SetWeather(robust.Weather{BlackHole: silent})
+			must(t, clusters[n].Kill())
+			must(t, clusters[n+1].Promote())
+			untilHeardOf(t, open(t, clusters[n+1].URL("postgres")), len(servers))
+		})
+		r.Pause(between(r, time.Second, 2*time.Second))
+		lost.SetWeather(robust.Weather{})
+		if !r.Lasts() {
+			break
+		}
+		lost.SetUpstream(follow().Address())
+	}
+	r.Judge()
+}
+
+// A server's connections to the database are cut, and now and then it gets no new ones for a moment.
+func databaseConnectionsCut(t *testing.T, r *robust.Run) {
+	databaseURL := testdb.Postgres(t)
+	servers, proxies := behindProxies(t, r, databaseURL)
+	r.Work(robust.Workload{}, servers...)
+	db := open(t, databaseURL)
+	for r.Lasts() {
+		r.Pause(between(r, 0, 200*time.Millisecond))
+		i := r.Rand.IntN(len(servers))
+		r.Fault("database connections cut", i, func() {
+			proxies[i].SetWeather(robust.Weather{Refuse: r.Rand.IntN(3) == 0})
+			proxies[i].Cut()
+			r.Pause(between(r, 0, 300*time.Millisecond))
+			proxies[i].SetWeather(robust.Weather{})
+			untilHeardOf(t, db, len(servers))
+		})
+	}
+	r.Judge()
+}
+
+// What a server says to the database, and what it is answered, is under way for long.
+func databaseDelayed(t *testing.T, r *robust.Run) {
+	weather := func() (robust.Weather, time.Duration) {
+		return robust.Weather{Delay: between(r, time.Millisecond, 100*time.Millisecond)}, between(r, 0, 2*time.Second)
+	}
+	databaseInBadWeather(t, r, "database delayed", weather)
+}
+
+// Nothing passes between a server and the database: for longer than its lease lasts, now and then for longer than it waits
+// for the database to answer.
+func databaseBlackHoled(t *testing.T, r *robust.Run) {
+	weather := func() (robust.Weather, time.Duration) {
+		length := between(r, 1800*time.Millisecond, 3*time.Second)
+		if r.Long() && r.Rand.IntN(3) == 0 {
+			length = between(r, 10*time.Second, 13*time.Second)
+		}
+		return robust.Weather{BlackHole: true}, length
+	}
+	databaseInBadWeather(t, r, "database in a black hole", weather)
+}
+
+// The answer of COMMIT is lost, which is a statement of its own: nobody knows whether it was done.
+func commitAnswersLost(t *testing.T, r *robust.Run) {
+	weather := func() (robust.Weather, time.Duration) {
+		return robust.Weather{Only: "commit\x00", LoseAnswers: true}, between(r, 0, 500*time.Millisecond)
+	}
+	databaseInBadWeather(t, r, "answers of COMMIT lost", weather)
+}
+
+// databaseInBadWeather puts one server after the other under some weather for some time, now and then all at once.
+func databaseInBadWeather(t *testing.T, r *robust.Run, kind robust.FaultKind, weather func() (robust.Weather, time.Duration)) {
+	databaseURL := testdb.Postgres(t)
+	servers, proxies := behindProxies(t, r, databaseURL)
+	r.Work(robust.Workload{}, servers...)
+	db := open(t, databaseURL)
+	for r.Lasts() {
+		r.Pause(between(r, 0, 500*time.Millisecond))
+		whom, under := robust.Everyone, proxies
+		if r.Rand.IntN(4) > 0 {
+			whom = r.Rand.IntN(len(proxies))
+			under = proxies[whom : whom+1]
+		}
+		w, length := weather()
+		r.Fault(kind, whom, func() {
+			for _, proxy := range under {
+				proxy.SetWeather(w)
+			}
+			r.Pause(length)
+			for _, proxy := range under {
+				proxy.SetWeather(robust.Weather{})
+			}
+			untilHeardOf(t, db, len(servers))
+		})
+	}
+	r.Judge()
+}
+
+// The connections on which servers listen end with the first notification, and new ones before they begin: hand-overs go on
+// by looking again.
+func listenCut(t *testing.T, r *robust.Run) {
+	servers, proxies := behindProxies(t, r, testdb.Postgres(t))
+	r.Work(robust.Workload{}, servers...)
+	for r.Lasts() {
+		r.Pause(between(r, 0, 500*time.Millisecond))
+		r.Fault("LISTEN cut", robust.Everyone, func() {
+			for _, proxy := range proxies {
+				proxy.SetWeather(robust.Weather{Only: "LISTEN ", LoseAnswers: true})
+			}
+			r.Pause(between(r, time.Second, 3*time.Second))
+			for _, proxy := range proxies {
+				proxy.SetWeather(robust.Weather{})
+			}
+		})
+	}
+	r.Judge()
+}
+
+// Somebody else takes all of the database's connections, and the servers lose theirs: they refuse, and are well again when
+// there are some.
+func poolExhausted(t *testing.T, r *robust.Run) {
+	const connections = 45 // enough for three servers
+	cluster := newCluster(t, "-c", fmt.Sprint("max_connections=", connections), "-c", "superuser_reserved_connections=0")
+	servers := r.Servers(3, cluster.URL("postgres"))
+	r.Work(robust.Workload{}, servers...)
+	db := open(t, cluster.URL("postgres"))
+	db.SetMaxOpenConns(1) // which is never given back
+	must(t, db.Ping())
+	for round := 0; r.Lasts(); round++ {
+		r.Pause(between(r, 0, time.Second))
+		r.Fault("no connections left", robust.Everyone, func() {
+			hog := open(t, cluster.URL("postgres"))
+			var taken []*sql.Conn
+			apptest.Eventually(t, "the servers have no connection", func() bool {
+				_, err := db.Exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'lockd%'")
+				must(t, err)
+				for {
+					conn, err := hog.Conn(t.Context())
+					if err != nil {
+						return 1+len(taken) == connections
+					}
+					taken = append(taken, conn)
+				}
+			})
+			for i, server := range servers {
+				o := r.Client(i, server.URL).Acquire(t.Context(), robust.Operation{
+					Resource: fmt.Sprintf("without a connection, round %d", round), Process: "nobody",
+				})
+				if o.Outcome != robust.Failed || o.Code != wire.CodeUnavailable {
+					t.Errorf("without a connection: %+v", o)
+				}
+			}
+			r.Pause(between(r, 0, 2*time.Second))
+			for _, conn := range taken {
+				must(t, conn.Close())
+			}
+			must(t, hog.Close())
+			untilHeardOf(t, db, len(servers))
+		})
+	}
+	r.Judge()
+}
