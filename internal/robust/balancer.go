@@ -62,11 +62,11 @@ func StartBalancer(tb testing.TB, repeats bool, servers ...*Server) string {
 	}
 	folder := tb.TempDir()
 	config := filepath.Join(folder, "nginx.conf")
-	if err := os.WriteFile(config, fmt.Appendf(nil, balancerFrame, text), 0o600); err != nil { //nolint:gosec // a folder of the test
+	if err := os.WriteFile(config, fmt.Appendf(nil, balancerFrame, text), 0o600); err != nil {
 		tb.Fatal(err)
 	}
 
-	cmd := exec.Command(program, "-p", folder, "-c", config, "-e", "stderr") //nolint:gosec // it is nginx
+	cmd := exec.Command(program, "-p", folder, "-c", config, "-e", "stderr")
 	var said strings.Builder
 	cmd.Stdout, cmd.Stderr = &said, &said
 	// To the master it is the order to end its workers at once.

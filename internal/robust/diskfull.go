@@ -42,7 +42,7 @@ func NewSmallDisk(tb testing.TB, bytes int) *SmallDisk {
 	const needs = "a disk that can be full needs a mount namespace: be root, or let users have namespaces " +
 		"(sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)"
 	if err := d.holder.Start(); err != nil {
-		tb.Fatal(needs, ": ", err)
+		tb.Fatalf("%s: %v", needs, err)
 	}
 	tb.Cleanup(func() {
 		must(tb, input.Close())
@@ -60,7 +60,7 @@ func (d *SmallDisk) Program(tb testing.TB, program string) string {
 	tb.Helper()
 	path := filepath.Join(tb.TempDir(), "program")
 	script := fmt.Sprintf("#!/bin/sh\nexec nsenter --target %d %s -- '%s'\n", d.holder.Process.Pid, d.enter, program)
-	must(tb, os.WriteFile(path, []byte(script), 0o700)) //nolint:gosec // it is a program
+	must(tb, os.WriteFile(path, []byte(script), 0o700))
 	return path
 }
 

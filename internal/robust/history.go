@@ -76,8 +76,10 @@ type Fault struct {
 	From, To time.Duration
 }
 
-// Everyone is the server of a fault that affects them all.
-const Everyone = -1
+const (
+	Everyone = -1 // is the server of a fault that affects them all
+	Nobody   = -2 // of one that no guarantee may suffer from: it is counted, and excuses nothing
+)
 
 // History is what the clients of a run have seen, and what was broken meanwhile. It may be used by many goroutines.
 type History struct {

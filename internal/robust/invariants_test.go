@@ -307,7 +307,7 @@ func granted(o robust.Operation) bool { return o.Kind == robust.Acquire && o.Out
 func TestOneWrongAnswerIsFound(t *testing.T) {
 	for _, corruption := range corruptions {
 		t.Run(corruption.name, func(t *testing.T) {
-			r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same each time
+			r := rand.New(rand.NewPCG(1, 2))
 			tried, byModel, byRules := 0, 0, 0
 			for range 300 {
 				w := &world{resource: "r", spread: 1000, choose: r.IntN}
@@ -342,7 +342,7 @@ func TestOneWrongAnswerIsFound(t *testing.T) {
 
 // TestManyOperationsAreJudgedSoon: what a run of some minutes records.
 func TestManyOperationsAreJudgedSoon(t *testing.T) {
-	r := rand.New(rand.NewPCG(3, 4)) //nolint:gosec // the same each time
+	r := rand.New(rand.NewPCG(3, 4))
 	var operations []robust.Operation
 	for n := range 12 {
 		w := &world{resource: fmt.Sprint(n), spread: 30000, choose: r.IntN}

@@ -29,8 +29,8 @@ import (
 //     also permits it to last longer.
 //   - Grants, renewals and releases tell their moments, and the clock of the service does not go back, so they happened in
 //     the order of their moments.
-//   - Answers that only show a hold change nothing, so of those that show the same the one that returned first and the one
-//     that was called last stand for all.
+//   - Answers that only show something change nothing, so of those that show the same hold the one that returned first and the
+//     one that was called last stand for all; and so on, see thinOut.
 //
 // The rules know nothing of minimum holds, of force-releases and of the queue: workloads leave the former alone, and
 // [CheckInvariants] judges the latter.
@@ -108,6 +108,7 @@ type call struct {
 	mayEnd   bool   // of grants, permits
 	mayLast  bool   // of permits
 	unseen   bool   // of ends: the hold may be one that no answer shows
+	turn     int    // of isFree: how many such calls must come before
 	wrong    string // why no order can explain it
 	op       Operation
 	from, to time.Duration
@@ -117,12 +118,14 @@ type call struct {
 type situation struct {
 	hold            holdID // zero: free
 	expires         int64
-	mayEnd, mayLast bool  // it may have ended, or been renewed, unseen
-	seen            int   // calls so far that show it as it is
-	acts            int   // renewals and releases of it so far
-	token           int64 // the highest so far
-	moments         int   // calls so far that tell a moment
-	placed          int   // calls so far but permits
+	mayEnd, mayLast bool          // it may have ended, or been renewed, unseen
+	seen            int           // calls so far that show it as it is
+	acts            int           // renewals and releases of it so far
+	token           int64         // the highest so far
+	moments         int           // calls so far that tell a moment
+	free            int           // calls so far that tell that nobody holds it
+	placed          int           // calls so far but permits
+	called          time.Duration // the last call so far
 }
 
 // flaw is why a call cannot come next.
@@ -131,18 +134,19 @@ type flaw struct{ guarantee, why string }
 // account is all that is known of one resource.
 type account struct {
 	calls   []call
-	asked   map[string][]Operation // the acquires of a process that may have been granted
-	granted map[holdID]bool        // the holds that one of these can have been granted
-	blurred map[holdID]bool        // the ends of its renewals cannot be told apart
+	asked   map[string][]Operation   // the acquires of a process that may have been granted
+	granted map[holdID]time.Duration // since when one of these can have been granted a hold
+	blurred map[holdID]bool          // the ends of its renewals cannot be told apart
 	shows   map[shown]int
 	acts    map[holdID]int
-	moments []int64 // of all calls that tell one, sorted
-	toPlace int     // all calls but permits
+	moments []int64         // of all calls that tell one, sorted
+	frees   []time.Duration // when the calls were made that tell that nobody holds it, in their turns
+	toPlace int             // all calls but permits
 }
 
 func newAccount(operations []Operation) *account {
 	a := &account{
-		asked: map[string][]Operation{}, granted: map[holdID]bool{},
+		asked: map[string][]Operation{}, granted: map[holdID]time.Duration{},
 		blurred: map[holdID]bool{}, shows: map[shown]int{}, acts: map[holdID]int{},
 	}
 	told := map[holdID][]Operation{} // what shows each hold
@@ -167,7 +171,7 @@ func newAccount(operations []Operation) *account {
 	for _, o := range operations {
 		a.take(o, holds[o.Process])
 	}
-	a.thinOut()
+	a.thinOut(holds)
 	a.count(holds)
 	return a
 }
@@ -191,7 +195,7 @@ func (a *account) grant(id holdID, answers []Operation) {
 	if c.from < 0 {
 		return
 	}
-	a.granted[id] = true
+	a.granted[id] = c.from
 	known := false
 	for _, o := range answers {
 		if o.Kind != Acquire || o.Outcome != Done {
@@ -265,29 +269,64 @@ func (a *account) repeats(o Operation) bool {
 	})
 }
 
-// thinOut leaves of the calls that show the same the one that must come first and the one that must come last.
-func (a *account) thinOut() {
+// thinOut leaves away the calls that are explained whenever others are: the search need not try them in every order.
+func (a *account) thinOut(holds map[string][]holdID) {
 	first, last := map[shown]int{}, map[shown]int{}
+	permitted := map[shown]int{}
+	released := map[int64]time.Duration{} // since when the hold of a token is surely over
 	for i, c := range a.calls {
-		if c.step != shows || c.wrong != "" {
-			continue
-		}
-		key := shown{c.hold, c.expires}
-		if j, found := first[key]; !found || c.to < a.calls[j].to {
-			first[key] = i
-		}
-		if j, found := last[key]; !found || c.from > a.calls[j].from {
-			last[key] = i
+		switch key := keyOf(c); {
+		case c.step == ends && c.token != 0:
+			released[c.token] = c.to
+		case c.step == permits:
+			if j, found := permitted[key]; !found || c.from < a.calls[j].from {
+				permitted[key] = i
+			}
+		case c.step == shows && c.wrong == "":
+			if j, found := first[key]; !found || c.to < a.calls[j].to {
+				first[key] = i
+			}
+			if j, found := last[key]; !found || c.from > a.calls[j].from {
+				last[key] = i
+			}
 		}
 	}
-	kept := a.calls[:0]
+	var kept, frees []call
 	for i, c := range a.calls {
-		key := shown{c.hold, c.expires}
-		if c.step != shows || c.wrong != "" || first[key] == i || last[key] == i {
+		key := keyOf(c)
+		switch {
+		case c.step == isFree:
+			frees = append(frees, c)
+		case c.step == shows && c.wrong == "" && first[key] != i && last[key] != i:
+		case c.step == permits && permitted[key] != i:
+		case c.step == notHeld && !slices.ContainsFunc(holds[c.process], func(id holdID) bool {
+			over, known := released[id.token]
+			matters := c.token == 0 || c.token == id.token || c.code != wire.CodeAlreadyReleased
+			return matters && a.granted[id] <= c.to && !(known && over < c.from)
+		}):
+		default:
+			kept = append(kept, c)
+		}
+	}
+	// Whoever was told that nobody holds it while another was told so as well learnt nothing more. The others were told so in the
+	// order of their answers, or might as well have been.
+	slices.SortStableFunc(frees, func(c, d call) int { return cmp.Or(cmp.Compare(c.to, d.to), cmp.Compare(d.from, c.from)) })
+	for _, c := range frees {
+		if n := len(a.frees); n == 0 || c.from > a.frees[n-1] {
+			c.turn = n
+			a.frees = append(a.frees, c.from)
 			kept = append(kept, c)
 		}
 	}
 	a.calls = kept
+}
+
+// keyOf is what calls have in common of which only the first or the last matters.
+func keyOf(c call) shown {
+	if c.step == permits && c.mayLast {
+		return shown{c.hold, whenever}
+	}
+	return shown{c.hold, c.expires}
 }
 
 // count notes what a hold must have had before it can end: a call that comes too early is refused then, rather than found out
@@ -350,10 +389,17 @@ func (a *account) next(s situation, c call) (situation, flaw) {
 		}
 		return s, flaw{}
 	}
+	called := s.called
 	s.placed++
+	s.called = max(s.called, c.from)
 	if c.step == grants || c.step == renews || c.step == ends {
 		if !a.reached(s, c.moment) {
 			return s, flaw{"G6", "something that was decided before has not happened"}
+		}
+		if s.free < len(a.frees) && a.frees[s.free] <= called {
+			if _, no := a.gone(s); no == (flaw{}) {
+				return s, flaw{"", "somebody is told that it is free before"} // later does as well, but would be tried too
+			}
 		}
 		s.moments++
 	}
@@ -369,13 +415,18 @@ func (a *account) next(s situation, c call) (situation, flaw) {
 			return s, flaw{}
 		case s.hold == c.hold:
 			return s, flaw{"G2", "the hold ends at another time"}
-		case !a.granted[c.hold]:
-			return s, flaw{"G9", "nobody can have been granted this hold"}
 		case c.hold.token < s.token:
 			return s, flaw{"G5", "a later hold has been granted"}
 		}
+		if _, known := a.granted[c.hold]; !known {
+			return s, flaw{"G9", "nobody can have been granted this hold"}
+		}
 		return s, flaw{"G2", "this hold is not there"}
 	case isFree:
+		if c.turn != s.free {
+			return s, flaw{"", "somebody else is told so before"}
+		}
+		s.free++
 		return a.gone(s)
 	default:
 		return a.refuse(s, c)
@@ -490,7 +541,7 @@ func (a *account) model() porcupine.Model {
 		},
 		Hash: func(state any) uint64 {
 			s := state.(situation)
-			return uint64(s.token)<<8 ^ uint64(s.seen) //nolint:gosec // any bits will do
+			return uint64(s.token)<<8 ^ uint64(s.seen)
 		},
 	}
 }

@@ -138,98 +138,93 @@ func standbyPromoted(t *testing.T, r *robust.Run) {
 	r.Judge()
 }
 
-// A server's connections to the database are cut, and now and then it gets no new ones for a moment.
-func databaseConnectionsCut(t *testing.T, r *robust.Run) {
-	databaseURL := testdb.Postgres(t)
-	servers, proxies := behindProxies(t, r, databaseURL)
-	r.Work(robust.Workload{}, servers...)
-	db := open(t, databaseURL)
-	for r.Lasts() {
-		r.Pause(between(r, 0, 200*time.Millisecond))
-		i := r.Rand.IntN(len(servers))
-		r.Fault("database connections cut", i, func() {
-			proxies[i].SetWeather(robust.Weather{Refuse: r.Rand.IntN(3) == 0})
-			proxies[i].Cut()
-			r.Pause(between(r, 0, 300*time.Millisecond))
-			proxies[i].SetWeather(robust.Weather{})
-			untilHeardOf(t, db, len(servers))
-		})
-	}
-	r.Judge()
-}
-
-// What a server says to the database, and what it is answered, is under way for long.
-func databaseDelayed(t *testing.T, r *robust.Run) {
-	weather := func() (robust.Weather, time.Duration) {
-		return robust.Weather{Delay: between(r, time.Millisecond, 100*time.Millisecond)}, between(r, 0, 2*time.Second)
-	}
-	databaseInBadWeather(t, r, "database delayed", weather)
-}
-
 // Nothing passes between a server and the database: for longer than its lease lasts, now and then for longer than it waits
 // for the database to answer.
 func databaseBlackHoled(t *testing.T, r *robust.Run) {
-	weather := func() (robust.Weather, time.Duration) {
-		length := between(r, 1800*time.Millisecond, 3*time.Second)
-		if r.Long() && r.Rand.IntN(3) == 0 {
-			length = between(r, 10*time.Second, 13*time.Second)
-		}
-		return robust.Weather{BlackHole: true}, length
-	}
-	databaseInBadWeather(t, r, "database in a black hole", weather)
-}
-
-// The answer of COMMIT is lost, which is a statement of its own: nobody knows whether it was done.
-func commitAnswersLost(t *testing.T, r *robust.Run) {
-	weather := func() (robust.Weather, time.Duration) {
-		return robust.Weather{Only: "commit\x00", LoseAnswers: true}, between(r, 0, 500*time.Millisecond)
-	}
-	databaseInBadWeather(t, r, "answers of COMMIT lost", weather)
-}
-
-// databaseInBadWeather puts one server after the other under some weather for some time, now and then all at once.
-func databaseInBadWeather(t *testing.T, r *robust.Run, kind robust.FaultKind, weather func() (robust.Weather, time.Duration)) {
 	databaseURL := testdb.Postgres(t)
 	servers, proxies := behindProxies(t, r, databaseURL)
 	r.Work(robust.Workload{}, servers...)
 	db := open(t, databaseURL)
 	for r.Lasts() {
 		r.Pause(between(r, 0, 500*time.Millisecond))
-		whom, under := robust.Everyone, proxies
-		if r.Rand.IntN(4) > 0 {
-			whom = r.Rand.IntN(len(proxies))
-			under = proxies[whom : whom+1]
+		length := between(r, 1800*time.Millisecond, 3*time.Second)
+		if r.Long() && r.Rand.IntN(3) == 0 {
+			length = between(r, 10*time.Second, 13*time.Second)
 		}
-		w, length := weather()
-		r.Fault(kind, whom, func() {
-			for _, proxy := range under {
-				proxy.SetWeather(w)
-			}
+		whom, struck := some(r, proxies)
+		r.Fault("database in a black hole", whom, func() {
+			setWeather(struck, robust.Weather{BlackHole: true})
 			r.Pause(length)
-			for _, proxy := range under {
-				proxy.SetWeather(robust.Weather{})
-			}
+			setWeather(struck, robust.Weather{})
 			untilHeardOf(t, db, len(servers))
 		})
 	}
 	r.Judge()
+}
+
+// some server is struck by what is to come, now and then all at once.
+func some(r *robust.Run, proxies []*robust.Proxy) (whom int, struck []*robust.Proxy) {
+	if r.Rand.IntN(4) == 0 {
+		return robust.Everyone, proxies
+	}
+	i := r.Rand.IntN(len(proxies))
+	return i, proxies[i : i+1]
+}
+
+func setWeather(proxies []*robust.Proxy, weather robust.Weather) {
+	for _, proxy := range proxies {
+		proxy.SetWeather(weather)
+	}
+}
+
+// Connections to the database are cut, and now and then there are no new ones for a moment.
+func databaseConnectionsCut(t *testing.T, r *robust.Run) {
+	leasesOutlast(t, r, "database connections cut", func(struck []*robust.Proxy) {
+		setWeather(struck, robust.Weather{Refuse: r.Rand.IntN(3) == 0})
+		for _, proxy := range struck {
+			proxy.Cut()
+		}
+		r.Pause(between(r, 0, 300*time.Millisecond))
+	})
+}
+
+// What servers and the database say to each other is under way for long.
+func databaseDelayed(t *testing.T, r *robust.Run) {
+	leasesOutlast(t, r, "database delayed", func(struck []*robust.Proxy) {
+		setWeather(struck, robust.Weather{Delay: between(r, time.Millisecond, 100*time.Millisecond)})
+		r.Pause(between(r, 0, 2*time.Second))
+	})
+}
+
+// The answer of COMMIT, which is a statement of its own, is lost: nobody knows whether it was done.
+func commitAnswersLost(t *testing.T, r *robust.Run) {
+	leasesOutlast(t, r, "answers of COMMIT lost", func(struck []*robust.Proxy) {
+		setWeather(struck, robust.Weather{Only: "commit\x00", LoseAnswers: true})
+		r.Pause(between(r, 0, 500*time.Millisecond))
+	})
 }
 
 // The connections on which servers listen end with the first notification, and new ones before they begin: hand-overs go on
 // by looking again.
 func listenCut(t *testing.T, r *robust.Run) {
+	leasesOutlast(t, r, "notifications cut", func(struck []*robust.Proxy) {
+		setWeather(struck, robust.Weather{Only: "LISTEN ", LoseAnswers: true})
+		r.Pause(between(r, time.Second, 3*time.Second))
+	})
+}
+
+// leasesOutlast breaks something between the database and some server, again and again, that leaves the servers their leases:
+// no waiter may be passed over because of it.
+func leasesOutlast(t *testing.T, r *robust.Run, kind robust.FaultKind, broken func(struck []*robust.Proxy)) {
+	t.Helper()
 	servers, proxies := behindProxies(t, r, testdb.Postgres(t))
 	r.Work(robust.Workload{}, servers...)
 	for r.Lasts() {
 		r.Pause(between(r, 0, 500*time.Millisecond))
-		r.Fault("LISTEN cut", robust.Everyone, func() {
-			for _, proxy := range proxies {
-				proxy.SetWeather(robust.Weather{Only: "LISTEN ", LoseAnswers: true})
-			}
-			r.Pause(between(r, time.Second, 3*time.Second))
-			for _, proxy := range proxies {
-				proxy.SetWeather(robust.Weather{})
-			}
+		_, struck := some(r, proxies)
+		r.Fault(kind, robust.Nobody, func() {
+			broken(struck)
+			setWeather(struck, robust.Weather{})
 		})
 	}
 	r.Judge()

@@ -167,7 +167,7 @@ func (p *Proxy) pass(c *pair, from, to net.Conn, isAnswer bool) {
 	writer.Go(func() {
 		for next := range pieces {
 			if wait := time.Until(next.due); wait > 0 {
-				time.Sleep(wait)
+				<-time.After(wait)
 			}
 			if weather, _ := p.passable(c); isAnswer && weather.LoseAnswers {
 				c.close()

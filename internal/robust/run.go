@@ -56,7 +56,7 @@ func NewRun(tb testing.TB, config Config) *Run {
 	}
 	r := &Run{
 		History: NewHistory(),
-		Rand:    rand.New(rand.NewPCG(config.Seed, 0)), //nolint:gosec // chance that can be repeated is wanted
+		Rand:    rand.New(rand.NewPCG(config.Seed, 0)),
 		tb:      tb,
 		config:  config,
 	}
@@ -110,7 +110,7 @@ func (r *Run) worker(w Workload, server int) *worker {
 	return &worker{
 		Workload: w,
 		Client:   r.Client(server, r.at[server].URL),
-		rand:     rand.New(rand.NewPCG(r.config.Seed, uint64(r.clients))), //nolint:gosec // as above
+		rand:     rand.New(rand.NewPCG(r.config.Seed, uint64(r.clients))),
 		working:  r.working,
 		alive:    r.alive,
 	}
