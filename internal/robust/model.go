@@ -14,10 +14,11 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// CheckModel has porcupine look for an order of the calls on each resource in which the lock rules explain every answer. A
-// resource that it could not judge within the timeout, which is for all of them together, is reported as such.
+// CheckModel has porcupine look for an order of the calls on each resource in which the lock rules explain every answer. The
+// operations must be in the order of their calls. What could not be judged within the timeout, which is for all resources
+// together, is reported as a violation of "nothing".
 //
-// What a run records is prepared first, so that the search hardly ever has to choose:
+// What a run has recorded is prepared first, so that the search hardly ever has to choose:
 //
 //   - A hold that any answer shows was granted to a request of its process, at the moment that the answer tells, whether or
 //     not that request was answered. If no request was ever answered with it, it may end by itself at any time: the server
@@ -25,15 +26,17 @@ import (
 //   - A request whose outcome is not known and whose hold no answer shows is left out. If it was granted a hold, that hold
 //     began and ended without anybody being told of it. Whatever else was answered is as true without it. Only its process may
 //     have been told that it released something.
-//   - A release whose outcome is not known only permits the hold to end from then on, and a renewal whose outcome is not known
-//     also permits it to last longer.
+//   - A release whose outcome is not known permits the hold to end from then on, and a renewal whose outcome is not known
+//     permits it to end earlier or later than was told. Whether they did is decided where the next answer needs one or the
+//     other, so both are considered without trying both.
 //   - Grants, renewals and releases tell their moments, and the clock of the service does not go back, so they happened in
 //     the order of their moments.
 //   - Answers that only show something change nothing, so of those that show the same hold the one that returned first and the
 //     one that was called last stand for all; and so on, see thinOut.
 //
 // The rules know nothing of minimum holds, of force-releases and of the queue: workloads leave the former alone, and
-// [CheckInvariants] judges the latter.
+// [CheckInvariants] judges the latter. Nor do they know how the service's clock compares with the clients': it judges that
+// too.
 func CheckModel(operations []Operation, timeout time.Duration) []Violation {
 	deadline := time.Now().Add(timeout)
 	byResource := map[string][]Operation{}
@@ -75,38 +78,46 @@ type holdID struct {
 
 func idOf(h Hold) holdID { return holdID{h.Token, h.Process, micros(h.LockedAt)} }
 
-// shown is a hold as it was between two renewals.
-type shown struct {
+// version is a hold as it was between two renewals.
+type version struct {
 	hold    holdID
 	expires int64 // 0: never
 }
 
-// whenever stands for all ends of a hold whose renewals cannot be told apart.
+// whenever stands for all ends of a hold whose versions cannot be told apart.
 const whenever = -1
 
-type step int
+// known is what the whole history tells of a hold.
+type known struct {
+	from    time.Duration // since when it can have been granted; forever: never
+	ghost   bool          // no request was answered with it
+	mayEnd  time.Duration // since when it may have ended, or lasted longer than told, unseen; forever: never
+	mayLast time.Duration
+	blurred bool // its versions cannot be told apart
+	acts    int  // renewals and releases of it
+}
+
+// verb is what a call tells.
+type verb int
 
 const (
-	grants  step = iota // a hold begins
+	grants  verb = iota // a hold begins
 	renews              // it gets a new end
 	ends                // it is released
-	shows               // it is told to be live
-	isFree              // nobody is told to hold the resource
-	notHeld             // a process is told that it does not hold it
-	permits             // a hold may end, or last longer, from now on
+	shows               // it is there
+	isFree              // nobody holds the resource
+	notHeld             // a process does not hold it
 )
 
 // call is what the model knows of one or more operations.
 type call struct {
-	step     step
-	hold     holdID // of grants, shows, permits
+	verb     verb
+	hold     holdID // of grants, renews, shows
 	expires  int64  // of grants, renews, shows
 	process  string // of renews, ends, notHeld
 	token    int64  // of renews, ends, notHeld; 0: any
 	code     wire.Code
 	moment   int64  // of grants, renews, ends
-	mayEnd   bool   // of grants, permits
-	mayLast  bool   // of permits
 	unseen   bool   // of ends: the hold may be one that no answer shows
 	turn     int    // of isFree: how many such calls must come before
 	wrong    string // why no order can explain it
@@ -116,16 +127,14 @@ type call struct {
 
 // situation of one resource between two calls.
 type situation struct {
-	hold            holdID // zero: free
-	expires         int64
-	mayEnd, mayLast bool          // it may have ended, or been renewed, unseen
-	seen            int           // calls so far that show it as it is
-	acts            int           // renewals and releases of it so far
-	token           int64         // the highest so far
-	moments         int           // calls so far that tell a moment
-	free            int           // calls so far that tell that nobody holds it
-	placed          int           // calls so far but permits
-	called          time.Duration // the last call so far
+	hold    holdID // zero: free
+	expires int64
+	seen    int           // calls so far that show this version of it
+	acts    int           // renewals and releases of it so far
+	token   int64         // the highest so far
+	moments int           // calls so far that tell a moment
+	free    int           // calls so far that tell that nobody holds it
+	now     time.Duration // it is not earlier
 }
 
 // flaw is why a call cannot come next.
@@ -134,23 +143,19 @@ type flaw struct{ guarantee, why string }
 // account is all that is known of one resource.
 type account struct {
 	calls   []call
-	asked   map[string][]Operation   // the acquires of a process that may have been granted
-	granted map[holdID]time.Duration // since when one of these can have been granted a hold
-	blurred map[holdID]bool          // the ends of its renewals cannot be told apart
-	shows   map[shown]int
-	acts    map[holdID]int
+	asked   map[string][]Operation // the acquires of a process that may have been granted
+	of      map[string][]holdID    // the holds of a process
+	holds   map[holdID]*known
+	shows   map[version]int // how many calls show it
 	moments []int64         // of all calls that tell one, sorted
 	frees   []time.Duration // when the calls were made that tell that nobody holds it, in their turns
-	toPlace int             // all calls but permits
 }
 
 func newAccount(operations []Operation) *account {
 	a := &account{
-		asked: map[string][]Operation{}, granted: map[holdID]time.Duration{},
-		blurred: map[holdID]bool{}, shows: map[shown]int{}, acts: map[holdID]int{},
+		asked: map[string][]Operation{}, of: map[string][]holdID{}, holds: map[holdID]*known{}, shows: map[version]int{},
 	}
-	told := map[holdID][]Operation{} // what shows each hold
-	holds := map[string][]holdID{}   // of each process
+	answers := map[holdID][]Operation{}
 	for _, o := range operations {
 		if o.Kind == Acquire && (o.Outcome == Done || o.Outcome == Unknown || o.Wait > 0) {
 			// That a request has waited in vain is told when it holds nothing any more. It may have held something before,
@@ -159,27 +164,29 @@ func newAccount(operations []Operation) *account {
 		}
 		if o.Holder != (Hold{}) {
 			id := idOf(o.Holder)
-			if told[id] == nil {
-				holds[id.process] = append(holds[id.process], id)
+			if answers[id] == nil {
+				a.of[id.process] = append(a.of[id.process], id)
 			}
-			told[id] = append(told[id], o)
+			answers[id] = append(answers[id], o)
 		}
 	}
-	for id, answers := range told {
-		a.grant(id, answers)
+	for id, told := range answers {
+		a.grant(id, told)
 	}
 	for _, o := range operations {
-		a.take(o, holds[o.Process])
+		a.take(o)
 	}
-	a.thinOut(holds)
-	a.count(holds)
+	a.thinOut()
+	a.count()
 	return a
 }
 
 // grant adds the beginning of a hold. If nobody can have been granted it, nothing will explain what shows it.
-func (a *account) grant(id holdID, answers []Operation) {
-	c := call{step: grants, hold: id, moment: id.locked, mayEnd: true, from: -1, to: math.MaxInt64}
-	for _, o := range answers {
+func (a *account) grant(id holdID, told []Operation) {
+	h := &known{from: forever, ghost: true, mayEnd: forever, mayLast: forever}
+	a.holds[id] = h
+	c := call{verb: grants, hold: id, moment: id.locked, to: math.MaxInt64}
+	for _, o := range told {
 		c.to = min(c.to, o.Returned)
 	}
 	for _, o := range a.asked[id.process] {
@@ -187,35 +194,33 @@ func (a *account) grant(id holdID, answers []Operation) {
 		// A request that waits may be granted something that it does not learn of, and then, as it asks again, another hold.
 		if its || (o.Outcome == Unknown || o.Wait > 0) && o.Called < c.to {
 			c.op = o
-			if c.from < 0 {
-				c.from = o.Called
-			}
+			h.from = min(h.from, o.Called)
 		}
 	}
-	if c.from < 0 {
+	if h.from == forever {
 		return
 	}
-	a.granted[id] = c.from
-	known := false
-	for _, o := range answers {
+	c.from = h.from
+	original := false
+	for _, o := range told {
 		if o.Kind != Acquire || o.Outcome != Done {
 			continue
 		}
-		if c.mayEnd {
-			c.op, c.mayEnd = o, false
+		if h.ghost {
+			c.op, h.ghost = o, false
 		}
-		if o.At.Equal(o.Holder.LockedAt) || o.Holder.ExpiresAt.IsZero() { // it has not been renewed
-			c.expires, known = micros(o.Holder.ExpiresAt), true
+		if o.At.Equal(o.Holder.LockedAt) || o.Holder.ExpiresAt.IsZero() { // it had not been renewed
+			c.expires, original = micros(o.Holder.ExpiresAt), true
 		}
 	}
-	if ttl := c.op.TTL; ttl != 0 && !known {
+	if ttl := c.op.TTL; ttl != 0 && !original {
 		c.expires = id.locked + ttl.Round(time.Microsecond).Microseconds()
 	}
 	a.calls = append(a.calls, c)
 }
 
 // take adds what an operation tells.
-func (a *account) take(o Operation, holds []holdID) {
+func (a *account) take(o Operation) {
 	c := call{
 		hold: idOf(o.Holder), expires: micros(o.Holder.ExpiresAt), process: o.Process, token: o.Token, code: o.Code,
 		moment: micros(o.At), op: o, from: o.Called, to: o.Returned,
@@ -225,28 +230,28 @@ func (a *account) take(o Operation, holds []holdID) {
 	unknown := o.Outcome == Unknown || refused && o.Kind == Release && o.Server == Balancer
 	switch {
 	case unknown && (o.Kind == Release || o.Kind == Renew):
-		c.step, c.mayEnd, c.mayLast, c.to = permits, true, o.Kind == Renew, math.MaxInt64
-		for _, id := range holds {
-			if o.Token == 0 || o.Token == id.token {
-				c.hold = id
-				a.blurred[id] = a.blurred[id] || c.mayLast
-				a.calls = append(a.calls, c)
+		for _, id := range a.of[o.Process] {
+			if h := a.holds[id]; o.Token == 0 || o.Token == id.token {
+				h.mayEnd = min(h.mayEnd, o.Called)
+				if o.Kind == Renew {
+					h.mayLast, h.blurred = min(h.mayLast, o.Called), true
+				}
 			}
 		}
 		return
 	case done && o.Kind == Renew:
-		c.step = renews
+		c.verb = renews
 		left := time.Duration(c.expires-c.moment) * time.Microsecond
 		if (left - o.TTL).Abs() > time.Microsecond {
 			c.wrong = "the new end is not the ttl after the moment of the renewal"
 		}
 	case done && o.Kind == Release:
-		c.step = ends
+		c.verb = ends
 		c.unseen = o.Token == 0 && slices.ContainsFunc(a.asked[o.Process], func(o Operation) bool { return o.Outcome == Unknown })
 	case refused && (o.Kind == Renew || o.Kind == Release):
-		c.step = notHeld
+		c.verb = notHeld
 	case o.Holder != (Hold{}):
-		c.step = shows
+		c.verb = shows
 		switch {
 		case o.Kind != Acquire:
 		case done && o.Holder.Process != o.Process:
@@ -255,7 +260,7 @@ func (a *account) take(o Operation, holds []holdID) {
 			c.wrong = "it is the request that the hold was granted to"
 		}
 	case done && o.Kind == Status, refused && o.Kind == Acquire:
-		c.step = isFree
+		c.verb = isFree
 	default:
 		return
 	}
@@ -270,46 +275,39 @@ func (a *account) repeats(o Operation) bool {
 }
 
 // thinOut leaves away the calls that are explained whenever others are: the search need not try them in every order.
-func (a *account) thinOut(holds map[string][]holdID) {
-	first, last := map[shown]int{}, map[shown]int{}
-	permitted := map[shown]int{}
-	released := map[int64]time.Duration{} // since when the hold of a token is surely over
+func (a *account) thinOut() {
+	first, last := map[version]int{}, map[version]int{}
+	over := map[int64]time.Duration{} // since when the hold of a token is surely over
 	for i, c := range a.calls {
-		switch key := keyOf(c); {
-		case c.step == ends && c.token != 0:
-			released[c.token] = c.to
-		case c.step == permits:
-			if j, found := permitted[key]; !found || c.from < a.calls[j].from {
-				permitted[key] = i
+		switch v := (version{c.hold, c.expires}); {
+		case c.verb == ends && c.token != 0:
+			over[c.token] = c.to
+		case c.verb == shows && c.wrong == "":
+			if j, found := first[v]; !found || c.to < a.calls[j].to {
+				first[v] = i
 			}
-		case c.step == shows && c.wrong == "":
-			if j, found := first[key]; !found || c.to < a.calls[j].to {
-				first[key] = i
-			}
-			if j, found := last[key]; !found || c.from > a.calls[j].from {
-				last[key] = i
+			if j, found := last[v]; !found || c.from > a.calls[j].from {
+				last[v] = i
 			}
 		}
 	}
 	var kept, frees []call
 	for i, c := range a.calls {
-		key := keyOf(c)
+		v := version{c.hold, c.expires}
 		switch {
-		case c.step == isFree:
+		case c.verb == isFree:
 			frees = append(frees, c)
-		case c.step == shows && c.wrong == "" && first[key] != i && last[key] != i:
-		case c.step == permits && permitted[key] != i:
-		case c.step == notHeld && !slices.ContainsFunc(holds[c.process], func(id holdID) bool {
-			over, known := released[id.token]
-			matters := c.token == 0 || c.token == id.token || c.code != wire.CodeAlreadyReleased
-			return matters && a.granted[id] <= c.to && !(known && over < c.from)
+		case c.verb == shows && c.wrong == "" && first[v] != i && last[v] != i:
+		case c.verb == notHeld && c.code != wire.CodeTokenMismatch && !slices.ContainsFunc(a.of[c.process], func(id holdID) bool {
+			end, released := over[id.token]
+			return a.holds[id].from <= c.to && !(released && end < c.from)
 		}):
 		default:
 			kept = append(kept, c)
 		}
 	}
-	// Whoever was told that nobody holds it while another was told so as well learnt nothing more. The others were told so in the
-	// order of their answers, or might as well have been.
+	// Whoever was told that nobody holds it, and was asking all the time that another one was who was told the same, learnt
+	// nothing more. The others were told in the order of their answers, or might as well have been.
 	slices.SortStableFunc(frees, func(c, d call) int { return cmp.Or(cmp.Compare(c.to, d.to), cmp.Compare(d.from, c.from)) })
 	for _, c := range frees {
 		if n := len(a.frees); n == 0 || c.from > a.frees[n-1] {
@@ -321,58 +319,46 @@ func (a *account) thinOut(holds map[string][]holdID) {
 	a.calls = kept
 }
 
-// keyOf is what calls have in common of which only the first or the last matters.
-func keyOf(c call) shown {
-	if c.step == permits && c.mayLast {
-		return shown{c.hold, whenever}
-	}
-	return shown{c.hold, c.expires}
-}
-
 // count notes what a hold must have had before it can end: a call that comes too early is refused then, rather than found out
 // after many others.
-func (a *account) count(holds map[string][]holdID) {
-	setters := map[shown]int{}
+func (a *account) count() {
+	begun := map[version]bool{}
 	for _, c := range a.calls {
-		switch c.step {
-		case grants:
-			setters[shown{c.hold, c.expires}]++
-		case renews:
-			setters[shown{idOf(c.op.Holder), c.expires}]++
+		if v := (version{c.hold, c.expires}); c.verb == grants || c.verb == renews {
+			if h := a.holds[c.hold]; begun[v] {
+				h.blurred = true
+			}
+			begun[v] = true
 		}
 	}
-	for key, n := range setters {
-		a.blurred[key.hold] = a.blurred[key.hold] || n > 1
-	}
 	for _, c := range a.calls {
-		if c.step != permits {
-			a.toPlace++
-		}
-		switch c.step {
+		switch c.verb {
 		case shows:
-			a.shows[a.key(c.hold, c.expires)]++
+			a.shows[a.version(c.hold, c.expires)]++
 		case renews:
-			a.acts[c.hold]++
-			a.moments = append(a.moments, c.moment)
+			a.holds[c.hold].acts++
 		case ends:
-			for _, id := range holds[c.process] {
-				if c.token == id.token || c.token == 0 && len(holds[c.process]) == 1 && !c.unseen {
-					a.acts[id]++
+			for _, id := range a.of[c.process] {
+				if c.token == id.token || c.token == 0 && len(a.of[c.process]) == 1 && !c.unseen {
+					a.holds[id].acts++
 				}
 			}
-			a.moments = append(a.moments, c.moment)
-		case grants:
+		default:
+		}
+		if c.tellsMoment() {
 			a.moments = append(a.moments, c.moment)
 		}
 	}
 	slices.Sort(a.moments)
 }
 
-func (a *account) key(hold holdID, expires int64) shown {
-	if a.blurred[hold] {
+func (c call) tellsMoment() bool { return c.verb == grants || c.verb == renews || c.verb == ends }
+
+func (a *account) version(hold holdID, expires int64) version {
+	if h := a.holds[hold]; h != nil && h.blurred {
 		expires = whenever
 	}
-	return shown{hold, expires}
+	return version{hold, expires}
 }
 
 // next applies a call, if it can come next.
@@ -380,54 +366,36 @@ func (a *account) next(s situation, c call) (situation, flaw) {
 	if c.wrong != "" {
 		return s, flaw{"G5", c.wrong}
 	}
-	if c.step == permits {
-		switch {
-		case s.hold == c.hold:
-			s.mayEnd, s.mayLast = true, s.mayLast || c.mayLast
-		case s.placed < a.toPlace: // not yet, or not any more
-			return s, flaw{"", "the hold is not there"}
-		}
-		return s, flaw{}
+	if c.to < s.now {
+		return s, flaw{"G5", "it was answered before the hold could end unseen"}
 	}
-	called := s.called
-	s.placed++
-	s.called = max(s.called, c.from)
-	if c.step == grants || c.step == renews || c.step == ends {
+	if c.tellsMoment() {
 		if !a.reached(s, c.moment) {
 			return s, flaw{"G6", "something that was decided before has not happened"}
 		}
-		if s.free < len(a.frees) && a.frees[s.free] <= called {
-			if _, no := a.gone(s); no == (flaw{}) {
-				return s, flaw{"", "somebody is told that it is free before"} // later does as well, but would be tried too
+		if s.free < len(a.frees) && a.frees[s.free] <= s.now {
+			if _, no := a.gone(s, c); no == (flaw{}) {
+				return s, flaw{"", "somebody is told that it is free before"} // it might as well be later, which need not be tried
 			}
 		}
 		s.moments++
 	}
-	switch c.step {
+	s.now = max(s.now, c.from)
+	switch c.verb {
 	case grants:
 		return a.begin(s, c)
-	case renews, ends:
-		return a.act(s, c)
+	case renews:
+		return a.renew(s, c)
+	case ends:
+		return a.end(s, c)
 	case shows:
-		switch {
-		case s.hold == c.hold && (s.expires == c.expires || s.mayLast):
-			s.seen++
-			return s, flaw{}
-		case s.hold == c.hold:
-			return s, flaw{"G2", "the hold ends at another time"}
-		case c.hold.token < s.token:
-			return s, flaw{"G5", "a later hold has been granted"}
-		}
-		if _, known := a.granted[c.hold]; !known {
-			return s, flaw{"G9", "nobody can have been granted this hold"}
-		}
-		return s, flaw{"G2", "this hold is not there"}
+		return a.show(s, c)
 	case isFree:
 		if c.turn != s.free {
 			return s, flaw{"", "somebody else is told so before"}
 		}
 		s.free++
-		return a.gone(s)
+		return a.gone(s, c)
 	default:
 		return a.refuse(s, c)
 	}
@@ -443,56 +411,34 @@ func (a *account) begin(s situation, c call) (situation, flaw) {
 	if c.hold.token <= s.token {
 		return s, flaw{"G3", "the token is not higher than every earlier one"}
 	}
-	if no := a.overBy(s, c.moment); no != (flaw{}) {
-		return s, no
-	}
-	s.hold, s.expires, s.token = c.hold, c.expires, c.hold.token
-	s.mayEnd, s.mayLast, s.seen, s.acts = c.mayEnd, false, 0, 0
-	return s, flaw{}
+	s, no := a.over(s, c)
+	s.hold, s.expires, s.token, s.seen, s.acts = c.hold, c.expires, c.hold.token, 0, 0
+	return s, no
 }
 
-// overBy tells whether the last hold was over at a moment that has been reached.
-func (a *account) overBy(s situation, moment int64) flaw {
+// over: the last hold is over at the moment of a call.
+func (a *account) over(s situation, c call) (situation, flaw) {
 	switch {
 	case s.hold == holdID{}:
 	case !a.complete(s):
-		return flaw{"G1", "later answers show that the hold before goes on"}
-	case s.mayEnd || s.expires != 0 && s.expires <= moment:
-	default:
-		return flaw{"G1", "the hold before has not ended"}
+		return s, flaw{"G1", "later answers show that the hold before goes on"}
+	case s.expires != 0 && s.expires <= c.moment:
+	case !a.endsUnseen(&s, c):
+		return s, flaw{"G1", "the hold before has not ended"}
 	}
-	return flaw{}
+	s.hold = holdID{}
+	return s, flaw{}
 }
 
-// act: a process renews or releases the live hold that it has.
-func (a *account) act(s situation, c call) (situation, flaw) {
+// gone: nobody holds the resource, and no earlier than now. Nobody sees the last hold again.
+func (a *account) gone(s situation, c call) (situation, flaw) {
 	switch {
-	case c.unseen && s.hold.process != c.process:
-		no := a.overBy(s, c.moment)
-		s.hold = holdID{}
-		return s, no
-	case s.hold == holdID{} || s.hold.process != c.process || c.token != 0 && c.token != s.hold.token:
-		return s, flaw{"G5", "the process does not hold it"}
-	case !s.mayLast && s.expires != 0 && s.expires <= c.moment:
-		return s, flaw{"G5", "the hold was over before"}
-	}
-	if c.step == renews {
-		before, after := a.key(s.hold, s.expires), a.key(s.hold, c.expires)
-		switch {
-		case c.hold != s.hold:
-			return s, flaw{"G5", "the answer tells another hold than there is"}
-		case before != after && s.seen < a.shows[before]:
-			return s, flaw{"G2", "later answers show that the end is as before"}
-		case before != after:
-			s.seen = 0
-		}
-		s.expires = c.expires
-		s.acts++
-		return s, flaw{}
-	}
-	s.acts++
-	if !a.complete(s) {
-		return s, flaw{"G5", "later answers show that the hold goes on"}
+	case s.hold == holdID{}:
+	case !a.complete(s):
+		return s, flaw{"G2", "it is held, as later answers show"}
+	case s.expires != 0 && a.reached(s, s.expires):
+	case !a.endsUnseen(&s, c):
+		return s, flaw{"G2", "it is held"}
 	}
 	s.hold = holdID{}
 	return s, flaw{}
@@ -500,36 +446,93 @@ func (a *account) act(s situation, c call) (situation, flaw) {
 
 // complete tells whether nothing is left that needs the hold.
 func (a *account) complete(s situation) bool {
-	return s.seen >= a.shows[a.key(s.hold, s.expires)] && s.acts >= a.acts[s.hold]
+	return s.seen >= a.shows[a.version(s.hold, s.expires)] && s.acts >= a.holds[s.hold].acts
 }
 
-// gone: nobody holds the resource. Whoever looks after the end of a hold sees it gone, and nobody sees it again.
-func (a *account) gone(s situation) (situation, flaw) {
-	switch {
-	case s.hold == holdID{}:
-	case !a.complete(s):
-		return s, flaw{"G2", "it is held, as later answers show"}
-	case s.mayEnd || s.expires != 0 && a.reached(s, s.expires):
-		s.hold = holdID{}
-	default:
-		return s, flaw{"G2", "it is held"}
+// endsUnseen tells whether the hold may have ended before a call without an answer that says so.
+func (a *account) endsUnseen(s *situation, c call) bool {
+	h := a.holds[s.hold]
+	if h.ghost {
+		return true
 	}
+	s.now = max(s.now, min(h.mayEnd, c.to))
+	return h.mayEnd <= c.to
+}
+
+// lastsUnseen tells whether the hold may have got another end before a call without an answer that says so.
+func (a *account) lastsUnseen(s *situation, c call) bool {
+	h := a.holds[s.hold]
+	s.now = max(s.now, min(h.mayLast, c.to))
+	return h.mayLast <= c.to
+}
+
+// owned: a process has the live hold that it renews or releases.
+func (a *account) owned(s situation, c call) (situation, flaw) {
+	switch {
+	case s.hold == holdID{} || s.hold.process != c.process || c.token != 0 && c.token != s.hold.token:
+		return s, flaw{"G5", "the process does not hold it"}
+	case s.expires != 0 && s.expires <= c.moment && !a.lastsUnseen(&s, c):
+		return s, flaw{"G5", "the hold was over before"}
+	}
+	s.acts++
 	return s, flaw{}
+}
+
+func (a *account) renew(s situation, c call) (situation, flaw) {
+	s, no := a.owned(s, c)
+	before, after := a.version(s.hold, s.expires), a.version(s.hold, c.expires)
+	switch {
+	case no != flaw{}:
+		return s, no
+	case c.hold != s.hold:
+		return s, flaw{"G5", "the answer tells another hold than there is"}
+	case before != after && s.seen < a.shows[before]:
+		return s, flaw{"G2", "later answers show that the end is as before"}
+	case before != after:
+		s.seen = 0
+	}
+	s.expires = c.expires
+	return s, flaw{}
+}
+
+func (a *account) end(s situation, c call) (situation, flaw) {
+	if c.unseen && s.hold.process != c.process {
+		return a.over(s, c)
+	}
+	s, no := a.owned(s, c)
+	if no == (flaw{}) && !a.complete(s) {
+		no = flaw{"G5", "later answers show that the hold goes on"}
+	}
+	s.hold = holdID{}
+	return s, no
+}
+
+func (a *account) show(s situation, c call) (situation, flaw) {
+	switch {
+	case s.hold == c.hold && (s.expires == c.expires || a.lastsUnseen(&s, c)):
+		s.seen++
+		return s, flaw{}
+	case s.hold == c.hold:
+		return s, flaw{"G2", "the hold ends at another time"}
+	case c.hold.token < s.token:
+		return s, flaw{"G5", "a later hold has been granted"}
+	case a.holds[c.hold].from == forever:
+		return s, flaw{"G9", "nobody can have been granted this hold"}
+	}
+	return s, flaw{"G2", "this hold is not there"}
 }
 
 // refuse: the process does not hold the resource, or not by that token, as the code says.
 func (a *account) refuse(s situation, c call) (situation, flaw) {
-	if c.code == wire.CodeTokenMismatch {
-		if s.hold.process != c.process || s.hold.token == c.token || c.token == 0 {
-			return s, flaw{"G5", "the process does not hold it by another token"}
-		}
+	switch its := s.hold.process == c.process; {
+	case c.code == wire.CodeTokenMismatch && (!its || c.token == 0 || c.token == s.hold.token):
+		return s, flaw{"G5", "the process does not hold it by another token"}
+	case c.code == wire.CodeTokenMismatch, !its:
+		return s, flaw{}
+	case c.code != wire.CodeNotHeld && c.token != 0 && c.token != s.hold.token: // it tells how that other hold ended
 		return s, flaw{}
 	}
-	other := c.token != 0 && c.token != s.hold.token && c.code != wire.CodeNotHeld
-	if s.hold.process != c.process || other {
-		return s, flaw{}
-	}
-	return a.gone(s)
+	return a.gone(s, c)
 }
 
 func (a *account) model() porcupine.Model {
@@ -541,7 +544,7 @@ func (a *account) model() porcupine.Model {
 		},
 		Hash: func(state any) uint64 {
 			s := state.(situation)
-			return uint64(s.token)<<8 ^ uint64(s.seen)
+			return uint64(s.token)<<16 ^ uint64(s.free)<<8 ^ uint64(s.seen) //nolint:gosec // any bits will do
 		},
 	}
 }
@@ -580,13 +583,13 @@ func (a *account) explain(resource string, placed []porcupine.Operation) Violati
 	var stuck, witness *call
 	for i := range a.calls {
 		c := &a.calls[i]
-		switch {
-		case done[c] || c.step == permits:
+		if done[c] {
 			continue
-		case stuck == nil || c.to < stuck.to:
+		}
+		if stuck == nil || c.to < stuck.to {
 			stuck = c
 		}
-		if c.hold == s.hold && c.step == shows && witness == nil {
+		if witness == nil && c.hold == s.hold && c.verb == shows {
 			witness = c
 		}
 	}
