@@ -34,9 +34,8 @@ import (
 //   - Answers that only show something change nothing, so of those that show the same hold the one that returned first and the
 //     one that was called last stand for all; and so on, see thinOut.
 //
-// The rules know nothing of minimum holds, of force-releases and of the queue: workloads leave the former alone, and
-// [CheckInvariants] judges the latter. Nor do they know how the service's clock compares with the clients': it judges that
-// too.
+// The rules know nothing of minimum holds and force-releases, which workloads leave alone, nor of the queue, nor how the
+// service's clock compares with the clients': [CheckInvariants] judges these.
 func CheckModel(operations []Operation, timeout time.Duration) []Violation {
 	deadline := time.Now().Add(timeout)
 	byResource := map[string][]Operation{}
@@ -91,10 +90,10 @@ const whenever = -1
 type known struct {
 	from    time.Duration // since when it can have been granted; forever: never
 	ghost   bool          // no request was answered with it
-	mayEnd  time.Duration // since when it may have ended, or lasted longer than told, unseen; forever: never
-	mayLast time.Duration
-	blurred bool // its versions cannot be told apart
-	acts    int  // renewals and releases of it
+	mayEnd  time.Duration // since when it may have ended unseen; forever: never
+	mayLast time.Duration // since when it may have got another end unseen; forever: never
+	blurred bool          // its versions cannot be told apart
+	acts    int           // renewals and releases of it
 }
 
 // verb is what a call tells.
@@ -300,7 +299,7 @@ func (a *account) thinOut() {
 		case c.verb == shows && c.wrong == "" && first[v] != i && last[v] != i:
 		case c.verb == notHeld && c.code != wire.CodeTokenMismatch && !slices.ContainsFunc(a.of[c.process], func(id holdID) bool {
 			end, released := over[id.token]
-			return a.holds[id].from <= c.to && !(released && end < c.from)
+			return a.holds[id].from <= c.to && (!released || end >= c.from)
 		}):
 		default:
 			kept = append(kept, c)
@@ -544,7 +543,7 @@ func (a *account) model() porcupine.Model {
 		},
 		Hash: func(state any) uint64 {
 			s := state.(situation)
-			return uint64(s.token)<<16 ^ uint64(s.free)<<8 ^ uint64(s.seen) //nolint:gosec // any bits will do
+			return uint64(s.token)<<16 ^ uint64(s.free)<<8 ^ uint64(s.seen)
 		},
 	}
 }

@@ -110,8 +110,8 @@ func TestPlantedBugsAreFound(t *testing.T) {
 	program := robust.Build(t, plants...)
 	for _, test := range []struct {
 		planted   string
-		guarantee string
-		model     bool // it can see it as well
+		guarantee string // that is broken by it
+		model     bool   // it can see it as well
 		provoke   func(*testing.T, *robust.Run, *robust.Server)
 	}{
 		{"exclusion", "G1", true, workAWhile},
@@ -120,9 +120,9 @@ func TestPlantedBugsAreFound(t *testing.T) {
 		{"order", "G4", false, workAWhile},
 		{"return", "G5", true, workAWhile},
 		{"gone", "G7", false, leaveTheQueue},
-		{"", "", false, workAWhile},
-		{"", "", false, killAndLook},
-		{"", "", false, leaveTheQueue},
+		{"nothing, at work", "", false, workAWhile},
+		{"nothing, killed", "", false, killAndLook},
+		{"nothing, hung up", "", false, leaveTheQueue},
 	} {
 		t.Run(test.planted, func(t *testing.T) {
 			t.Parallel()
@@ -135,9 +135,9 @@ func TestPlantedBugsAreFound(t *testing.T) {
 			t.Logf("%d operations; the model: %v", len(operations), shortened(byModel))
 			t.Logf("the invariants: %v", shortened(byRules))
 			switch {
-			case test.planted == "" && len(byModel)+len(byRules) > 0:
+			case test.guarantee == "" && len(byModel)+len(byRules) > 0:
 				t.Errorf("false alarm, the model: %v\nthe invariants: %v", byModel, byRules)
-			case test.planted == "":
+			case test.guarantee == "":
 			case test.model && len(byModel) == 0:
 				t.Error("the model has not found it")
 			case !slices.ContainsFunc(byRules, func(v robust.Violation) bool { return v.Guarantee == test.guarantee }):

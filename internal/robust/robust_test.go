@@ -15,7 +15,7 @@ import (
 
 var (
 	long   = flag.Bool("robust.long", false, "every scenario, one after the other, with large sizes")
-	length = flag.Duration("robust.length", 3*time.Second, "how long each scenario breaks things")
+	length = flag.Duration("robust.length", 2*time.Second, "how long each scenario breaks things")
 	seed   = flag.Uint64("robust.seed", 0, "repeats what is left to chance; 0: another one each time")
 )
 
