@@ -175,3 +175,30 @@ func TestTokenFloorOutlivesRows(t *testing.T) {
 		}
 	})
 }
+
+// A renewal crosses with a look, and the old end passes meanwhile: the hold was live all the time.
+func TestLookThatCrossesWithARenewal(t *testing.T) {
+	t.Parallel()
+	cfg := config(t, store.SQLite)
+	clock := newClocks(&cfg, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	steady, crossing := cfg.Steady, func() {}
+	cfg.Steady = func() time.Duration {
+		cross := crossing
+		crossing = func() {}
+		cross()
+		return steady()
+	}
+	s := open(t, cfg)
+	execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p", TTL: time.Second})
+	crossing = func() {
+		execute(t, s, lock.Renew{Resource: "r", ProcessID: "p", TTL: time.Minute})
+		clock.pass(2 * time.Second)
+	}
+	r, now, err := s.Find(t.Context(), "r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, held := r.Holder(now); !held {
+		t.Errorf("at %v: %+v", now, r)
+	}
+}

@@ -10,23 +10,26 @@ import (
 	"resource-lock-manager/internal/lock"
 )
 
-// Find implements lock.Reader.
+// Find implements lock.Reader. The moment is read before the row: a hold that is renewed in between may be taken for live,
+// which it is, but never for over.
 func (s *Store) Find(ctx context.Context, name string) (found lock.Resource, now time.Time, err error) {
 	found.Name = name
+	if s.dialect.clock != nil {
+		now = s.dialect.clock()
+	}
 	err = s.read(ctx, func(db *gorm.DB) error {
 		var moment instant
 		var row lockRow
 		err := row.scan(db.Raw("SELECT "+s.dialect.now+", "+optionalColumns+
 			" FROM (SELECT 1) AS one LEFT JOIN resource_locks ON resource_name = ?", name).Row(), &moment)
-		now = moment.Time
+		if s.dialect.clock == nil {
+			now = moment.Time
+		}
 		if row.ID != 0 {
 			found = row.resource()
 		}
 		return err
 	})
-	if s.dialect.clock != nil {
-		now = s.dialect.clock()
-	}
 	return found, now, err
 }
 
