@@ -22,13 +22,13 @@ build: ## build bin/lockd
 
 test: debian ## run every test, on SQLite and on a throwaway Postgres, with the race detector
 	go test -race $$(go list ./... | grep -v /internal/robust$$)
-	go test -race -v ./internal/robust | grep -v '^ *=== '
+	go test -race -v ./internal/robust | grep --line-buffered -v '^ *=== '
 
 LENGTH := 20s
 SEED := 0
 robust: debian ## break everything that can break, for LENGTH=20s each, by chance or by SEED=… of an earlier run
 	go test -count=1 -timeout 24h -v -run TestRobust ./internal/robust \
-		-robust.long -robust.length=$(LENGTH) -robust.seed=$(SEED) | grep -v '^ *=== '
+		-robust.long -robust.length=$(LENGTH) -robust.seed=$(SEED) | grep --line-buffered -v '^ *=== '
 
 lint: ## check the style and look for common mistakes
 	$(TOOL) golangci-lint run
