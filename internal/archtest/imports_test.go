@@ -35,7 +35,7 @@ var mayImport = map[string][]string{
 }
 
 // testSupport is imported by tests only, and may itself import what it likes.
-var testSupport = []string{"internal/apptest", "internal/archtest", "internal/testdb"}
+var testSupport = []string{"internal/apptest", "internal/archtest", "internal/robust", "internal/testdb"}
 
 // onlyIn tells which packages may import a library, or a package of the standard library that is for tests.
 var onlyIn = map[string][]string{

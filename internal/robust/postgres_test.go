@@ -179,53 +179,62 @@ func setWeather(proxies []*robust.Proxy, weather robust.Weather) {
 
 // Connections to the database are cut, and now and then there are no new ones for a moment.
 func databaseConnectionsCut(t *testing.T, r *robust.Run) {
-	leasesOutlast(t, r, "database connections cut", func(struck []*robust.Proxy) {
-		setWeather(struck, robust.Weather{Refuse: r.Rand.IntN(3) == 0})
-		for _, proxy := range struck {
-			proxy.Cut()
-		}
-		r.Pause(between(r, 0, 300*time.Millisecond))
+	strike(t, r, func(whom int, struck []*robust.Proxy) {
+		r.Fault("database connections cut", whom, func() {
+			setWeather(struck, robust.Weather{Refuse: r.Rand.IntN(3) == 0})
+			for _, proxy := range struck {
+				proxy.Cut()
+			}
+			r.Pause(between(r, 0, 300*time.Millisecond))
+			setWeather(struck, robust.Weather{})
+		})
 	})
 }
 
-// What servers and the database say to each other is under way for long.
-func databaseDelayed(t *testing.T, r *robust.Run) {
-	leasesOutlast(t, r, "database delayed", func(struck []*robust.Proxy) {
-		setWeather(struck, robust.Weather{Delay: between(r, time.Millisecond, 100*time.Millisecond)})
-		r.Pause(between(r, 0, 2*time.Second))
-	})
-}
-
-// The answer of COMMIT, which is a statement of its own, is lost: nobody knows whether it was done.
+// The answer of COMMIT, which is a statement of its own, is lost: nobody knows whether it was done. What it granted to somebody
+// who waited may be over before the server can ask.
 func commitAnswersLost(t *testing.T, r *robust.Run) {
-	leasesOutlast(t, r, "answers of COMMIT lost", func(struck []*robust.Proxy) {
-		setWeather(struck, robust.Weather{Only: "commit\x00", LoseAnswers: true})
-		r.Pause(between(r, 0, 500*time.Millisecond))
+	strike(t, r, func(whom int, struck []*robust.Proxy) {
+		r.Fault("answers of COMMIT lost", whom, func() {
+			setWeather(struck, robust.Weather{Only: "commit\x00", LoseAnswers: true})
+			r.Pause(between(r, 0, 500*time.Millisecond))
+			setWeather(struck, robust.Weather{})
+		})
 	})
 }
 
-// The connections on which servers listen end with the first notification, and new ones before they begin: hand-overs go on
-// by looking again.
+// What servers and the database say to each other is under way for long. The servers keep their leases, so no waiter may be
+// passed over.
+func databaseDelayed(t *testing.T, r *robust.Run) {
+	strike(t, r, func(_ int, struck []*robust.Proxy) {
+		r.Fault("database delayed", robust.Nobody, func() {
+			setWeather(struck, robust.Weather{Delay: between(r, time.Millisecond, 100*time.Millisecond)})
+			r.Pause(between(r, 0, 2*time.Second))
+			setWeather(struck, robust.Weather{})
+		})
+	})
+}
+
+// The connections on which servers listen end with the first notification, and new ones before they begin. Hand-overs go on by
+// looking again, and in their order.
 func listenCut(t *testing.T, r *robust.Run) {
-	leasesOutlast(t, r, "notifications cut", func(struck []*robust.Proxy) {
-		setWeather(struck, robust.Weather{Only: "LISTEN ", LoseAnswers: true})
-		r.Pause(between(r, time.Second, 3*time.Second))
+	strike(t, r, func(_ int, struck []*robust.Proxy) {
+		r.Fault("notifications cut", robust.Nobody, func() {
+			setWeather(struck, robust.Weather{Only: "LISTEN ", LoseAnswers: true})
+			r.Pause(between(r, time.Second, 3*time.Second))
+			setWeather(struck, robust.Weather{})
+		})
 	})
 }
 
-// leasesOutlast breaks something between the database and some server, again and again, that leaves the servers their leases:
-// no waiter may be passed over because of it.
-func leasesOutlast(t *testing.T, r *robust.Run, kind robust.FaultKind, broken func(struck []*robust.Proxy)) {
+// strike breaks something between the database and some server, again and again.
+func strike(t *testing.T, r *robust.Run, breaks func(whom int, struck []*robust.Proxy)) {
 	t.Helper()
 	servers, proxies := behindProxies(t, r, testdb.Postgres(t))
 	r.Work(robust.Workload{}, servers...)
 	for r.Lasts() {
 		r.Pause(between(r, 0, 500*time.Millisecond))
-		_, struck := some(r, proxies)
-		r.Fault(kind, robust.Nobody, func() {
-			broken(struck)
-			setWeather(struck, robust.Weather{})
-		})
+		breaks(some(r, proxies))
 	}
 	r.Judge()
 }
