@@ -225,6 +225,8 @@ func (a *account) take(o Operation) {
 		moment: micros(o.At), op: o, from: o.Called, to: o.Returned,
 	}
 	done, refused := o.Outcome == Done, o.Outcome == Refused
+	// The process may have had a hold that no answer shows.
+	unseen := slices.ContainsFunc(a.asked[o.Process], func(o Operation) bool { return o.Outcome == Unknown })
 	// A balancer may send a release again whose answer it has not got.
 	unknown := o.Outcome == Unknown || refused && o.Kind == Release && o.Server == Balancer
 	switch {
@@ -246,7 +248,9 @@ func (a *account) take(o Operation) {
 		}
 	case done && o.Kind == Release:
 		c.verb = ends
-		c.unseen = o.Token == 0 && slices.ContainsFunc(a.asked[o.Process], func(o Operation) bool { return o.Outcome == Unknown })
+		c.unseen = o.Token == 0 && unseen
+	case refused && o.Code == wire.CodeTokenMismatch && unseen:
+		return
 	case refused && (o.Kind == Renew || o.Kind == Release):
 		c.verb = notHeld
 	case o.Holder != (Hold{}):

@@ -284,6 +284,8 @@ func tales() []tale {
 		{name: "an acquire was lost, and not granted", history: history(got(0, 2, a).lost(), got(5, 11, b))},
 		{name: "an acquire was lost, and released by its process", history: history(
 			got(0, 2, a).lost(), status(3, 4, a), released(5, 6, 5, told{}.anyOf(a)), got(9, 11, b))},
+		{name: "an acquire was lost, and another token of the process is in the way", history: history(
+			got(0, 2, short), got(11, 12, hold("a", 20, 11, 13)).lost(), notHeld(robust.Release, 12, 13, "a", 10, wire.CodeTokenMismatch))},
 	}
 }
 
