@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"strconv"
+)
+
+// conn is one connection of the load. It speaks just enough HTTP for the answers about locks, and costs the machine, which it
+// often shares with the server, as little as possible.
+type conn struct {
+	net    net.Conn
+	reader *bufio.Reader
+	host   string
+	body   []byte
+}
+
+func dial(server *url.URL) (*conn, error) {
+	c, err := net.Dial("tcp", server.Host)
+	if err != nil {
+		return nil, err
+	}
+	return &conn{net: c, reader: bufio.NewReader(c), host: server.Host}, nil
+}
+
+func (c *conn) close() { _ = c.net.Close() }
+
+// request makes what do sends. A nil body is none.
+func (c *conn) request(method, path string, body []byte) []byte {
+	head := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\n", method, path, c.host)
+	if body != nil {
+		head += fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n", len(body))
+	}
+	return append([]byte(head+"\r\n"), body...)
+}
+
+// do sends a request and reads its answer. The body is valid until the next call.
+func (c *conn) do(request []byte) (status int, body []byte, err error) {
+	if _, err := c.net.Write(request); err != nil {
+		return 0, nil, err
+	}
+	line, err := c.reader.ReadSlice('\n')
+	if err != nil {
+		return 0, nil, err
+	}
+	if len(line) < len("HTTP/1.1 200") {
+		return 0, nil, fmt.Errorf("no HTTP answer: %q", line)
+	}
+	if status, err = strconv.Atoi(string(line[9:12])); err != nil {
+		return 0, nil, fmt.Errorf("no HTTP answer: %q", line)
+	}
+	length := -1
+	for {
+		line, err := c.reader.ReadSlice('\n')
+		if err != nil {
+			return 0, nil, err
+		}
+		line = bytes.TrimRight(line, "\r\n")
+		if len(line) == 0 {
+			break
+		}
+		if name, value, _ := bytes.Cut(line, []byte(":")); bytes.EqualFold(name, []byte("Content-Length")) {
+			if length, err = strconv.Atoi(string(bytes.TrimSpace(value))); err != nil {
+				return 0, nil, err
+			}
+		}
+	}
+	if length < 0 {
+		return 0, nil, errors.New("an answer without Content-Length")
+	}
+	if cap(c.body) < length {
+		c.body = make([]byte, length)
+	}
+	_, err = io.ReadFull(c.reader, c.body[:length])
+	return status, c.body[:length], err
+}
+
+// must does a request that is to have the given status.
+func (c *conn) must(request []byte, want int) error {
+	status, body, err := c.do(request)
+	if err == nil && status != want {
+		err = fmt.Errorf("status %d instead of %d: %s", status, want, body)
+	}
+	return err
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"time"
+
+	"resource-lock-manager/internal/api"
+	"resource-lock-manager/internal/lock"
+)
+
+// serveFloor serves the same HTTP API as lockd, without storage: it tells what HTTP alone costs on this machine. It prints
+// its URL and ends when its standard input does.
+func serveFloor() error {
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	limits := lock.Limits{MaxTTL: 876600 * time.Hour, MaxWait: time.Minute, MaxWaiters: 1, MaxQueue: 1, Recheck: time.Hour}
+	service := lock.NewService(noStore{}, limits, log)
+	server := api.NewServer(api.New(service, func(context.Context) error { return nil }, log), log)
+	go func() {
+		_, _ = bufio.NewReader(os.Stdin).ReadByte()
+		_ = server.Close()
+	}()
+	fmt.Printf("http://%s\n", listener.Addr())
+	_ = server.Serve(listener)
+	return nil
+}
+
+// startFloor runs serveFloor in a process of its own, as the server that it is compared with has one.
+func startFloor() (server *url.URL, stop func(), err error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, nil, err
+	}
+	cmd := exec.Command(program, "-serve-floor")
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, nil, err
+	}
+	stop = func() {
+		_ = stdin.Close()
+		_ = cmd.Wait()
+	}
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err == nil {
+		server, err = url.Parse(line[:max(0, len(line)-1)])
+	}
+	if err != nil {
+		stop()
+		return nil, nil, err
+	}
+	return server, stop, nil
+}
+
+// noStore grants and ends whatever it is asked to, but for the one lock that is always held.
+type noStore struct{ lock.Store }
+
+func (noStore) Watch(func(lock.Commit)) {}
+
+func (noStore) Execute(_ context.Context, c lock.Command) (lock.Outcome, error) {
+	now := time.Now()
+	before := []lock.Resource{}
+	for _, name := range c.Resources() {
+		before = append(before, stateOf(name, c, now))
+	}
+	return c.Decide(now, before)
+}
+
+// stateOf is a state in which the command succeeds.
+func stateOf(name string, c lock.Command, now time.Time) lock.Resource {
+	r := lock.Resource{ID: 1, Name: name}
+	switch c := c.(type) {
+	case lock.Acquire:
+		if name == heldName {
+			r.Holds = heldBy("holder", now)
+		}
+	case lock.Release:
+		r.Holds = heldBy(c.ProcessID, now)
+	}
+	return r
+}
+
+func heldBy(process string, now time.Time) []lock.Hold {
+	return []lock.Hold{{
+		ProcessID: process, Token: now.UnixMicro(), LockedAt: now, ExpiresAt: now.Add(time.Hour), RequestID: "lockbench",
+	}}
+}
+
+func (noStore) Find(_ context.Context, name string) (lock.Resource, time.Time, error) {
+	now := time.Now()
+	return lock.Resource{ID: 1, Name: name, Holds: heldBy("holder", now)}, now, nil
+}
