@@ -40,6 +40,9 @@ const (
 			ORDER BY resource_name COLLATE "C" FOR UPDATE
 		)
 		SELECT clock_timestamp(), ` + optionalColumns + ` FROM (SELECT 1) AS one LEFT JOIN locked ON true`
+	postgresLook = `
+		SELECT statement_timestamp(), ` + optionalColumns + ` FROM (SELECT 1) AS one
+		LEFT JOIN resource_locks ON resource_name = ANY (ARRAY(SELECT json_array_elements_text(?::json)))`
 	postgresSave = `
 		INSERT INTO resource_locks (` + columns + `)
 		SELECT coalesce(id, nextval(pg_get_serial_sequence('resource_locks', 'id'))), resource_name, process_id,
@@ -141,6 +144,7 @@ func openPostgres(ctx context.Context, cfg Config) (_ *Store, err error) {
 		dialect: dialect{
 			now:      "statement_timestamp()",
 			lock:     postgresLock,
+			look:     postgresLook,
 			save:     postgresSave,
 			append:   postgresAppend,
 			queues:   "SELECT " + waiterColumns + " FROM (" + postgresFirst + " UNION " + postgresPlaces + ") AS w " + theirServers,

@@ -101,6 +101,7 @@ func openSQLite(ctx context.Context, cfg Config) (_ *Store, err error) {
 			clock:    clock.now,
 			now:      "NULL",
 			lock:     sqliteLock,
+			look:     sqliteLock,
 			save:     sqliteSave,
 			append:   sqliteAppend,
 			queues:   "SELECT " + waiterColumns + " FROM (" + sqliteFirst + " UNION " + sqlitePlaces + ") AS w " + theirServers,

@@ -86,6 +86,7 @@ type Store struct {
 	snapshots chan struct{} // a place for each snapshot that may be open
 
 	committer *groupcommit.Committer[lock.Command, lock.Outcome]
+	looks     *groupcommit.Committer[string, sighting] // reads: there is no commit, but they share a statement
 	watch     func(lock.Commit)
 	server    int64         // this server's id in lock_servers
 	endLease  func()        // ends the loop that keeps this server alive for others; nil when there is none
@@ -98,6 +99,7 @@ type dialect struct {
 	clock    func() time.Time // the moment; nil when the database tells it
 	now      string           // SQL for the moment that the database tells, NULL when clock tells it
 	lock     string           // locks and reads the rows of a JSON array of names
+	look     string           // reads them, with the moment before
 	save     string           // inserts or updates the rows of a JSON array of rows, returns id and name of each
 	bytewise string           // resource_name, compared byte by byte
 	options  *sql.TxOptions   // of a batch's transaction
@@ -133,6 +135,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s.snapshots = make(chan struct{}, maxSnapshots)
 	s.committer = groupcommit.New(s.commit, maxBatch, cfg.MaxQueue)
+	s.looks = groupcommit.New(s.look, maxBatch, cfg.MaxQueue)
 	s.watch = func(lock.Commit) {}
 	if err := s.enlist(ctx); err != nil {
 		return nil, errors.Join(err, s.close())
@@ -151,6 +154,7 @@ func (s *Store) Channel() string { return fmt.Sprint("lockd_", s.server) }
 func (s *Store) Start() {
 	s.started = true
 	s.committer.Start()
+	s.looks.Start()
 	if s.dialect.beat != "" {
 		ctx, cancel := context.WithCancel(context.Background())
 		s.endLease, s.leaseOver = cancel, make(chan struct{})
@@ -162,6 +166,7 @@ func (s *Store) Start() {
 func (s *Store) Close() error {
 	if s.started {
 		s.committer.Stop()
+		s.looks.Stop()
 	}
 	if s.endLease != nil {
 		s.endLease()
@@ -178,19 +183,25 @@ func (s *Store) Ping(ctx context.Context) error {
 // Execute implements lock.Store.
 func (s *Store) Execute(ctx context.Context, c lock.Command) (lock.Outcome, error) {
 	out, err := s.committer.Do(ctx, c)
-	switch {
-	case err == nil:
-		return out, nil
-	case errors.Is(err, groupcommit.ErrFull):
-		err = lock.ErrOverloaded
-	case errors.Is(err, groupcommit.ErrStopped):
-		err = lock.ErrStopping
-	case errors.Is(err, groupcommit.ErrUnavailable):
-		err = fmt.Errorf("%w: %w", lock.ErrUnavailable, err)
-	case errors.Is(err, groupcommit.ErrOutcomeUnknown):
-		err = fmt.Errorf("%w: %w", lock.ErrOutcomeUnknown, err)
+	if err != nil {
+		return lock.Outcome{}, translateCommit(err)
 	}
-	return lock.Outcome{}, err
+	return out, nil
+}
+
+// translateCommit says in the domain's words what a committer answers.
+func translateCommit(err error) error {
+	switch {
+	case errors.Is(err, groupcommit.ErrFull):
+		return lock.ErrOverloaded
+	case errors.Is(err, groupcommit.ErrStopped):
+		return lock.ErrStopping
+	case errors.Is(err, groupcommit.ErrUnavailable):
+		return fmt.Errorf("%w: %w", lock.ErrUnavailable, err)
+	case errors.Is(err, groupcommit.ErrOutcomeUnknown):
+		return fmt.Errorf("%w: %w", lock.ErrOutcomeUnknown, err)
+	}
+	return err
 }
 
 // read runs a query outside the committer.

@@ -3,34 +3,78 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"time"
 
 	"gorm.io/gorm"
 
+	"resource-lock-manager/internal/groupcommit"
 	"resource-lock-manager/internal/lock"
 )
 
-// Find implements lock.Reader. The moment is read before the row: a hold that is renewed in between may be taken for live,
-// which it is, but never for over.
-func (s *Store) Find(ctx context.Context, name string) (found lock.Resource, now time.Time, err error) {
-	found.Name = name
+// Find implements lock.Reader. Whatever is to be found while the last look is under way is found by the next one.
+func (s *Store) Find(ctx context.Context, name string) (lock.Resource, time.Time, error) {
+	seen, err := s.looks.Do(ctx, name)
+	switch {
+	case err == nil:
+		return seen.resource, seen.at, nil
+	case ctx.Err() != nil:
+		err = ctx.Err()
+	default:
+		err = translateCommit(err)
+	}
+	return lock.Resource{Name: name}, time.Time{}, err
+}
+
+// sighting is what a look found.
+type sighting struct {
+	resource lock.Resource
+	at       time.Time
+}
+
+// look is the looks' transaction: it reads what is stored under the names. The moment is read before the rows: a hold that is
+// renewed in between may be taken for live, which it is, but never for over.
+func (s *Store) look(names []string) ([]groupcommit.Result[sighting], error) {
+	list, err := json.Marshal(names)
+	if err != nil {
+		return nil, err
+	}
+	var now time.Time
 	if s.dialect.clock != nil {
 		now = s.dialect.clock()
 	}
-	err = s.read(ctx, func(db *gorm.DB) error {
-		var moment instant
-		var row lockRow
-		err := row.scan(db.Raw("SELECT "+s.dialect.now+", "+optionalColumns+
-			" FROM (SELECT 1) AS one LEFT JOIN resource_locks ON resource_name = ?", name).Row(), &moment)
-		if s.dialect.clock == nil {
-			now = moment.Time
-		}
-		if row.ID != 0 {
-			found = row.resource()
-		}
-		return err
+	found := make(map[string]lock.Resource, len(names))
+	err = s.read(context.Background(), func(db *gorm.DB) error {
+		return query(db, func(rows *sql.Rows) error {
+			var moment instant
+			var row lockRow
+			err := row.scan(rows, &moment)
+			if s.dialect.clock == nil {
+				now = moment.Time
+			}
+			if row.ID != 0 {
+				found[row.ResourceName] = row.resource()
+			}
+			return err
+		}, s.dialect.look, string(list))
 	})
-	return found, now, err
+	if errors.Is(err, lock.ErrUnavailable) {
+		err = fmt.Errorf("%w: %w", groupcommit.ErrUnavailable, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	results := make([]groupcommit.Result[sighting], len(names))
+	for i, name := range names {
+		r, ok := found[name]
+		if !ok {
+			r.Name = name
+		}
+		results[i].Value = sighting{r, now}
+	}
+	return results, nil
 }
 
 // Held implements lock.Reader. A page is read before anything of it is handed on. The whole list is handed on as it
