@@ -93,9 +93,10 @@ type HistoryFilter struct {
 //
 // Requests that wait need Start; they are answered by StopWaiting at the latest.
 type Service struct {
-	store  Store
-	limits Limits
-	room   *waitingRoom
+	store    Store
+	limits   Limits
+	room     *waitingRoom
+	refusals refusals
 }
 
 // NewService returns a service on the store.
@@ -131,8 +132,12 @@ func (s *Service) Acquire(ctx context.Context, c Acquire) (Grant, error) {
 	if c.Wait > 0 {
 		return s.room.acquire(ctx, c)
 	}
+	if err := s.refuse(ctx, c); err != nil {
+		return Grant{}, err
+	}
 	out, err := s.store.Execute(ctx, c)
 	if err != nil {
+		s.refusals.note(c.Resource, err)
 		return Grant{}, err
 	}
 	return grantOf(out, c), nil
