@@ -25,6 +25,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -148,6 +149,7 @@ func (c *Committer[C, R]) signal() {
 func (c *Committer[C, R]) loop() {
 	defer close(c.done)
 	for {
+		runtime.Gosched()
 		batch, running := c.take()
 		switch {
 		case len(batch) > 0:
