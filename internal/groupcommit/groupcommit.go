@@ -149,6 +149,7 @@ func (c *Committer[C, R]) signal() {
 func (c *Committer[C, R]) loop() {
 	defer close(c.done)
 	for {
+		// Callers that can run do so first and get on this batch, which costs a lone caller nothing.
 		runtime.Gosched()
 		batch, running := c.take()
 		switch {

@@ -21,32 +21,35 @@ import (
 
 // The rows of a statement come as one JSON array; "WHERE true" keeps the parser from reading ON CONFLICT as a join.
 const (
+	// Materialized: otherwise each row would be taken out of the array once for each of its columns.
+	sqliteRows = `
+		WITH rows AS MATERIALIZED (SELECT value AS v FROM json_each(?))`
 	sqliteLock = `
 		SELECT NULL, ` + optionalColumns + ` FROM resource_locks WHERE resource_name IN (SELECT value FROM json_each(?))`
-	sqliteSave = `
+	sqliteSave = sqliteRows + `
 		INSERT INTO resource_locks (` + columns + `)
-		SELECT value->>'id', value->>'resource_name', value->>'process_id', value->>'locked_at', value->>'expires_at',
-		       value->>'is_active', value->>'ended_at', value->>'fencing_token', value->>'request_id', value->>'reason',
-		       value->>'metadata', value->>'renewed_at', value->>'renewals', value->>'min_hold_until', value->>'released_at',
-		       value->>'waiters', value->>'away', value->>'last_ticket', value->>'queued_at', value->>'connection'
-		FROM json_each(?) WHERE true` + onConflict
-	sqliteAppend = `
+		SELECT v->>'id', v->>'resource_name', v->>'process_id', v->>'locked_at', v->>'expires_at',
+		       v->>'is_active', v->>'ended_at', v->>'fencing_token', v->>'request_id', v->>'reason',
+		       v->>'metadata', v->>'renewed_at', v->>'renewals', v->>'min_hold_until', v->>'released_at',
+		       v->>'waiters', v->>'away', v->>'last_ticket', v->>'queued_at', v->>'connection'
+		FROM rows WHERE true` + onConflict
+	sqliteAppend = sqliteRows + `
 		INSERT INTO lock_events (` + eventColumns + `)
-		SELECT value->>'kind', value->>'at', value->>'resource_name', value->>'process_id', value->>'fencing_token',
-		       value->>'locked_at', value->>'renewals', value->>'reason', value->>'ended_by'
-		FROM json_each(?)`
+		SELECT v->>'kind', v->>'at', v->>'resource_name', v->>'process_id', v->>'fencing_token',
+		       v->>'locked_at', v->>'renewals', v->>'reason', v->>'ended_by'
+		FROM rows`
 	sqliteFirst = `
 		SELECT w.* FROM json_each(?) AS r JOIN lock_waiters AS w ON w.resource_id = r.value AND w.ticket IN (
 			SELECT w.ticket ` + connectedOf + ` AND w.resource_id = r.value ORDER BY w.ticket LIMIT ?)`
 	sqlitePlaces = `
 		SELECT w.* FROM json_each(?) AS p JOIN lock_waiters AS w ON w.resource_id = p.value->>'resource_id'
 			AND w.request_id = p.value->>'request_id' AND w.process_id = p.value->>'process_id'`
-	sqliteEnqueue = `
+	sqliteEnqueue = sqliteRows + `
 		INSERT INTO lock_waiters
-		SELECT value->>'resource_id', value->>'ticket', value->>'server_id', value->>'connection', value->>'process_id',
-		       value->>'request_id', value->>'waiting_since', value->>'away_until', value->>'ttl_us', value->>'min_hold_us',
-		       value->>'reason', value->>'metadata'
-		FROM json_each(?) WHERE true` + onTicket
+		SELECT v->>'resource_id', v->>'ticket', v->>'server_id', v->>'connection', v->>'process_id',
+		       v->>'request_id', v->>'waiting_since', v->>'away_until', v->>'ttl_us', v->>'min_hold_us',
+		       v->>'reason', v->>'metadata'
+		FROM rows WHERE true` + onTicket
 	sqliteDequeue = `
 		DELETE FROM lock_waiters WHERE (resource_id, ticket) IN (SELECT value->>'resource_id', value->>'ticket' FROM json_each(?))`
 )
