@@ -1,0 +1,102 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == "-serve-floor" { // the floor is this program in another process
+		main()
+		return
+	}
+	// The race detector would let every process wait for a second before it exits.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+// bench runs the program against a server without storage and returns its report.
+func bench(t *testing.T, args ...string) report {
+	t.Helper()
+	server, stop, err := startFloor()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	var out strings.Builder
+	if err := run(append([]string{"-json", "-url=" + server.String()}, args...), &out, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	var r report
+	if err := json.Unmarshal([]byte(out.String()), &r); err != nil {
+		t.Fatalf("%v: %s", err, out.String())
+	}
+	return r
+}
+
+func TestWorkloads(t *testing.T) {
+	for _, name := range names() {
+		t.Run(name, func(t *testing.T) {
+			r := bench(t, "-workload="+name, "-connections=3", "-rounds=2", "-duration=20ms", "-held=10")
+			s := r.Server
+			if r.Workload != name || s.Operations == 0 || s.PerSecond == 0 || s.P50 == 0 || s.P50 > s.P99 || s.P99 > s.Max {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+}
+
+// Compared with itself a server has a ratio of about 1.
+func TestFloor(t *testing.T) {
+	r := bench(t, "-floor", "-rounds=3", "-duration=20ms", "-connections=2")
+	if r.Floor == nil || r.Floor.Operations == 0 || r.Ratio < 0.01 || r.Ratio > 100 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// As many operations fall due as the rate says, however few can be done at once.
+func TestOpenLoop(t *testing.T) {
+	r := bench(t, "-rate=500", "-rounds=1", "-duration=100ms", "-connections=1")
+	if r.Server.Operations != 50 {
+		t.Errorf("%d operations, want 50", r.Server.Operations)
+	}
+}
+
+func TestBadOptions(t *testing.T) {
+	for _, test := range []struct{ arg, want string }{
+		{"-workload=all", "pairs, conflict, handoff, hold, status, mixed"},
+		{"-url=localhost:8000", "http://127.0.0.1:8000"},
+		{"-connections=0", "above 0"},
+		{"-rate=-1", "not below"},
+		{"-workload=handoff -floor", "no floor"},
+		{"-url=http://127.0.0.1:1", "refused"},
+	} {
+		err := run(strings.Fields(test.arg), io.Discard, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q", test.arg, err, test.want)
+		}
+	}
+}
+
+// A load that goes wrong is told, not measured.
+func TestWrongAnswer(t *testing.T) {
+	server, stop, err := startFloor()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	o := options{url: server, connections: 1, duration: time.Second}
+	wrong := workload{name: "wrong", operation: func(c *conn, _ int) func() error {
+		request := c.request("GET", "/nowhere", nil)
+		return func() error { return c.must(request, 200) }
+	}}
+	if _, err := measure(wrong, o, "", io.Discard); err == nil || !strings.Contains(err.Error(), "404") {
+		t.Errorf("got %v", err)
+	}
+}
