@@ -41,7 +41,7 @@ func startFloor() (server *url.URL, stop func(), err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	cmd := exec.Command(program, "-serve-floor")
+	cmd := exec.Command(program, "-serve-floor") //nolint:gosec // it is this program
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

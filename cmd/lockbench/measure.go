@@ -58,7 +58,7 @@ func measure(w workload, o options, label string, progress io.Writer) (result, e
 				from := time.Now()
 				if o.rate > 0 {
 					from = begun.Add(time.Duration(float64(due.Add(1)-1) / o.rate * float64(time.Second)))
-					time.Sleep(time.Until(from))
+					<-time.After(time.Until(from))
 				}
 				if from.Sub(begun) >= o.duration {
 					return

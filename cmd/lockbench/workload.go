@@ -83,7 +83,7 @@ func status(c *conn, _ int) func() error {
 
 func mixed(c *conn, number int) func() error {
 	pair, read, refusal := pairs(c, number), status(c, number), conflict(c, number)
-	chance := rand.New(rand.NewPCG(uint64(number), 0)) //nolint:gosec // a load that can be repeated
+	chance := rand.New(rand.NewPCG(uint64(number), 0))
 	return func() error {
 		switch n := chance.IntN(10); {
 		case n < 7:
