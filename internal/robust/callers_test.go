@@ -1,0 +1,270 @@
+package robust_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"resource-lock-manager/internal/apptest"
+	"resource-lock-manager/internal/robust"
+	"resource-lock-manager/internal/wire"
+)
+
+// caller is a connection of its own to a server, without any proxy: it makes one request at a time.
+type caller struct {
+	conn net.Conn
+	in   *bufio.Reader
+}
+
+// reply is an answer as far as these tests look at it.
+type reply struct {
+	Status     int       `json:"-"`
+	RetryAfter string    `json:"-"`
+	Code       wire.Code `json:"code"`
+	Data       struct {
+		ProcessID    string `json:"process_id"`
+		FencingToken int64  `json:"fencing_token"`
+		IsLocked     bool   `json:"is_locked"`
+		TotalLocks   int    `json:"total_locks"`
+		Locks        []struct {
+			ResourceName string `json:"resource_name"`
+			FencingToken int64  `json:"fencing_token"`
+		} `json:"locks"`
+		Events []struct {
+			Event string `json:"event"`
+		} `json:"events"`
+	} `json:"data"`
+}
+
+// dial makes connections, which end with the test if not before.
+func dial(t *testing.T, s *robust.Server, n int) []*caller {
+	t.Helper()
+	var limit syscall.Rlimit // the Go runtime has raised it as far as it may
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if need := uint64(n + 500); limit.Cur < need {
+		t.Fatalf("this test needs %d open files and may have %d: raise the hard limit (ulimit -Hn)", need, limit.Cur)
+	}
+	callers := make([]*caller, n)
+	for i := range callers {
+		conn, err := net.Dial("tcp", s.Front.Upstream())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		callers[i] = &caller{conn, bufio.NewReader(conn)}
+	}
+	return callers
+}
+
+func hangUp(callers []*caller) {
+	for _, c := range callers {
+		_ = c.conn.Close()
+	}
+}
+
+// text of a request.
+func text(method, path, body string) string {
+	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: lockd\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+		method, path, len(body), body)
+}
+
+func acquireText(o robust.Operation) string {
+	body := wire.AcquireRequest{ResourceName: o.Resource, ProcessID: o.Process}
+	if o.Wait > 0 {
+		wait := o.Wait.Seconds()
+		body.WaitSeconds = &wait
+	}
+	encoded, err := json.Marshal(body)
+	if err != nil {
+		panic(err) // it has no field that could not be encoded
+	}
+	return text(http.MethodPost, "/locks/request", string(encoded))
+}
+
+func releaseText(resource, process string) string {
+	query := url.Values{"resource_name": {resource}, "process_id": {process}}
+	return text(http.MethodDelete, "/locks/release?"+query.Encode(), "")
+}
+
+func getText(path string, query url.Values) string {
+	return text(http.MethodGet, path+"?"+query.Encode(), "")
+}
+
+// call sends a request and reads its answer.
+func (c *caller) call(request string) (reply, error) {
+	if err := c.conn.SetDeadline(time.Now().Add(2 * apptest.Patience)); err != nil {
+		return reply{}, err
+	}
+	if _, err := io.WriteString(c.conn, request); err != nil {
+		return reply{}, err
+	}
+	return c.answer()
+}
+
+func (c *caller) answer() (reply, error) {
+	response, err := http.ReadResponse(c.in, nil)
+	if err != nil {
+		return reply{}, err
+	}
+	defer response.Body.Close()
+	r := reply{Status: response.StatusCode, RetryAfter: response.Header.Get("Retry-After")}
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return reply{}, err
+	}
+	return r, json.Unmarshal(body, &r)
+}
+
+// want makes a call that must succeed.
+func (c *caller) want(t *testing.T, request string) reply {
+	t.Helper()
+	r, err := c.call(request)
+	if err != nil || r.Status != http.StatusOK {
+		line, _, _ := strings.Cut(request, "\r\n")
+		t.Fatalf("%s: %+v, %v", line, r, err)
+	}
+	return r
+}
+
+// locks are all that the server says are held, with their tokens.
+func locks(t *testing.T, c *caller, prefix string) map[string]int64 {
+	t.Helper()
+	held := map[string]int64{}
+	for _, l := range c.want(t, getText("/locks/all-locked", url.Values{"prefix": {prefix}})).Data.Locks {
+		held[l.ResourceName] = l.FencingToken
+	}
+	return held
+}
+
+// polite is a client that takes a lock and gives it back, again and again, while others behave badly.
+type polite struct {
+	t       *testing.T
+	process string
+	caller  *caller
+	pairs   int
+	refused int
+	slowest time.Duration
+}
+
+var polites atomic.Int64
+
+func newPolite(t *testing.T, s *robust.Server) *polite {
+	return &polite{t: t, process: fmt.Sprint("polite ", polites.Add(1)), caller: dial(t, s, 1)[0]}
+}
+
+// pair takes a lock and gives it back, and returns how long that took. When it is told to come later, it does.
+func (p *polite) pair() time.Duration {
+	p.t.Helper()
+	begun := time.Now()
+	resource := "of " + p.process
+	p.patiently(acquireText(robust.Operation{Resource: resource, Process: p.process}))
+	p.patiently(releaseText(resource, p.process))
+	took := time.Since(begun)
+	p.pairs++
+	p.slowest = max(p.slowest, took)
+	return took
+}
+
+func (p *polite) patiently(request string) {
+	p.t.Helper()
+	deadline := time.Now().Add(apptest.Patience)
+	for {
+		r, err := p.caller.call(request)
+		switch {
+		case err != nil || r.Status != http.StatusOK && r.Code != wire.CodeOverloaded || time.Now().After(deadline):
+			p.t.Errorf("%s: %+v, %v", p.process, r, err)
+			return
+		case r.Status == http.StatusOK:
+			return
+		}
+		p.refused++
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// inBackground works until the function that it returns is called, which checks that it was served.
+func (p *polite) inBackground() (end func()) {
+	done := make(chan struct{})
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				p.pair()
+			}
+		}
+	})
+	return func() {
+		p.t.Helper()
+		close(done)
+		all.Wait()
+		fmt.Fprintf(p.t.Output(), "meanwhile %d pairs of %s, the slowest took %v, told to come later %d times\n",
+			p.pairs, p.process, p.slowest.Round(time.Millisecond), p.refused)
+		if p.pairs < 3 {
+			p.t.Errorf("%s was not served meanwhile", p.process)
+		}
+	}
+}
+
+// health is what a server is like when all is well.
+type health struct {
+	server *robust.Server
+	pair   time.Duration
+	files  int
+}
+
+func healthOf(t *testing.T, s *robust.Server) health {
+	t.Helper()
+	p := newPolite(t, s)
+	var took []time.Duration
+	for range 21 {
+		took = append(took, p.pair())
+	}
+	slices.Sort(took)
+	h := health{s, took[len(took)/2], openFiles(t, s)}
+	hangUp([]*caller{p.caller})
+	return h
+}
+
+// wantBack waits until the server is as well as it was: what came to trouble it has gone.
+func (h health) wantBack(t *testing.T) {
+	t.Helper()
+	apptest.Eventually(t, "connections are gone", func() bool { return openFiles(t, h.server) <= h.files+30 })
+	p := newPolite(t, h.server)
+	apptest.Eventually(t, "a pair takes as long as before", func() bool { return p.pair() < 10*h.pair+20*time.Millisecond })
+	fmt.Fprintf(t.Output(), "a pair took %v before; %v\n", h.pair.Round(time.Microsecond), h.server.Memory(t))
+}
+
+func openFiles(t *testing.T, s *robust.Server) int {
+	t.Helper()
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.ID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(files)
+}
+
+// wantBounded checks that a server has never had more memory than so many MB. The race detector takes a multiple.
+func wantBounded(t *testing.T, s *robust.Server, limit int64) {
+	t.Helper()
+	m := s.Memory(t)
+	if m.Peak > limit*1e6 {
+		t.Errorf("%v, want at most %d MB", m, limit)
+	}
+}

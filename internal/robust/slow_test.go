@@ -1,0 +1,140 @@
+package robust_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"resource-lock-manager/internal/robust"
+)
+
+// Clients that send headers and bodies a byte at a time and never come to the end, that do not read their answers, and that
+// wait and do not read.
+func slowClients(t *testing.T, r *robust.Run) {
+	server := r.Servers(1, sqlite(t))[0]
+	well := healthOf(t, server)
+	r.Work(robust.Workload{Clients: 4}, server)
+	end := newPolite(t, server).inBackground()
+	begun := time.Now()
+	clients := newSlow(t, server, r.Long())
+	for r.Lasts() {
+		clients.trickle()
+		r.Pause(20 * time.Millisecond)
+	}
+	end()
+	files := openFiles(t, server)
+	fmt.Fprintf(t.Output(), "%d slow clients; %d open files after %v; %v\n",
+		len(clients.all), files, time.Since(begun).Round(time.Second), server.Memory(t))
+	const bound = 35 * time.Second // until a request must have come
+	if time.Since(begun) > bound && files > well.files+len(clients.all)-len(clients.senders)+50 {
+		t.Errorf("after %v the server has not cut off those who send for ever", bound)
+	}
+	hangUp(clients.all)
+	well.wantBack(t)
+	wantBounded(t, server, 1000)
+	r.Judge()
+}
+
+// A server that is told to stop does so in order, however slow some clients are.
+func stopWithSlowClients(t *testing.T, r *robust.Run) {
+	server := r.Servers(1, sqlite(t), "SHUTDOWN_TIMEOUT=20s")[0]
+	well := healthOf(t, server)
+	r.Work(robust.Workload{Clients: 4}, server)
+	clients := newSlow(t, server, false)
+	for r.Lasts() {
+		clients.trickle()
+		r.Pause(20 * time.Millisecond)
+	}
+	r.Fault("restart", 0, func() {
+		begun := time.Now()
+		server.Signal(t, syscall.SIGTERM)
+		server.WantStopped(t)
+		fmt.Fprintf(t.Output(), "with %d slow clients it took %v to stop\n", len(clients.all), time.Since(begun).Round(time.Millisecond))
+		server.Start(t)
+	})
+	well.wantBack(t)
+	r.Judge()
+}
+
+// slow are clients that take their time.
+type slow struct {
+	all     []*caller
+	senders []func() // each sends another byte
+}
+
+func newSlow(t *testing.T, server *robust.Server, many bool) *slow {
+	t.Helper()
+	each := 150
+	if many {
+		each = 250
+	}
+	filler := dial(t, server, 1)[0]
+	for n := range 500 { // so that a list is long
+		resource := fmt.Sprint("filler ", n, strings.Repeat("r", 200))
+		filler.want(t, acquireText(robust.Operation{Resource: resource, Process: strings.Repeat("p", 255)}))
+	}
+	filler.want(t, acquireText(robust.Operation{Resource: "wanted", Process: "filler"}))
+	s := &slow{all: dial(t, server, 4*each)}
+	for i, c := range s.all {
+		send := func(text string) { _, _ = io.WriteString(c.conn, text) } // the server may have had enough
+		switch i % 4 {
+		case 0:
+			send("GET /livez HTTP/1.1\r\nHost: lockd\r\nX-Long: ")
+			s.senders = append(s.senders, func() { send("x") })
+		case 1:
+			send("POST /locks/request HTTP/1.1\r\nHost: lockd\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n{")
+			s.senders = append(s.senders, func() { send(" ") })
+		case 2:
+			_ = c.conn.(*net.TCPConn).SetReadBuffer(1 << 12)
+			send(strings.Repeat(getText("/locks/all-locked", nil), 50))
+		case 3:
+			send(acquireText(robust.Operation{Resource: "wanted", Process: fmt.Sprint("waiter ", i), Wait: time.Minute}))
+		}
+	}
+	return s
+}
+
+// trickle sends a byte of each that sends.
+func (s *slow) trickle() {
+	for _, send := range s.senders {
+		send()
+	}
+}
+
+// Connections on which nothing comes, also when the server is to stop.
+func idleConnections(t *testing.T, r *robust.Run) {
+	const count = 5000
+	server := r.Servers(1, sqlite(t))[0]
+	well := healthOf(t, server)
+	r.Work(robust.Workload{Clients: 4}, server)
+	end := newPolite(t, server).inBackground()
+	idle := dial(t, server, count)
+	for i := range idle {
+		if i%2 == 0 { // half of them have been used
+			idle[i].want(t, getText("/livez", nil))
+		}
+	}
+	for r.Lasts() {
+		r.Pause(50 * time.Millisecond)
+	}
+	if files := openFiles(t, server); files < count {
+		t.Errorf("only %d open files", files)
+	}
+	end()
+	fmt.Fprintf(t.Output(), "%d idle connections; %v\n", count, server.Memory(t))
+	wantBounded(t, server, 1000)
+	hangUp(idle[:count/2])
+	begun := time.Now()
+	r.Fault("restart", 0, func() {
+		server.Stop(t, syscall.SIGTERM)
+		fmt.Fprintf(t.Output(), "with %d of them it took %v to stop\n", count/2, time.Since(begun).Round(time.Millisecond))
+		server.Start(t)
+	})
+	hangUp(idle)
+	well.wantBack(t)
+	r.Judge()
+}
