@@ -160,10 +160,35 @@ func TestSilentHosts(t *testing.T) {
 		cfg.Source = strings.Replace(cfg.Source, "@", "@"+silent.Addr().String()+",", 1)
 	}
 	s := open(t, cfg)
-	_, err := living.Exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-		WHERE application_name = 'lockd' AND datname = current_database()`)
+	var lost time.Time
+	err := living.QueryRow(`SELECT clock_timestamp() FROM (SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+		WHERE application_name = 'lockd' AND datname = current_database()) AS all_of_them`).Scan(&lost)
 	if err != nil {
 		t.Fatal(err)
+	}
+	// The commits use the connection that they get without a pause: the lease needs one of its own.
+	var busy sync.WaitGroup
+	defer busy.Wait()
+	ctx, enough := context.WithCancel(context.Background())
+	defer enough()
+	for i := range 4 {
+		busy.Go(func() {
+			for ctx.Err() == nil {
+				_, _ = s.Execute(context.Background(), lock.Acquire{Resource: fmt.Sprint(i), ProcessID: "p", RequestID: "again"})
+			}
+		})
+	}
+	deadline := time.After(6 * time.Second)
+	for renewed := false; !renewed; {
+		err := living.QueryRow("SELECT bool_or(alive_until > $1::timestamptz + interval '1750 ms') FROM lock_servers", lost).Scan(&renewed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-deadline:
+			t.Fatal("the server cannot renew its lease")
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 	execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p"})
 }

@@ -111,8 +111,11 @@ func openPostgres(ctx context.Context, cfg Config) (_ *Store, err error) {
 		conf.RuntimeParams["application_name"] = "lockd"
 	}
 	if conf.ConnectTimeout == 0 {
-		// For each host: all but the last may be silent, and there is still time for a transaction.
-		conf.ConnectTimeout = postgresTimeout / 2 / time.Duration(hosts(conf))
+		conf.ConnectTimeout = postgresTimeout / 2
+		if n := hosts(conf); n > 1 {
+			// For each of them: all but the last may be silent, and there is still time to renew a lease.
+			conf.ConnectTimeout = leaseTime / time.Duration(n+1)
+		}
 	}
 	writerDB, readerDB := postgresPool(conf, postgresWriters, writerSession), postgresPool(conf, postgresReaders, safeSession)
 	defer func() {
