@@ -28,15 +28,16 @@ func New(locks *lock.Service, ping func(context.Context) error, log *slog.Logger
 	return a.routes()
 }
 
-// writeTimeout is how long an answer may take, apart from the time that a request waits for its turn.
-const writeTimeout = 60 * time.Second
+// writeTimeout is how long an answer may take, apart from the time that a request waits for its turn. Like the other bounds it
+// is less than a shutdown may take, which has to wait for whoever does not read.
+const writeTimeout = 20 * time.Second
 
 // NewServer returns a server for the handler with bounds against clients that send or read slowly.
 func NewServer(handler http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       10 * time.Second, // less than a shutdown may take, which has to wait for it
+		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,

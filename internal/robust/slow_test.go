@@ -41,7 +41,7 @@ func slowClients(t *testing.T, r *robust.Run) {
 
 // A server that is told to stop does so in order, however slow some clients are.
 func stopWithSlowClients(t *testing.T, r *robust.Run) {
-	server := r.Servers(1, sqlite(t), "SHUTDOWN_TIMEOUT=20s")[0]
+	server := r.Servers(1, sqlite(t))[0]
 	well := healthOf(t, server)
 	r.Work(robust.Workload{Clients: 4}, server)
 	clients := newSlow(t, server, false)
@@ -118,11 +118,11 @@ func idleConnections(t *testing.T, r *robust.Run) {
 			idle[i].want(t, getText("/livez", nil))
 		}
 	}
-	for r.Lasts() {
-		r.Pause(50 * time.Millisecond)
-	}
 	if files := openFiles(t, server); files < count {
 		t.Errorf("only %d open files", files)
+	}
+	for r.Lasts() {
+		r.Pause(50 * time.Millisecond)
 	}
 	end()
 	fmt.Fprintf(t.Output(), "%d idle connections; %v\n", count, server.Memory(t))
