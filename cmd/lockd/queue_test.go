@@ -190,18 +190,20 @@ func cutOffAgainAndAgain(t *testing.T, f fleet, resource string) {
 	}
 	h := f.at(0).acquire(t, resource, "holder")
 	body := named(resource, "cut", "its request")
-	cut := proxies[0].wait(t, body)
+	cut := f.at(0).wait(t, body)
 	f.at(0).awaitQueue(t, resource, "cut")
 	second := f.at(1).wait(t, waiting(resource, "second"))
+	f.at(0).awaitQueue(t, resource, "cut", "second")
+	cut.hangUp()
 	for i := range 8 {
 		cut.end(t)
 		if cut.err == nil {
 			t.Fatalf("the connection was not cut: %+v", cut.reply)
 		}
-		if i < 7 {
-			cut = proxies[i%len(proxies)].wait(t, body)
-		}
+		cut = proxies[i%len(proxies)].wait(t, body)
 	}
+	cut.end(t)
+	f.at(0).awaitQueue(t, resource, "second") // the last hang-up has been noticed, so it cannot cross with the grant
 	back := f.at(1).wait(t, body)
 	f.at(0).awaitQueue(t, resource, "cut", "second")
 	f.drain(t, h, back, second)
