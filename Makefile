@@ -22,7 +22,7 @@ build: ## build bin/lockd
 
 test: debian ## run every test, on SQLite and on a throwaway Postgres, with the race detector
 	go test -race $$(go list ./... | grep -v /internal/robust$$)
-	go test -race -v ./internal/robust | grep --line-buffered -v '^ *=== '
+	go test -race -v -parallel 4 ./internal/robust | grep --line-buffered -v '^ *=== '
 
 LENGTH := 20s
 SEED := 0
