@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	_ "github.com/mattn/go-sqlite3" // the driver with which the tests fill a database
+
 	"resource-lock-manager/internal/apptest"
 	"resource-lock-manager/internal/robust"
 	"resource-lock-manager/internal/testdb"
