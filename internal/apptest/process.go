@@ -117,7 +117,7 @@ func (p *Process) WantStopped(tb testing.TB) {
 	if code := p.ExitCode(tb); code != 0 {
 		tb.Errorf("exit code %d after a signal", code)
 	}
-	if last := p.Output.LastMessage(); last != "stopped" {
+	if last := p.Output.lastMessage(); last != "stopped" {
 		tb.Errorf("the last log line says %q, want stopped", last)
 	}
 }
@@ -188,8 +188,8 @@ func (o *Output) Lines() []string {
 	return strings.Split(strings.TrimSuffix(o.String(), "\n"), "\n")
 }
 
-// LastMessage is that of the last line, or the line itself if it is no log record.
-func (o *Output) LastMessage() string {
+// lastMessage is that of the last line, or the line itself if it is no log record.
+func (o *Output) lastMessage() string {
 	lines := o.Lines()
 	last := lines[len(lines)-1]
 	r, err := parseRecord([]byte(last))

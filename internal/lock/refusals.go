@@ -44,14 +44,15 @@ func isHeld(err error) bool {
 }
 
 // refuse decides an acquire that does not wait on a look at the resource, where it is likely to be refused: that changes
-// nothing, so no transaction is needed. It returns nil when the store has to decide.
+// nothing, so no transaction is needed. It returns nil when the store has to decide. A look that fails is the answer as well:
+// whoever has waited for a database that is away is not made to wait for it twice.
 func (s *Service) refuse(ctx context.Context, c Acquire) error {
 	if !s.refusals.likely(c.Resource) {
 		return nil
 	}
 	r, now, err := s.store.Find(ctx, c.Resource)
 	if err != nil {
-		return nil //nolint:nilerr // the store will say so too, or it is over
+		return err
 	}
 	if _, err = c.Decide(now, []Resource{r}); isHeld(err) {
 		return err

@@ -49,10 +49,15 @@ func TestRefusalOnALook(t *testing.T) {
 
 	must(ask("holder", "name", 0)) // it repeats its own request
 	wantCommands("a repeated request", 3)
-	m.broken = errBroken
 	wantHeldBy("holder", ask("c", "", 0))
-	wantCommands("a refusal while nothing can be looked at", 4)
+	wantCommands("the first refusal after it", 4)
+	m.broken = errBroken
+	if err := ask("c", "", 0); !errors.Is(err, errBroken) {
+		t.Errorf("got %v, want the look's error", err)
+	}
 	m.broken = nil
+	wantHeldBy("holder", ask("c", "", 0))
+	wantCommands("a look that fails, and one that does not", 4)
 
 	m.now = after(time.Minute)
 	must(ask("d", "", 0))

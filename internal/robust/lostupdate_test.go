@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -92,9 +90,9 @@ func registersInTables(t *testing.T, databaseURL string) []*register {
 			t.Fatal(err)
 		}
 	}
-	fenced := fencingExample(t, "-- write only while the token is current")
-	highest := fencingExample(t, "-- refuse a token lower than the highest one seen")
-	shut := fencingExample(t, "-- read, and shut out every earlier holder")
+	fenced := testdb.Example(t, "-- write only while the token is current")
+	highest := testdb.Example(t, "-- refuse a token lower than the highest one seen")
+	shut := testdb.Example(t, "-- read, and shut out every earlier holder")
 	read := func(statement string, args ...any) (value int, granted bool, err error) {
 		err = db.QueryRow(statement, args...).Scan(&value)
 		if errors.Is(err, sql.ErrNoRows) {
@@ -132,21 +130,6 @@ func registersInTables(t *testing.T, databaseURL string) []*register {
 			write: func(v int, token int64) (bool, error) { return write(highest, v, 1, token) },
 		},
 	}
-}
-
-// fencingExample returns the SQL text of docs/FENCING.md that has the given first line.
-func fencingExample(t *testing.T, firstLine string) string {
-	t.Helper()
-	page, err := os.ReadFile("../../docs/FENCING.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, found := strings.Cut(string(page), "```sql\n"+firstLine+"\n")
-	text, _, closed := strings.Cut(rest, "```")
-	if !found || !closed {
-		t.Fatalf("docs/FENCING.md has no SQL that begins with %q", firstLine)
-	}
-	return text
 }
 
 func lostUpdatesSQLite(t *testing.T, r *robust.Run) {

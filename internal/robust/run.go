@@ -15,7 +15,7 @@ import (
 
 // Config of a run.
 type Config struct {
-	Program string        // a lockd that was built before; empty: build one
+	Program string        // a lockd, see Build
 	Seed    uint64        // of everything that is left to chance
 	Length  time.Duration // how long to break things
 	Long    bool          // whether there is time for large sizes
@@ -51,9 +51,6 @@ const settled = time.Minute
 // NewRun begins a run, whose time counts from its first Work.
 func NewRun(tb testing.TB, config Config) *Run {
 	tb.Helper()
-	if config.Program == "" {
-		config.Program = Build(tb)
-	}
 	r := &Run{
 		History: NewHistory(),
 		Rand:    rand.New(rand.NewPCG(config.Seed, 0)),

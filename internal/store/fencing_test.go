@@ -3,30 +3,14 @@ package store_test
 import (
 	"context"
 	"database/sql"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"resource-lock-manager/internal/lock"
 	"resource-lock-manager/internal/store"
+	"resource-lock-manager/internal/testdb"
 )
-
-// example returns the SQL text of docs/FENCING.md that has the given first line, so that what the page shows is what is
-// tried here.
-func example(t *testing.T, firstLine string) string {
-	t.Helper()
-	page, err := os.ReadFile("../../docs/FENCING.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, found := strings.Cut(string(page), "```sql\n"+firstLine+"\n")
-	text, _, closed := strings.Cut(rest, "```")
-	if !found || !closed {
-		t.Fatalf("docs/FENCING.md has no SQL that begins with %q", firstLine)
-	}
-	return text
-}
 
 const fencedWrite = "-- write only while the token is current"
 
@@ -37,7 +21,7 @@ func TestFencedWriteInTheUsersTransaction(t *testing.T) {
 	s := open(t, cfg)
 	db := connect(t, cfg)
 	run(t, cfg, "CREATE TABLE accounts (id int PRIMARY KEY, balance int)", "INSERT INTO accounts VALUES (1, 100)")
-	statement := example(t, fencedWrite)
+	statement := testdb.Example(t, fencedWrite)
 	// write reports whether the write was let through.
 	write := func(tx *sql.Tx, balance int, token int64) bool {
 		t.Helper()
@@ -146,7 +130,7 @@ func TestFencedByHighestToken(t *testing.T) {
 		s := open(t, cfg)
 		run(t, cfg, "CREATE TABLE documents (id int PRIMARY KEY, body text, fencing_token bigint NOT NULL DEFAULT 0)",
 			"INSERT INTO documents (id) VALUES (1)")
-		statement := example(t, "-- refuse a token lower than the highest one seen")
+		statement := testdb.Example(t, "-- refuse a token lower than the highest one seen")
 		if cfg.Driver == store.SQLite { // numbers its parameters with question marks
 			statement = strings.NewReplacer("$1", "?1", "$2", "?2", "$3", "?3").Replace(statement)
 		}

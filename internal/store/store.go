@@ -117,8 +117,8 @@ type dialect struct {
 	refused  func(error) bool
 }
 
-// Open connects to the database, brings its schema up to date and returns a store that can be read. It returns an error
-// that names the file or the database when that is not possible.
+// Open connects to the database, brings its schema up to date and returns a store, whose lists can be read. It returns an
+// error that names the file or the database when that is not possible.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	var s *Store
 	var err error
@@ -150,7 +150,7 @@ func (s *Store) Watch(watch func(lock.Commit)) { s.watch = watch }
 // a waiter of its own. The payload is a resource's name.
 func (s *Store) Channel() string { return fmt.Sprint("lockd_", s.server) }
 
-// Start lets Execute work. It is called once.
+// Start lets Execute and Find work. It is called once.
 func (s *Store) Start() {
 	s.started = true
 	s.committer.Start()
