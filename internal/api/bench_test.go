@@ -1,0 +1,99 @@
+package api_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"resource-lock-manager/internal/api"
+	"resource-lock-manager/internal/lock"
+)
+
+// instantStore decides in memory, on states that it makes up: what a request costs on it is what HTTP costs.
+type instantStore struct{ lock.Store }
+
+func (instantStore) Watch(func(lock.Commit)) {}
+
+func (instantStore) Execute(_ context.Context, c lock.Command) (lock.Outcome, error) {
+	now := time.Now()
+	state := lock.Resource{ID: 1, Name: c.Resources()[0]}
+	if c, ends := c.(lock.Release); ends {
+		state.Holds = []lock.Hold{heldBy(c.ProcessID, now)}
+	}
+	if state.Name == "taken" {
+		state.Holds = []lock.Hold{heldBy("holder", now)}
+	}
+	return c.Decide(now, []lock.Resource{state})
+}
+
+func (instantStore) Find(_ context.Context, name string) (lock.Resource, time.Time, error) {
+	now := time.Now()
+	return lock.Resource{ID: 1, Name: name, Holds: []lock.Hold{heldBy("holder", now)}}, now, nil
+}
+
+func heldBy(process string, now time.Time) lock.Hold {
+	return lock.Hold{ProcessID: process, Token: now.UnixMicro(), LockedAt: now, ExpiresAt: now.Add(299876544 * time.Microsecond)}
+}
+
+// frequent is a request that clients send often, and the status of its answer.
+type frequent struct {
+	name, method, target, body string
+	status                     int
+}
+
+var frequents = []frequent{
+	{"acquire", "POST", "/locks/request", `{"resource_name": "database_backup", "process_id": "process_123", "ttl_seconds": 300}`, 200},
+	{"release", "DELETE", "/locks/release?resource_name=database_backup&process_id=process_123", "", 200},
+	{"status", "GET", "/locks/status?resource_name=database_backup", "", 200},
+	{"refused", "POST", "/locks/request", `{"resource_name": "taken", "process_id": "process_123", "ttl_seconds": 300}`, 409},
+}
+
+// again returns a function that sends the request once more to the whole handler, with as little of its own as possible, and
+// reports whether the answer is what it should be.
+func (f frequent) again(tb testing.TB) func() bool {
+	log := slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	handler := api.New(lock.NewService(instantStore{}, lock.Limits{MaxTTL: maxTTL}, log), nil, log)
+	body := strings.NewReader(f.body)
+	r := httptest.NewRequestWithContext(tb.Context(), f.method, f.target, body)
+	if f.body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	w := &discarded{header: http.Header{}}
+	return func() bool {
+		body.Reset(f.body)
+		clear(w.header)
+		w.status = 0
+		handler.ServeHTTP(w, r)
+		return w.status == f.status
+	}
+}
+
+// discarded is an answer of which only the status is kept.
+type discarded struct {
+	header http.Header
+	status int
+}
+
+func (d *discarded) Header() http.Header            { return d.header }
+func (d *discarded) WriteHeader(status int)         { d.status = status }
+func (d *discarded) Write(body []byte) (int, error) { return len(body), nil }
+
+// BenchmarkRequest is what a request costs in this package and in the rules: no connection, no database.
+func BenchmarkRequest(b *testing.B) {
+	for _, f := range frequents {
+		b.Run(f.name, func(b *testing.B) {
+			send := f.again(b)
+			b.ReportAllocs()
+			for b.Loop() {
+				if !send() {
+					b.Fatal("not answered as it should be")
+				}
+			}
+		})
+	}
+}
