@@ -30,7 +30,7 @@ func dial(server *url.URL) (*conn, error) {
 
 func (c *conn) close() { _ = c.net.Close() }
 
-// request makes what do sends. A nil body is none.
+// request makes what send sends. A nil body is none.
 func (c *conn) request(method, path string, body []byte) []byte {
 	head := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\n", method, path, c.host)
 	if body != nil {
@@ -39,11 +39,14 @@ func (c *conn) request(method, path string, body []byte) []byte {
 	return append([]byte(head+"\r\n"), body...)
 }
 
-// do sends a request and reads its answer. The body is valid until the next call.
-func (c *conn) do(request []byte) (status int, body []byte, err error) {
-	if _, err := c.net.Write(request); err != nil {
-		return 0, nil, err
-	}
+// send sends a request, or several at once, whose answers are received one by one.
+func (c *conn) send(request []byte) error {
+	_, err := c.net.Write(request)
+	return err
+}
+
+// receive reads the answer to what was sent. The body is valid until the next call.
+func (c *conn) receive() (status int, body []byte, err error) {
 	line, err := c.reader.ReadSlice('\n')
 	if err != nil {
 		return 0, nil, err
@@ -60,8 +63,7 @@ func (c *conn) do(request []byte) (status int, body []byte, err error) {
 		if err != nil {
 			return 0, nil, err
 		}
-		line = bytes.TrimRight(line, "\r\n")
-		if len(line) == 0 {
+		if len(line) <= len("\r\n") {
 			break
 		}
 		if name, value, _ := bytes.Cut(line, []byte(":")); bytes.EqualFold(name, []byte("Content-Length")) {
@@ -80,9 +82,17 @@ func (c *conn) do(request []byte) (status int, body []byte, err error) {
 	return status, c.body[:length], err
 }
 
-// must does a request that is to have the given status.
+// must sends a request that is to have the given status.
 func (c *conn) must(request []byte, want int) error {
-	status, body, err := c.do(request)
+	if err := c.send(request); err != nil {
+		return err
+	}
+	return c.want(want)
+}
+
+// want receives an answer that is to have the given status.
+func (c *conn) want(want int) error {
+	status, body, err := c.receive()
 	if err == nil && status != want {
 		err = fmt.Errorf("status %d instead of %d: %s", status, want, body)
 	}

@@ -15,10 +15,10 @@ import (
 	"resource-lock-manager/internal/lock"
 )
 
-// serveFloor serves the same HTTP API as lockd, without storage: it tells what HTTP alone costs on this machine. It prints
-// its URL and ends when its standard input does.
-func serveFloor() error {
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+// serveFloor serves the same HTTP API as lockd, without storage: it tells what HTTP alone costs on this machine, with a log of
+// the same level. It prints its URL and ends when its standard input does.
+func serveFloor(level slog.Level) error {
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -35,14 +35,13 @@ func serveFloor() error {
 	return nil
 }
 
-// startFloor runs serveFloor in a process of its own, as the server that it is compared with has one.
-func startFloor() (server *url.URL, stop func(), err error) {
+// startFloor runs serveFloor in a process of its own, as the server that it is compared with has one. Its log goes nowhere.
+func startFloor(level slog.Level) (server *url.URL, stop func(), err error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, nil, err
 	}
-	cmd := exec.Command(program, "-serve-floor") //nolint:gosec // it is this program
-	cmd.Stderr = os.Stderr
+	cmd := exec.Command(program, "-serve-floor", "-log-level="+level.String()) //nolint:gosec // it is this program
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, nil, err
@@ -64,7 +63,7 @@ func startFloor() (server *url.URL, stop func(), err error) {
 	}
 	if err != nil {
 		stop()
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("the HTTP stack without storage does not start: %w", err)
 	}
 	return server, stop, nil
 }

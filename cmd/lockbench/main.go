@@ -13,6 +13,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/url"
 	"os"
 	"strings"
@@ -28,6 +29,8 @@ type options struct {
 	rate        float64
 	held        int
 	floor       bool
+	logLevel    slog.Level  // of the floor
+	until       func() bool // ends a round before its time; nil: nothing does
 	json        bool
 }
 
@@ -52,13 +55,14 @@ func run(args []string, out, progress io.Writer) error {
 	flags.Float64Var(&o.rate, "rate", 0, "operations a second that fall due, by an open loop; 0: a closed loop")
 	flags.IntVar(&o.held, "held", 100_000, "held locks for the workload hold")
 	flags.BoolVar(&o.floor, "floor", false, "measure the HTTP stack without storage as well, in turn")
+	flags.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "the server's LOG_LEVEL, at which the HTTP stack without storage then logs too")
 	flags.BoolVar(&o.json, "json", false, "print JSON")
 	isFloor := flags.Bool("serve-floor", false, "serve the HTTP stack without storage until standard input ends")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if *isFloor {
-		return serveFloor()
+		return serveFloor(o.logLevel)
 	}
 	var err error
 	if o.url, err = url.Parse(*server); err != nil || o.url.Scheme != "http" || o.url.Host == "" {
@@ -124,7 +128,7 @@ func compare(w workload, o options, progress io.Writer) (report, error) {
 			return err
 		}
 		defer c.close()
-		return w.prepare(c, o)
+		return w.prepare(c, o, progress)
 	}
 	if err := prepared(o); err != nil {
 		return r, err
@@ -134,7 +138,7 @@ func compare(w workload, o options, progress io.Writer) (report, error) {
 		floor                   = o
 	)
 	if o.floor {
-		address, stop, err := startFloor()
+		address, stop, err := startFloor(o.logLevel)
 		if err != nil {
 			return r, err
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -10,7 +11,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == "-serve-floor" { // the floor is this program in another process
+	if len(os.Args) > 1 && os.Args[1] == "-serve-floor" { // the floor is this program in another process
 		main()
 		return
 	}
@@ -24,7 +25,7 @@ func TestMain(m *testing.M) {
 // bench runs the program against a server without storage and returns its report.
 func bench(t *testing.T, args ...string) report {
 	t.Helper()
-	server, stop, err := startFloor()
+	server, stop, err := startFloor(slog.LevelInfo)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,15 +87,15 @@ func TestBadOptions(t *testing.T) {
 
 // A load that goes wrong is told, not measured.
 func TestWrongAnswer(t *testing.T) {
-	server, stop, err := startFloor()
+	server, stop, err := startFloor(slog.LevelInfo)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(stop)
 	o := options{url: server, connections: 1, duration: time.Second}
-	wrong := workload{name: "wrong", operation: func(c *conn, _ int) func() error {
+	wrong := workload{name: "wrong", operation: func(c *conn, _ int, _ *round) operation {
 		request := c.request("GET", "/nowhere", nil)
-		return func() error { return c.must(request, 200) }
+		return whole(func() error { return c.must(request, 200) })
 	}}
 	if _, err := measure(wrong, o, "", io.Discard); err == nil || !strings.Contains(err.Error(), "404") {
 		t.Errorf("got %v", err)

@@ -13,7 +13,8 @@ import (
 )
 
 // result is what one round measured. Latencies are in milliseconds; in an open loop they count from the moment at which the
-// operation was due, so that a server that stalls is charged for all who wait meanwhile.
+// operation was due, so that a server that stalls is charged for all who wait meanwhile. Only where a connection was ready
+// before that moment they count from its sending, because how late a timer wakes it is no fault of the server's.
 type result struct {
 	Operations int64   `json:"operations"`
 	Seconds    float64 `json:"seconds"`
@@ -37,7 +38,8 @@ func measure(w workload, o options, label string, progress io.Writer) (result, e
 		histograms = make([]*hdrhistogram.Histogram, o.connections)
 		counts     = make([]int64, o.connections)
 		faults     = make([]error, o.connections)
-		operations = make([]func() error, o.connections)
+		operations = make([]operation, o.connections)
+		shared     round
 		due        atomic.Int64 // operations of the open loop that were begun
 		done       atomic.Int64
 		failed     atomic.Bool
@@ -48,26 +50,34 @@ func measure(w workload, o options, label string, progress io.Writer) (result, e
 			return result{}, err
 		}
 		defer c.close()
-		histograms[i], operations[i] = newHistogram(), w.operation(c, i)
+		histograms[i], operations[i] = newHistogram(), w.operation(c, i, &shared)
 	}
 	stopProgress := showProgress(progress, label, &done)
 	begun := time.Now()
+	shared.begun = begun
 	for i := range o.connections {
 		all.Go(func() {
-			for !failed.Load() {
+			for !failed.Load() && (o.until == nil || !o.until()) {
 				from := time.Now()
 				if o.rate > 0 {
 					from = begun.Add(time.Duration(float64(due.Add(1)-1) / o.rate * float64(time.Second)))
-					<-time.After(time.Until(from))
 				}
 				if from.Sub(begun) >= o.duration {
 					return
 				}
-				if faults[i] = operations[i](); faults[i] != nil {
+				if early := time.Until(from); early > 0 {
+					<-time.After(early)
+					from = time.Now()
+				}
+				took, err := operations[i](from)
+				if err != nil {
+					faults[i] = err
 					failed.Store(true)
 					return
 				}
-				_ = histograms[i].RecordValue(min(time.Since(from).Microseconds(), 120_000_000))
+				if took >= 0 {
+					_ = histograms[i].RecordValue(min(max(1, took.Microseconds()), 120_000_000))
+				}
 				counts[i]++
 				done.Add(1)
 			}
