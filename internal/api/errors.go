@@ -67,7 +67,7 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 		if body.RetryAfterSeconds != nil {
 			w.Header().Set("Retry-After", strconv.FormatFloat(math.Ceil(*body.RetryAfterSeconds), 'f', 0, 64))
 		}
-		writeJSON(w, http.StatusConflict, body)
+		writeJSON(w, http.StatusConflict, &body)
 	case errors.As(err, &full):
 		w.Header().Set("Retry-After", retryAfter)
 		writeJSON(w, http.StatusServiceUnavailable, wire.Failure{Detail: full.Error(), Code: wire.CodeQueueFull})

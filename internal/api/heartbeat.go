@@ -43,7 +43,7 @@ func (a *API) renew(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	succeed(w, fmt.Sprintf("Lock renewed successfully for resource '%s'", command.Resource), wire.Renewed{
+	succeed(w, "Lock renewed successfully for resource '"+command.Resource+"'", wire.Renewed{
 		ResourceName: command.Resource,
 		ProcessID:    command.ProcessID,
 		Times:        timesOf(out.Hold, out.Now),

@@ -2,7 +2,6 @@ package api
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"net/http"
 	"time"
@@ -59,7 +58,7 @@ type listWriter struct {
 	w     http.ResponseWriter
 	limit int // 0: none
 	out   *bufio.Writer
-	item  bytes.Buffer
+	item  []byte
 	now   time.Time
 	total int // with a limit, one more than it when there is a next page
 	count int
@@ -95,10 +94,8 @@ func (l *listWriter) each(r lock.Resource) error {
 			return err
 		}
 	}
-	l.item.Reset()
-	encode(&l.item, wire.Lock{ID: r.ID, ResourceName: r.Name, Hold: holdOf(r.Holds[0], l.now)})
-	l.item.Truncate(l.item.Len() - 1) // without the line's end
-	_, err := l.item.WriteTo(l.out)
+	l.item = wire.Append(l.item[:0], &wire.Lock{ID: r.ID, ResourceName: r.Name, Hold: holdOf(r.Holds[0], l.now)})
+	_, err := l.out.Write(l.item)
 	return err
 }
 

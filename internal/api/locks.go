@@ -71,7 +71,7 @@ func (a *API) acquire(w http.ResponseWriter, r *http.Request) error {
 	if !hold.QueuedAt.IsZero() {
 		data.WaitedSeconds = seconds(hold.LockedAt.Sub(hold.QueuedAt))
 	}
-	succeed(w, fmt.Sprintf("Lock acquired successfully for resource '%s'", command.Resource), data)
+	succeed(w, "Lock acquired successfully for resource '"+command.Resource+"'", data)
 	if command.Wait > 0 && http.NewResponseController(w).Flush() != nil {
 		a.locks.GiveBack(grant)
 		noteClientGone(r)
@@ -116,7 +116,7 @@ func (a *API) release(w http.ResponseWriter, r *http.Request) error {
 	if !out.Hold.ReleasedAt.IsZero() {
 		data.FreeAt = wire.OptionalTime(out.Hold.MinHoldUntil)
 	}
-	succeed(w, fmt.Sprintf("Lock released successfully for resource '%s'", command.Resource), data)
+	succeed(w, "Lock released successfully for resource '"+command.Resource+"'", data)
 	return nil
 }
 
@@ -145,11 +145,11 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 	}
 	hold, held := resource.Holder(now)
 	if !held {
-		succeed(w, fmt.Sprintf("Resource '%s' is not locked", name), wire.Status{ResourceName: name, Waiters: resource.Waiters})
+		succeed(w, "Resource '"+name+"' is not locked", wire.Status{ResourceName: name, Waiters: resource.Waiters})
 		return nil
 	}
 	h := holdOf(hold, now)
-	succeed(w, fmt.Sprintf("Resource '%s' status retrieved successfully", name), wire.Status{
+	succeed(w, "Resource '"+name+"' status retrieved successfully", wire.Status{
 		ResourceName:     name,
 		IsLocked:         true,
 		LockedBy:         &h.ProcessID,

@@ -263,11 +263,9 @@ type Probe struct {
 // Time is a UTC moment, always written with six digits of fraction: 2024-01-15T10:30:00.123456+00:00.
 type Time time.Time
 
-const timeLayout = "2006-01-02T15:04:05.000000-07:00"
-
 // MarshalJSON writes the moment in its one form.
 func (t Time) MarshalJSON() ([]byte, error) {
-	return time.Time(t).UTC().AppendFormat(make([]byte, 0, 34), `"`+timeLayout+`"`), nil
+	return appendTime(make([]byte, 0, len(`"2024-01-15T10:30:00.123456+00:00"`)), t), nil
 }
 
 // UnmarshalJSON reads any RFC 3339 moment.
