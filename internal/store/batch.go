@@ -63,6 +63,7 @@ func (s *Store) transact(names []string, batch []lock.Command) (
 	ctx, cancel := s.bounded(context.Background())
 	defer cancel()
 	committing := false
+	var committed map[string]lock.Resource
 	err = s.writer.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
 		states, now, err := s.lockRows(tx, names)
 		if err != nil {
@@ -76,14 +77,17 @@ func (s *Store) transact(names []string, batch []lock.Command) (
 		var changed []string
 		var events []eventRow
 		results, changed, events = decide(now, states, batch)
+		s.known.drop(changed)
 		if err := s.save(tx, states, changed); err != nil {
 			return err
 		}
 		if err := s.saveQueues(tx, queues, states, changed); err != nil {
 			return err
 		}
-		if err := execute(tx, s.dialect.append, events); err != nil {
-			return err
+		if len(events) > 0 {
+			if err := s.dialect.append(tx, events); err != nil {
+				return err
+			}
 		}
 		for i := range results {
 			out := &results[i].Value
@@ -104,10 +108,14 @@ func (s *Store) transact(names []string, batch []lock.Command) (
 			return err
 		}
 		committing = true
+		committed = states
 		return nil
 	}, s.dialect.options)
 	if err != nil && committing && !s.dialect.refused(err) {
 		return nil, commit, fmt.Errorf("%w: %w", groupcommit.ErrOutcomeUnknown, err)
+	}
+	if err == nil {
+		s.known.keep(committed)
 	}
 	return results, commit, err
 }
@@ -140,26 +148,15 @@ func decide(now time.Time, states map[string]lock.Resource, batch []lock.Command
 // lockRows returns the state of every named resource, their rows locked until the transaction ends, and the moment after
 // that.
 func (s *Store) lockRows(tx *gorm.DB, names []string) (map[string]lock.Resource, time.Time, error) {
-	wanted, err := json.Marshal(names)
+	states, unknown, err := s.known.recall(tx, names)
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	states := make(map[string]lock.Resource, len(names))
 	var now time.Time
-	err = query(tx, func(rows *sql.Rows) error {
-		var moment instant
-		var row lockRow
-		err := row.scan(rows, &moment)
-		if moment.After(now) { // of several rows the last was read after all were locked
-			now = moment.Time
+	if len(unknown) > 0 {
+		if now, err = s.readRows(tx, unknown, states); err != nil {
+			return nil, time.Time{}, err
 		}
-		if row.ID != 0 {
-			states[row.ResourceName] = row.resource()
-		}
-		return err
-	}, s.dialect.lock, string(wanted))
-	if err != nil {
-		return nil, time.Time{}, err
 	}
 	if s.dialect.clock != nil {
 		now = s.dialect.clock()
@@ -177,6 +174,27 @@ func (s *Store) lockRows(tx *gorm.DB, names []string) (map[string]lock.Resource,
 		}
 	}
 	return states, now, nil
+}
+
+// readRows adds the states of those named resources that have a row, and returns the moment by the database.
+func (s *Store) readRows(tx *gorm.DB, names []string, states map[string]lock.Resource) (now time.Time, err error) {
+	wanted, err := json.Marshal(names)
+	if err != nil {
+		return now, err
+	}
+	err = s.statements.query(tx, func(rows *sql.Rows) error {
+		var moment instant
+		var row lockRow
+		err := row.scan(rows, &moment)
+		if moment.After(now) { // of several rows the last was read after all were locked
+			now = moment.Time
+		}
+		if row.ID != 0 {
+			states[row.ResourceName] = row.resource()
+		}
+		return err
+	}, s.dialect.lock, string(wanted))
+	return now, err
 }
 
 // save writes the states of the named resources and gives new ones their ids.
@@ -203,38 +221,13 @@ func (s *Store) save(tx *gorm.DB, states map[string]lock.Resource, names []strin
 	if len(saved) == 0 {
 		return nil
 	}
-	list, err := json.Marshal(saved)
-	if err != nil {
+	if err := s.dialect.save(tx, saved); err != nil {
 		return err
 	}
-	written := 0
-	err = query(tx, func(rows *sql.Rows) error {
-		var id int64
-		var name string
-		err := rows.Scan(&id, &name)
-		r := states[name]
-		r.ID = id
-		states[name] = r
-		written++
-		return err
-	}, s.dialect.save, string(list))
-	if err == nil && written < len(saved) {
-		err = errRace
+	for _, row := range saved {
+		r := states[row.ResourceName]
+		r.ID = row.ID
+		states[row.ResourceName] = r
 	}
-	return err
-}
-
-// query runs an SQL text and scans each row.
-func query(db *gorm.DB, scan func(*sql.Rows) error, text string, args ...any) error {
-	rows, err := db.Raw(text, args...).Rows()
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := scan(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
+	return nil
 }

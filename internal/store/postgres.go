@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -53,7 +54,8 @@ const (
 		       expires_at timestamp, is_active boolean, ended_at timestamp, fencing_token bigint, request_id text,
 		       reason text, metadata text, renewed_at timestamp, renewals bigint, min_hold_until timestamp,
 		       released_at timestamp, waiters bigint, away bigint, last_ticket bigint, queued_at timestamp,
-		       connection bigint)` + onConflict
+		       connection bigint)` + onConflict + `
+		RETURNING id, resource_name`
 	postgresAppend = `
 		INSERT INTO lock_events (` + eventColumns + `)
 		SELECT kind, at AT TIME ZONE 'UTC', resource_name, process_id, fencing_token, locked_at AT TIME ZONE 'UTC', renewals,
@@ -80,8 +82,7 @@ const (
 	postgresNotify = `
 		SELECT pg_notify('lockd_' || server, name) FROM json_to_recordset(?::json) AS row (server bigint, name text)`
 
-	// onConflict serves both dialects. A row that was inserted after this transaction looked has another id: it is left
-	// alone and missing from what is returned.
+	// onConflict serves both dialects. A row that was inserted after this transaction looked has another id: it is left alone.
 	onConflict = `
 		ON CONFLICT (resource_name) DO UPDATE SET process_id = excluded.process_id, locked_at = excluded.locked_at,
 			expires_at = excluded.expires_at, is_active = excluded.is_active, ended_at = excluded.ended_at,
@@ -90,8 +91,7 @@ const (
 			min_hold_until = excluded.min_hold_until, released_at = excluded.released_at, waiters = excluded.waiters,
 			away = excluded.away, last_ticket = excluded.last_ticket, queued_at = excluded.queued_at,
 			connection = excluded.connection
-		WHERE resource_locks.id = excluded.id
-		RETURNING id, resource_name`
+		WHERE resource_locks.id = excluded.id`
 
 	// onTicket serves both dialects: a waiter that comes back, or goes away for a while, keeps its ticket.
 	onTicket = `
@@ -148,12 +148,12 @@ func openPostgres(ctx context.Context, cfg Config) (_ *Store, err error) {
 			now:      "statement_timestamp()",
 			lock:     postgresLock,
 			look:     postgresLook,
-			save:     postgresSave,
-			append:   postgresAppend,
 			queues:   "SELECT " + waiterColumns + " FROM (" + postgresFirst + " UNION " + postgresPlaces + ") AS w " + theirServers,
-			enqueue:  postgresEnqueue,
-			dequeue:  postgresDequeue,
 			notify:   postgresNotify,
+			save:     savePostgres,
+			append:   func(tx *gorm.DB, rows []eventRow) error { return execute(tx, postgresAppend, rows) },
+			enqueue:  func(tx *gorm.DB, rows []waiterRow) error { return execute(tx, postgresEnqueue, rows) },
+			dequeue:  func(tx *gorm.DB, rows []waiterRow) error { return execute(tx, postgresDequeue, rows) },
 			beat:     postgresBeat,
 			bytewise: `resource_name COLLATE "C"`,
 			snapshot: &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true},
@@ -166,6 +166,38 @@ func openPostgres(ctx context.Context, cfg Config) (_ *Store, err error) {
 		reader: reader,
 		close:  func() error { return closeAll(readerDB, writerDB) },
 	}, nil
+}
+
+// savePostgres returns errRace when a row that had no id was there meanwhile.
+func savePostgres(tx *gorm.DB, saved []lockRow) error {
+	list, err := json.Marshal(saved)
+	if err != nil {
+		return err
+	}
+	ids := make(map[string]int64, len(saved))
+	err = query(tx, func(rows *sql.Rows) error {
+		var id int64
+		var name string
+		err := rows.Scan(&id, &name)
+		ids[name] = id
+		return err
+	}, postgresSave, string(list))
+	if err == nil && len(ids) < len(saved) {
+		err = errRace
+	}
+	for i := range saved {
+		saved[i].ID = ids[saved[i].ResourceName]
+	}
+	return err
+}
+
+// execute runs a statement that reads a JSON array of rows.
+func execute[T any](tx *gorm.DB, statement string, rows []T) error {
+	list, err := json.Marshal(rows)
+	if err != nil {
+		return err
+	}
+	return tx.Exec(statement, string(list)).Error
 }
 
 // hosts tells how many there are to connect to. Each has one entry for every kind of encryption that may be tried.

@@ -73,7 +73,7 @@ func (s *Store) loadQueues(tx *gorm.DB, now time.Time, states map[string]lock.Re
 		return nil, err
 	}
 	queues := make(map[string]queue, len(names))
-	err = query(tx, func(rows *sql.Rows) error {
+	err = s.statements.query(tx, func(rows *sql.Rows) error {
 		var row waiterRow
 		err := row.scan(rows)
 		name := names[row.ResourceID]
@@ -111,10 +111,15 @@ func (s *Store) saveQueues(tx *gorm.DB, before map[string]queue, states map[stri
 		}
 	}
 	// In this order: a request that has lost its place may have got another one.
-	if err := execute(tx, s.dialect.dequeue, dequeued); err != nil {
-		return err
+	if len(dequeued) > 0 {
+		if err := s.dialect.dequeue(tx, dequeued); err != nil {
+			return err
+		}
 	}
-	return execute(tx, s.dialect.enqueue, enqueued)
+	if len(enqueued) > 0 {
+		return s.dialect.enqueue(tx, enqueued)
+	}
+	return nil
 }
 
 // notice is what a server is told: that the turn of one of its waiters may have come.
@@ -137,19 +142,10 @@ func (s *Store) notify(tx *gorm.DB, now time.Time, awaited []lock.Resource, queu
 			notices = append(notices, notice{queues[r.Name].servers[first.Ticket], r.Name})
 		}
 	}
-	return execute(tx, s.dialect.notify, notices)
-}
-
-// execute runs a statement that reads a JSON array of rows, if there are any.
-func execute[T any](tx *gorm.DB, statement string, rows []T) error {
-	if len(rows) == 0 {
+	if len(notices) == 0 {
 		return nil
 	}
-	list, err := json.Marshal(rows)
-	if err != nil {
-		return err
-	}
-	return tx.Exec(statement, string(list)).Error
+	return execute(tx, s.dialect.notify, notices)
 }
 
 // Queue implements lock.Reader.

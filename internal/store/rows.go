@@ -53,6 +53,19 @@ func (row *lockRow) scan(rows scanner, before ...any) error {
 		&row.Waiters, &row.Away, &row.LastTicket, &row.QueuedAt, &row.Connection)...)
 }
 
+// values are what columns are set to. A row without an id gets one.
+func (row *lockRow) values() []any {
+	var id any
+	if row.ID != 0 {
+		id = row.ID
+	}
+	return []any{
+		id, row.ResourceName, row.ProcessID, row.LockedAt.value(), row.ExpiresAt.value(), row.IsActive, row.EndedAt.value(), row.FencingToken,
+		row.RequestID.value(), row.Reason.value(), row.Metadata.value(), row.RenewedAt.value(), row.Renewals, row.MinHoldUntil.value(),
+		row.ReleasedAt.value(), row.Waiters, row.Away, row.LastTicket, row.QueuedAt.value(), row.Connection,
+	}
+}
+
 type scanner interface{ Scan(targets ...any) error }
 
 func (row *lockRow) resource() lock.Resource {
@@ -140,6 +153,14 @@ func (row *waiterRow) scan(rows scanner, before ...any) error {
 		&row.TTL, &row.MinHold, &row.Reason, &row.Metadata, &row.AliveUntil)...)
 }
 
+// values are what the columns of lock_waiters are set to.
+func (row *waiterRow) values() []any {
+	return []any{
+		row.ResourceID, row.Ticket, row.ServerID, row.Connection, row.ProcessID, row.RequestID, row.WaitingSince.value(), row.AwayUntil.value(),
+		row.TTL, row.MinHold, row.Reason.value(), row.Metadata.value(),
+	}
+}
+
 // waiter returns what the row tells to the given server.
 func (row *waiterRow) waiter(resource string, server int64) *lock.Waiter {
 	return &lock.Waiter{
@@ -189,6 +210,14 @@ func (row *eventRow) scan(rows scanner) error {
 		&row.Renewals, &row.Reason, &row.EndedBy)
 }
 
+// values are what eventColumns are set to.
+func (row *eventRow) values() []any {
+	return []any{
+		string(row.Kind), row.At.value(), row.ResourceName, row.ProcessID, row.FencingToken, row.LockedAt.value(), row.Renewals,
+		row.Reason.value(), row.EndedBy.value(),
+	}
+}
+
 func (row *eventRow) event() lock.Event {
 	return lock.Event{
 		ID: row.ID, Kind: row.Kind, At: row.At.Time, Resource: row.ResourceName, ProcessID: row.ProcessID, Token: row.FencingToken,
@@ -216,6 +245,14 @@ func (t *text) Scan(value any) error {
 		return fmt.Errorf("a text of type %T", value)
 	}
 	return nil
+}
+
+// value is what SQLite is given.
+func (t text) value() any {
+	if t == "" {
+		return nil
+	}
+	return string(t)
 }
 
 func (t text) MarshalJSON() ([]byte, error) {
@@ -247,11 +284,14 @@ func (i *instant) Scan(value any) error {
 }
 
 // Value writes the text form. Postgres reads it in UTC, the time zone of our sessions.
-func (i instant) Value() (driver.Value, error) {
+func (i instant) Value() (driver.Value, error) { return i.value(), nil }
+
+// value is what SQLite is given.
+func (i instant) value() any {
 	if i.IsZero() {
-		return nil, nil
+		return nil
 	}
-	return i.UTC().Format(instantLayout), nil
+	return i.UTC().Format(instantLayout)
 }
 
 func (i instant) MarshalJSON() ([]byte, error) {

@@ -19,39 +19,26 @@ import (
 	"gorm.io/gorm"
 )
 
-// The rows of a statement come as one JSON array; "WHERE true" keeps the parser from reading ON CONFLICT as a join.
+// What is written is written row by row: a prepared statement costs less for a row than one that takes many rows as JSON.
 const (
-	// Materialized: otherwise each row would be taken out of the array once for each of its columns.
-	sqliteRows = `
-		WITH rows AS MATERIALIZED (SELECT value AS v FROM json_each(?))`
 	sqliteLock = `
 		SELECT NULL, ` + optionalColumns + ` FROM resource_locks WHERE resource_name IN (SELECT value FROM json_each(?))`
-	sqliteSave = sqliteRows + `
-		INSERT INTO resource_locks (` + columns + `)
-		SELECT v->>'id', v->>'resource_name', v->>'process_id', v->>'locked_at', v->>'expires_at',
-		       v->>'is_active', v->>'ended_at', v->>'fencing_token', v->>'request_id', v->>'reason',
-		       v->>'metadata', v->>'renewed_at', v->>'renewals', v->>'min_hold_until', v->>'released_at',
-		       v->>'waiters', v->>'away', v->>'last_ticket', v->>'queued_at', v->>'connection'
-		FROM rows WHERE true` + onConflict
-	sqliteAppend = sqliteRows + `
-		INSERT INTO lock_events (` + eventColumns + `)
-		SELECT v->>'kind', v->>'at', v->>'resource_name', v->>'process_id', v->>'fencing_token',
-		       v->>'locked_at', v->>'renewals', v->>'reason', v->>'ended_by'
-		FROM rows`
+	sqliteSave = `
+		INSERT INTO resource_locks (` + columns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)` + onConflict
+	sqliteAppend = `
+		INSERT INTO lock_events (` + eventColumns + `, filed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, false)`
+	sqliteFile = `
+		UPDATE lock_events SET filed = true WHERE id > ? AND NOT filed`
 	sqliteFirst = `
 		SELECT w.* FROM json_each(?) AS r JOIN lock_waiters AS w ON w.resource_id = r.value AND w.ticket IN (
 			SELECT w.ticket ` + connectedOf + ` AND w.resource_id = r.value ORDER BY w.ticket LIMIT ?)`
 	sqlitePlaces = `
 		SELECT w.* FROM json_each(?) AS p JOIN lock_waiters AS w ON w.resource_id = p.value->>'resource_id'
 			AND w.request_id = p.value->>'request_id' AND w.process_id = p.value->>'process_id'`
-	sqliteEnqueue = sqliteRows + `
-		INSERT INTO lock_waiters
-		SELECT v->>'resource_id', v->>'ticket', v->>'server_id', v->>'connection', v->>'process_id',
-		       v->>'request_id', v->>'waiting_since', v->>'away_until', v->>'ttl_us', v->>'min_hold_us',
-		       v->>'reason', v->>'metadata'
-		FROM rows WHERE true` + onTicket
+	sqliteEnqueue = `
+		INSERT INTO lock_waiters VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)` + onTicket
 	sqliteDequeue = `
-		DELETE FROM lock_waiters WHERE (resource_id, ticket) IN (SELECT value->>'resource_id', value->>'ticket' FROM json_each(?))`
+		DELETE FROM lock_waiters WHERE resource_id = ? AND ticket = ?`
 )
 
 // openSQLite opens a file for this process alone: one connection writes, several read.
@@ -73,7 +60,7 @@ func openSQLite(ctx context.Context, cfg Config) (_ *Store, err error) {
 		}
 	}()
 
-	writer, err := gorm.Open(sqlite.Open(location+memory+"&_synchronous=FULL&_busy_timeout=5000&_txlock=immediate"), gormConfig(true))
+	writer, err := gorm.Open(sqlite.Open(location+memory+"&_synchronous=FULL&_busy_timeout=5000&_txlock=immediate"), gormConfig(false))
 	if err != nil {
 		return nil, sqliteOpenError(cfg.Source, err)
 	}
@@ -105,11 +92,7 @@ func openSQLite(ctx context.Context, cfg Config) (_ *Store, err error) {
 			now:      "NULL",
 			lock:     sqliteLock,
 			look:     sqliteLock,
-			save:     sqliteSave,
-			append:   sqliteAppend,
 			queues:   "SELECT " + waiterColumns + " FROM (" + sqliteFirst + " UNION " + sqlitePlaces + ") AS w " + theirServers,
-			enqueue:  sqliteEnqueue,
-			dequeue:  sqliteDequeue,
 			bytewise: "resource_name",
 			classify: classifySQLite,
 			refused:  refusedBySQLite,
@@ -118,25 +101,99 @@ func openSQLite(ctx context.Context, cfg Config) (_ *Store, err error) {
 		reader: reader,
 		close:  func() error { return errors.Join(closeAll(readerDB, writerDB), release()) },
 	}
-	if err := s.prepare(); err != nil {
+	if err := s.prepareSQLite(ctx, writerDB); err != nil {
 		return nil, errors.Join(err, closeAll(readerDB, writerDB))
 	}
 	return s, nil
 }
 
-// prepare runs the statements of a batch once, without any rows. GORM keeps a statement prepared for all transactions only
-// if it saw it outside of one first; otherwise each transaction would prepare it again, which costs more than running it.
-func (s *Store) prepare() error {
-	const none = "[]"
-	for _, text := range []string{s.dialect.save, s.dialect.append, s.dialect.enqueue, s.dialect.dequeue} {
-		if err := s.writer.Exec(text, none).Error; err != nil {
+// prepareSQLite prepares the statements of a batch, and what this server remembers between batches.
+func (s *Store) prepareSQLite(ctx context.Context, db *sql.DB) (err error) {
+	s.statements, err = prepare(ctx, db,
+		sqliteVersion, sqliteLock, s.dialect.queues, sqliteSave, sqliteAppend, sqliteFile, sqliteEnqueue, sqliteDequeue)
+	if err != nil {
+		return err
+	}
+	if s.known, err = newKnown(s.statements); err != nil {
+		return err
+	}
+	var filed sql.NullInt64
+	err = db.QueryRowContext(ctx, "SELECT id FROM lock_events WHERE filed ORDER BY id DESC LIMIT 1").Scan(&filed)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	s.known.filed.Store(filed.Int64)
+
+	s.dialect.save, s.dialect.append = s.saveRows, s.appendEvents
+	s.dialect.enqueue, s.dialect.dequeue = s.enqueueRows, s.dequeueRows
+	return nil
+}
+
+func (s *Store) saveRows(tx *gorm.DB, rows []lockRow) error {
+	statement := s.statements.in(tx, sqliteSave)
+	for i := range rows {
+		result, err := statement.Exec(rows[i].values()...)
+		if err != nil {
+			return err
+		}
+		switch written, err := result.RowsAffected(); {
+		case err != nil:
+			return err
+		case written == 0:
+			return errRace
+		}
+		if rows[i].ID == 0 {
+			if rows[i].ID, err = result.LastInsertId(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// fileAtOnce is how many events are appended before they enter the indexes of the history, all at once: fewer pages change so
+// than with every single one. Whoever reads the history goes through the others one by one.
+const fileAtOnce = 1000
+
+func (s *Store) appendEvents(tx *gorm.DB, rows []eventRow) error {
+	statement := s.statements.in(tx, sqliteAppend)
+	var last int64
+	for i := range rows {
+		result, err := statement.Exec(rows[i].values()...)
+		if err == nil {
+			last, err = result.LastInsertId()
+		}
+		if err != nil {
 			return err
 		}
 	}
-	ignore := func(*sql.Rows) error { return nil }
-	return errors.Join(
-		query(s.writer, ignore, s.dialect.lock, none),
-		query(s.writer, ignore, s.dialect.queues, none, 0, instant{}, 0, none))
+	filed := s.known.filed.Load()
+	if last-filed < fileAtOnce {
+		return nil
+	}
+	s.known.filing = last
+	_, err := s.statements.in(tx, sqliteFile).Exec(filed)
+	return err
+}
+
+func (s *Store) enqueueRows(tx *gorm.DB, rows []waiterRow) error {
+	statement := s.statements.in(tx, sqliteEnqueue)
+	for i := range rows {
+		if _, err := statement.Exec(rows[i].values()...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) dequeueRows(tx *gorm.DB, rows []waiterRow) error {
+	statement := s.statements.in(tx, sqliteDequeue)
+	for _, row := range rows {
+		if _, err := statement.Exec(row.ResourceID, row.Ticket); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // keep makes a pool of n connections that stay open.

@@ -78,10 +78,12 @@ type Config struct {
 
 // Store implements lock.Store. Make one with Open; Execute works between Start and Close.
 type Store struct {
-	dialect dialect
-	writer  *gorm.DB
-	reader  *gorm.DB
-	close   func() error
+	dialect    dialect
+	writer     *gorm.DB
+	statements statements // of the writer, prepared
+	reader     *gorm.DB
+	known      *known // nil where several servers share the database
+	close      func() error
 
 	snapshots chan struct{} // a place for each snapshot that may be open
 
@@ -100,17 +102,18 @@ type dialect struct {
 	now      string           // SQL for the moment that the database tells, NULL when clock tells it
 	lock     string           // locks and reads the rows of a JSON array of names
 	look     string           // reads them, with the moment before
-	save     string           // inserts or updates the rows of a JSON array of rows, returns id and name of each
 	bytewise string           // resource_name, compared byte by byte
 	options  *sql.TxOptions   // of a batch's transaction
 	snapshot *sql.TxOptions   // of a transaction that sees the database at one moment
-	append   string           // appends the events of a JSON array of events
 	queues   string           // reads the first waiters of a JSON array of resource ids, and a JSON array of places
-	enqueue  string           // inserts or updates the waiters of a JSON array
-	dequeue  string           // deletes the waiters of a JSON array of tickets
 	notify   string           // tells servers of a JSON array of names; empty when there is only one server
 	beat     string           // has this server heard of; empty when it needs not to be
 	timeout  time.Duration    // bound of a transaction or a query; 0: none
+
+	save    func(*gorm.DB, []lockRow) error   // inserts the rows without an id, which they get, and updates the others
+	append  func(*gorm.DB, []eventRow) error  // appends events
+	enqueue func(*gorm.DB, []waiterRow) error // inserts or updates waiters
+	dequeue func(*gorm.DB, []waiterRow) error // deletes the waiters with the tickets of these
 
 	// classify says what a failed statement means; refused says whether a failed COMMIT certainly did nothing.
 	classify func(error) failure

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"gorm.io/gorm"
@@ -16,6 +17,12 @@ import (
 
 // Find implements lock.Reader. Whatever is to be found while the last look is under way is found by the next one.
 func (s *Store) Find(ctx context.Context, name string) (lock.Resource, time.Time, error) {
+	if s.dialect.clock != nil {
+		now := s.dialect.clock() // before the look, see look
+		if r, known := s.known.find(name); known {
+			return r, now, nil
+		}
+	}
 	seen, err := s.looks.Do(ctx, name)
 	switch {
 	case err == nil:
@@ -196,16 +203,25 @@ func (s *Store) LastEnd(ctx context.Context, resource, process string, token int
 
 // events returns the newest events that meet the conditions.
 func (s *Store) events(ctx context.Context, c conditions, limit int) (found []lock.Event, err error) {
-	text := "SELECT id, " + eventColumns + " FROM lock_events" + c.page("id DESC", limit)
-	err = s.read(ctx, func(db *gorm.DB) error {
-		return query(db, func(rows *sql.Rows) error {
-			var row eventRow
-			err := row.scan(rows)
-			found = append(found, row.event())
-			return err
-		}, text, c.args...)
-	})
-	return found, err
+	read := func(c conditions) error {
+		text := "SELECT id, " + eventColumns + " FROM lock_events" + c.page("id DESC", limit-len(found))
+		return s.read(ctx, func(db *gorm.DB) error {
+			return query(db, func(rows *sql.Rows) error {
+				var row eventRow
+				err := row.scan(rows)
+				found = append(found, row.event())
+				return err
+			}, text, c.args...)
+		})
+	}
+	if s.known == nil {
+		return found, read(c)
+	}
+	filed := s.known.filed.Load()
+	if err := read(c.and("id > ?", filed)); err != nil || len(found) == limit {
+		return found, err
+	}
+	return found, read(c.and("filed AND id <= ?", filed))
 }
 
 // conditions are what follows WHERE, and the arguments.
@@ -221,6 +237,13 @@ func (c *conditions) add(condition string, args ...any) {
 		c.text += " AND " + condition
 	}
 	c.args = append(c.args, args...)
+}
+
+// and returns the conditions with one more.
+func (c conditions) and(condition string, args ...any) conditions {
+	c.args = slices.Clip(c.args)
+	c.add(condition, args...)
+	return c
 }
 
 // page returns the clauses from WHERE on; limit 0 means all.
