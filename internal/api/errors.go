@@ -53,31 +53,22 @@ func (a *API) answer(handle func(w http.ResponseWriter, r *http.Request) error) 
 
 // fail answers with an error. It is the one place where errors become answers; the log line of the request tells the rest.
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
-	var (
-		held      *lock.HeldError
-		notHeld   *lock.NotHeldError
-		notLocked *lock.NotLockedError
-		unsound   *lock.InvalidError
-		full      *lock.QueueFullError
-		unparsed  *invalid
-	)
-	switch {
-	case errors.As(err, &held):
+	if held, is := errors.AsType[*lock.HeldError](err); is {
 		body := conflictOf(held)
 		if body.RetryAfterSeconds != nil {
 			w.Header().Set("Retry-After", strconv.FormatFloat(math.Ceil(*body.RetryAfterSeconds), 'f', 0, 64))
 		}
 		writeJSON(w, http.StatusConflict, &body)
-	case errors.As(err, &full):
+	} else if full, is := errors.AsType[*lock.QueueFullError](err); is {
 		w.Header().Set("Retry-After", retryAfter)
 		writeJSON(w, http.StatusServiceUnavailable, wire.Failure{Detail: full.Error(), Code: wire.CodeQueueFull})
-	case errors.As(err, &notHeld):
+	} else if notHeld, is := errors.AsType[*lock.NotHeldError](err); is {
 		writeJSON(w, http.StatusNotFound, wire.Failure{Detail: notHeld.Error(), Code: notHeldCodes[notHeld.Why]})
-	case errors.As(err, &notLocked):
+	} else if notLocked, is := errors.AsType[*lock.NotLockedError](err); is {
 		writeJSON(w, http.StatusNotFound, wire.Failure{Detail: notLocked.Error(), Code: wire.CodeNotLocked})
-	case errors.As(err, &unparsed):
+	} else if unparsed, is := errors.AsType[*invalid](err); is {
 		writeJSON(w, http.StatusUnprocessableEntity, wire.ValidationFailure{Detail: unparsed.faults, Code: wire.CodeValidation})
-	case errors.As(err, &unsound):
+	} else if unsound, is := errors.AsType[*lock.InvalidError](err); is {
 		place := "query"
 		if r.Method == http.MethodPost {
 			place = "body"
@@ -85,7 +76,7 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 		var faults invalid
 		faults.take(unsound, place)
 		writeJSON(w, http.StatusUnprocessableEntity, wire.ValidationFailure{Detail: faults.faults, Code: wire.CodeValidation})
-	default:
+	} else {
 		a.failByTable(w, r, err)
 	}
 }
@@ -119,18 +110,18 @@ func (a *API) failByTable(w http.ResponseWriter, r *http.Request, err error) {
 			continue
 		}
 		if f.status >= http.StatusInternalServerError {
-			noteError(r, err)
+			noteError(w, err)
 			w.Header().Set("Retry-After", retryAfter)
 		}
 		// The table's own words: what lies below is for the log.
 		writeJSON(w, f.status, wire.Failure{Detail: sentence(f.is), Code: f.code})
 		return
 	}
-	noteError(r, err)
+	noteError(w, err)
 	writeJSON(w, http.StatusInternalServerError, wire.Failure{
 		Detail:    "Internal Server Error",
 		Code:      wire.CodeInternal,
-		RequestID: requestID(r),
+		RequestID: requestID(w),
 	})
 }
 

@@ -215,7 +215,7 @@ func TestProbes(t *testing.T) {
 			if got := compact(t, a.body); got != test.body {
 				t.Errorf("got %s, want %s", got, test.body)
 			}
-			// Probes come every few seconds for ever: in the log they are only seen when they fail.
+			// Probes come every few seconds for ever: in an ordinary log they are only seen when they fail.
 			want := logLine{ID: a.header.Get("X-Request-Id"), Level: "DEBUG", Method: "GET", Route: test.path, Status: test.status}
 			if test.status == 503 {
 				want.Level, want.Error = "ERROR", "the database is not available: "+secret
@@ -266,7 +266,7 @@ func TestClientGone(t *testing.T) {
 					t.Fatalf("log: %+v", lines)
 				}
 				lines[0].ID = ""
-				want := logLine{Level: "INFO", Method: o.method, Route: o.route, Status: 499}
+				want := logLine{Level: "DEBUG", Method: o.method, Route: o.route, Status: 499}
 				if diff := cmp.Diff(want, lines[0]); diff != "" {
 					t.Error("log (-want +got):\n" + diff)
 				}

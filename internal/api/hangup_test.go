@@ -84,11 +84,11 @@ func TestHangUpIsNoFault(t *testing.T) {
 	<-waiting.done
 	s.Close()
 	for _, line := range lines() {
-		if line.Status == 499 && line.Level == slog.LevelInfo.String() && line.Route == "/locks/request" && line.Error == "" {
+		if line.Status == 499 && line.Level == slog.LevelDebug.String() && line.Route == "/locks/request" && line.Error == "" {
 			return
 		}
 	}
-	t.Errorf("log: %+v, want a line of the level INFO with the status 499", lines())
+	t.Errorf("log: %+v, want a line of the level DEBUG with the status 499", lines())
 }
 
 // unflushed is net/http's answer when the connection broke after the request was decided: what was written stays in the

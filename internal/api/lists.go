@@ -46,7 +46,7 @@ func (a *API) allLocked(w http.ResponseWriter, r *http.Request) error {
 		if list.out == nil {
 			return err
 		}
-		noteError(r, err)
+		noteError(w, err)
 		panic(http.ErrAbortHandler) // the client must not take what it has for the whole list
 	}
 	list.end()

@@ -74,7 +74,7 @@ func (a *API) acquire(w http.ResponseWriter, r *http.Request) error {
 	succeed(w, "Lock acquired successfully for resource '"+command.Resource+"'", data)
 	if command.Wait > 0 && http.NewResponseController(w).Flush() != nil {
 		a.locks.GiveBack(grant)
-		noteClientGone(r)
+		noteClientGone(w)
 	}
 	return nil
 }

@@ -1,11 +1,12 @@
 package api
 
 import (
-	"context"
-	"crypto/rand"
+	"encoding/base32"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -19,82 +20,75 @@ import (
 // requestIDHeader carries the request's id in both directions.
 const requestIDHeader = "X-Request-Id"
 
-// observation is what a request leaves for its log line.
-type observation struct {
-	id   string
-	err  error
-	gone bool // the client hung up before it had the answer
-}
-
-type observationKey struct{}
-
 // observe gives each request an id, writes its one log line and answers 500 when a handler panics.
 func (a *API) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		o := &observation{id: r.Header.Get(requestIDHeader)}
+		o := &observed{ResponseWriter: w, id: r.Header.Get(requestIDHeader)}
 		if !fitForLog(o.id) {
-			o.id = rand.Text()
+			o.id = newRequestID()
 		}
 		w.Header().Set(requestIDHeader, o.id)
-		recorder := &recorder{ResponseWriter: w}
-		r = r.WithContext(context.WithValue(r.Context(), observationKey{}, o))
 		defer func() {
 			p := recover()
 			if p != nil && p != http.ErrAbortHandler { //nolint:errorlint // it is compared by identity, as net/http does
 				err := fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-				if recorder.status == 0 {
-					a.fail(recorder, r, err)
+				if o.status == 0 {
+					a.fail(o, r, err)
 					p = nil
 				} else {
-					noteError(r, err)
+					noteError(o, err)
 				}
 			}
-			a.logRequest(r, recorder.status, time.Since(start), o)
+			a.logRequest(r, time.Since(start), o)
 			if p != nil { // too late for another answer: break the connection, so that the client does not take it for whole
 				panic(http.ErrAbortHandler)
 			}
 		}()
-		next.ServeHTTP(recorder, r)
+		next.ServeHTTP(o, r)
 	})
 }
 
-// recorder remembers an answer's status, 0 until there is one. It has no Flush of its own, as chi's recorder does: that one
-// keeps silent about a connection that is broken.
-type recorder struct {
+// observed is the writer that handlers get: beside writing, it keeps what the request leaves for its log line. That needs
+// no value in the request's context, and so no copy of the request. It has no Flush of its own, as chi's recorder does: that
+// one keeps silent about a connection that is broken.
+type observed struct {
 	http.ResponseWriter
-	status int
+	id     string
+	status int // 0 until there is one
+	err    error
+	gone   bool // the client hung up before it had the answer
 }
 
-func (r *recorder) WriteHeader(status int) {
-	if r.status == 0 {
-		r.status = status
+func (o *observed) WriteHeader(status int) {
+	if o.status == 0 {
+		o.status = status
 	}
-	r.ResponseWriter.WriteHeader(status)
+	o.ResponseWriter.WriteHeader(status)
 }
 
-func (r *recorder) Write(body []byte) (int, error) {
-	if r.status == 0 {
-		r.status = http.StatusOK
+func (o *observed) Write(body []byte) (int, error) {
+	if o.status == 0 {
+		o.status = http.StatusOK
 	}
-	return r.ResponseWriter.Write(body)
+	return o.ResponseWriter.Write(body)
 }
 
 // Unwrap is for http.ResponseController.
-func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+func (o *observed) Unwrap() http.ResponseWriter { return o.ResponseWriter }
 
-func (a *API) logRequest(r *http.Request, status int, took time.Duration, o *observation) {
-	route := chi.RouteContext(r.Context()).RoutePattern()
-	level := slog.LevelInfo
+// logRequest writes the line. Of an answer below 500 only who looks for something wants it: what became of the locks is in
+// the history, and to write a line costs more than the rest of the request.
+func (a *API) logRequest(r *http.Request, took time.Duration, o *observed) {
+	status, level := o.status, slog.LevelDebug
 	if o.gone {
 		status = statusClientGone
 	}
 	switch {
 	case errors.Is(o.err, lock.ErrStopping): // thousands may have waited, and the server was told to stop
+		level = slog.LevelInfo
 	case status >= http.StatusInternalServerError, o.err != nil:
 		level = slog.LevelError
-	case route == "/health", route == "/livez", route == "/readyz":
-		level = slog.LevelDebug
 	}
 	if !a.log.Enabled(r.Context(), level) {
 		return
@@ -102,7 +96,7 @@ func (a *API) logRequest(r *http.Request, status int, took time.Duration, o *obs
 	attrs := []slog.Attr{
 		slog.String("request_id", o.id),
 		slog.String("method", r.Method),
-		slog.String("route", route),
+		slog.String("route", chi.RouteContext(r.Context()).RoutePattern()),
 		slog.Int("status", status),
 		slog.Duration("duration", took),
 	}
@@ -113,25 +107,37 @@ func (a *API) logRequest(r *http.Request, status int, took time.Duration, o *obs
 }
 
 // noteError leaves an error for the request's log line.
-func noteError(r *http.Request, err error) {
-	if o, ok := r.Context().Value(observationKey{}).(*observation); ok {
+func noteError(w http.ResponseWriter, err error) {
+	if o, ok := w.(*observed); ok {
 		o.err = errors.Join(o.err, err)
 	}
 }
 
 // noteClientGone has the request's log line say that its answer did not reach the client.
-func noteClientGone(r *http.Request) {
-	if o, ok := r.Context().Value(observationKey{}).(*observation); ok {
+func noteClientGone(w http.ResponseWriter) {
+	if o, ok := w.(*observed); ok {
 		o.gone = true
 	}
 }
 
-func requestID(r *http.Request) string {
-	if o, ok := r.Context().Value(observationKey{}).(*observation); ok {
+func requestID(w http.ResponseWriter) string {
+	if o, ok := w.(*observed); ok {
 		return o.id
 	}
 	return ""
 }
+
+// newRequestID is 26 letters and digits of 128 random bits. They have to tell requests apart, not to keep a secret.
+func newRequestID() string {
+	var bits [16]byte
+	binary.LittleEndian.PutUint64(bits[:8], rand.Uint64())
+	binary.LittleEndian.PutUint64(bits[8:], rand.Uint64())
+	var text [26]byte
+	requestIDs.Encode(text[:], bits[:])
+	return string(text[:])
+}
+
+var requestIDs = base32.StdEncoding.WithPadding(base32.NoPadding)
 
 // callerAddress is the IP address that the request came from.
 func callerAddress(r *http.Request) string {

@@ -89,7 +89,7 @@ func TestOneLineForEachRequest(t *testing.T) {
 	for _, test := range tests {
 		a := s.call(t, test.method, test.target, test.body).want(t, test.status)
 		want = append(want, logLine{
-			ID: a.header.Get("X-Request-Id"), Level: "INFO", Method: test.method, Route: test.route, Status: test.status,
+			ID: a.header.Get("X-Request-Id"), Level: "DEBUG", Method: test.method, Route: test.route, Status: test.status,
 		})
 	}
 	s.Close() // waits for the requests, whose lines are written after their answers

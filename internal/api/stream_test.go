@@ -174,7 +174,7 @@ func TestListHead(t *testing.T) {
 	s.acquireMany(t, numbered("r", 300), "p", "")
 	s.call(t, "HEAD", "/locks/all-locked", "").want(t, 200)
 	s.Close()
-	if got := lines(); got[len(got)-1].Error != "" || got[len(got)-1].Level != slog.LevelInfo.String() {
+	if got := lines(); got[len(got)-1].Error != "" || got[len(got)-1].Level != slog.LevelDebug.String() {
 		t.Errorf("log: %+v", got[len(got)-1])
 	}
 }
