@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"math"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -61,7 +63,7 @@ func (e *invalid) with(check func() error, place string) error {
 	if errors.As(check(), &rest) {
 		e.take(rest, place)
 	}
-	return e
+	return &invalid{faults: e.faults} // e is part of what is used again for another request
 }
 
 // take adds the domain's faults, except of fields that could not be read: they have no value to judge.
@@ -77,78 +79,157 @@ func (e *invalid) take(rest *lock.InvalidError, place string) {
 // decode reads a body: fields takes what it needs from the object, and check returns what the domain finds wrong with
 // that. All faults are answered together.
 func decode(w http.ResponseWriter, r *http.Request, fields func(o *object), check func() error) error {
-	body, err := readBody(w, r)
-	if err != nil {
+	o := objects.Get().(*object)
+	defer o.free()
+	if err := readBody(w, r, &o.body); err != nil {
 		return err
 	}
-	o, err := decodeObject(body)
-	if err != nil {
+	if err := o.parse(); err != nil {
 		return err
 	}
 	fields(o)
 	return o.invalid.with(check, "body")
 }
 
-// readBody returns a JSON request's whole body.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
-		return nil, errMediaType
+// readBody reads a JSON request's whole body.
+func readBody(w http.ResponseWriter, r *http.Request, body *bytes.Buffer) error {
+	const mediaType = "application/json"
+	if given := r.Header.Get("Content-Type"); given != mediaType {
+		if media, _, err := mime.ParseMediaType(given); err != nil || media != mediaType {
+			return errMediaType
+		}
 	}
 	if r.ContentLength > maxBody {
-		return nil, errBodyTooLarge
+		return errBodyTooLarge
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		return nil, errBodyTooLarge
+	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody))
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+		return errBodyTooLarge
 	}
 	if err != nil {
 		var e invalid
 		e.add("body_incomplete", "The body could not be read to its end: "+err.Error(), "body")
-		return nil, &e
+		return &e
 	}
-	return body, nil
+	return nil
 }
 
-// object is a JSON object whose fields are read by name. Unknown fields are ignored.
+// object is a JSON object whose fields are read by name. Unknown fields are ignored. It is used again for other bodies, so
+// that what is taken out of it is a copy.
 type object struct {
-	fields  map[string]jsontext.Value
+	body    bytes.Buffer
+	decoder jsontext.Decoder
+	fields  []field
 	invalid invalid
 }
 
-// decodeObject checks the whole body: syntax, valid UTF-8, no lone surrogates, no name twice.
-func decodeObject(body []byte) (*object, error) {
-	o := &object{}
+// field is a part of an object's body.
+type field struct {
+	name  []byte // without its quotes
+	value jsontext.Value
+}
+
+// objects are for decode.
+var objects = sync.Pool{New: func() any { return new(object) }}
+
+func (o *object) free() {
+	if o.body.Cap() <= mostKept {
+		o.reset()
+		objects.Put(o)
+	}
+}
+
+func (o *object) reset() {
+	o.body.Reset()
+	o.fields = o.fields[:0]
+	o.invalid = invalid{}
+}
+
+// parse checks the whole body: syntax, valid UTF-8, no lone surrogates, no name twice.
+func (o *object) parse() error {
+	body := o.body.Bytes()
+	if o.split(body) {
+		return nil
+	}
+	var (
+		fields map[string]jsontext.Value
+		syntax *jsontext.SyntacticError
+		e      invalid
+	)
 	if len(body) == 0 {
-		o.invalid.add("missing", "Field required", "body")
-		return nil, &o.invalid
+		e.add("missing", "Field required", "body")
+	} else if errors.As(json.Unmarshal(body, &fields), &syntax) {
+		e.add("json_invalid", "JSON decode error: "+syntax.Err.Error(), "body", syntax.ByteOffset)
+	} else {
+		e.add("model_attributes_type", notAnObject, "body")
 	}
-	value := jsontext.Value(body)
-	var syntax *jsontext.SyntacticError
-	switch err := json.Unmarshal(value, &o.fields); {
-	case errors.As(err, &syntax):
-		o.invalid.add("json_invalid", "JSON decode error: "+syntax.Err.Error(), "body", syntax.ByteOffset)
-	case err != nil || o.fields == nil:
-		o.invalid.add("model_attributes_type", "Input should be a valid dictionary or object to extract fields from", "body")
-	default:
-		return o, nil
+	return &e
+}
+
+const notAnObject = "Input should be a valid dictionary or object to extract fields from"
+
+// split finds the fields of the body. It reports whether that is a sound object, and leaves it to others to say why it is not.
+func (o *object) split(body []byte) bool {
+	o.decoder.Reset(&o.body)
+	if start, err := o.decoder.ReadToken(); err != nil || start.Kind() != '{' {
+		return false
 	}
-	return nil, &o.invalid
+	for o.decoder.PeekKind() != '}' {
+		name, err := o.next(body)
+		if err != nil {
+			return false
+		}
+		value, err := o.next(body)
+		if err != nil {
+			return false
+		}
+		o.fields = append(o.fields, field{unquoted(name), value})
+	}
+	if _, err := o.decoder.ReadToken(); err != nil {
+		return false
+	}
+	_, err := o.decoder.ReadToken()
+	return err == io.EOF
+}
+
+// next returns the next value as a part of the body: what the decoder returns holds only until it goes on.
+func (o *object) next(body []byte) (jsontext.Value, error) {
+	value, err := o.decoder.ReadValue()
+	end := int(o.decoder.InputOffset())
+	return body[end-len(value) : end : end], err
+}
+
+// unquoted returns the text of a string whose syntax has been checked.
+func unquoted(value jsontext.Value) []byte {
+	if plain := value[1 : len(value)-1]; bytes.IndexByte(plain, '\\') < 0 {
+		return plain
+	}
+	text, _ := jsontext.AppendUnquote(nil, value)
+	return text
 }
 
 func (o *object) reject(field, kind, message string) {
 	o.invalid.add(kind, message, "body", field)
 }
 
+func (o *object) find(name string) (value jsontext.Value, found bool) {
+	for _, f := range o.fields {
+		if string(f.name) == name {
+			return f.value, true
+		}
+	}
+	return nil, false
+}
+
 // present returns a field's value unless it is absent or null.
 func (o *object) present(field string) (jsontext.Value, bool) {
-	value, found := o.fields[field]
+	value, found := o.find(field)
 	return value, found && value.Kind() != 'n'
 }
 
 // text reads a required string.
 func (o *object) text(field string) string {
-	value, found := o.fields[field]
+	value, found := o.find(field)
 	if !found {
 		o.reject(field, "missing", "Field required")
 		return ""
@@ -166,11 +247,11 @@ func (o *object) optionalText(field string) string {
 }
 
 func (o *object) string(field string, value jsontext.Value) string {
-	var text string
-	if value.Kind() != '"' || json.Unmarshal(value, &text) != nil {
+	if value.Kind() != '"' {
 		o.reject(field, "string_type", "Input should be a valid string")
+		return ""
 	}
-	return text
+	return string(unquoted(value))
 }
 
 // requestID reads a string that, unlike other optional ones, must not be empty when it is there.
@@ -268,10 +349,12 @@ func (o *object) owned(field string) []lock.Owned {
 		return nil
 	}
 	holds := make([]lock.Owned, 0, len(list))
+	var part object
 	for i, item := range list {
-		var part object
-		if json.Unmarshal(item, &part.fields) != nil || part.fields == nil {
-			o.invalid.add("model_attributes_type", "Input should be a valid dictionary or object to extract fields from", "body", field, i)
+		part.reset()
+		part.body.Write(item)
+		if !part.split(part.body.Bytes()) {
+			o.invalid.add("model_attributes_type", notAnObject, "body", field, i)
 			continue
 		}
 		hold := lock.Owned{Resource: part.text("resource_name"), Token: part.token("fencing_token")}
