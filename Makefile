@@ -9,7 +9,7 @@ SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test robust lint generate verify fuzz ci debian
+.PHONY: help run build test robust bench lint generate verify fuzz ci debian
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,12 @@ SEED := 0
 robust: debian ## break everything that can break, for LENGTH=20s each, by chance or by SEED=… of an earlier run
 	go test -count=1 -timeout 24h -v -run TestRobust ./internal/robust \
 		-robust.long -robust.length=$(LENGTH) -robust.seed=$(SEED) | grep --line-buffered -v '^ *=== '
+
+ROUNDS := 5
+bench: LENGTH := 5s
+bench: debian ## measure everything, in ROUNDS=5 rounds of LENGTH=5s each, and write docs/benchmarks.md
+	go test -count=1 -timeout 24h -v -run TestReport ./cmd/lockbench \
+		-lockbench.long -lockbench.length=$(LENGTH) -lockbench.rounds=$(ROUNDS) | grep --line-buffered -v '^ *=== '
 
 lint: ## check the style and look for common mistakes
 	$(TOOL) golangci-lint run

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"resource-lock-manager/internal/robust"
+	"resource-lock-manager/internal/testdb"
+)
+
+var (
+	long   = flag.Bool("lockbench.long", false, "measure in earnest, and write the report")
+	length = flag.Duration("lockbench.length", 5*time.Second, "how long a round lasts")
+	rounds = flag.Int("lockbench.rounds", 5, "rounds, of which the median is reported")
+)
+
+// sizes of what is measured.
+type sizes struct {
+	length, idle time.Duration
+	rounds       int
+	pairs        []int // connections of the workload pairs
+	targets      []int // those of them that the first table shows
+	few, many    int   // connections of everything else; pairs has them too
+	turns        []int // of the workload handoff
+	held         []int
+	overNetwork  []int // of pairs, over a network
+	expiring     int
+	expireAfter  time.Duration // so many locks are granted within this time
+	settings     []string
+}
+
+// sizesOf are large only in earnest: make test has all of it run, and measures nothing.
+func sizesOf() sizes {
+	if !*long {
+		return sizes{
+			length: 20 * time.Millisecond, idle: 20 * time.Millisecond, rounds: 1,
+			pairs: []int{1, 3}, targets: []int{1, 3}, few: 3, many: 3, turns: []int{2, 5}, held: []int{0, 50}, overNetwork: []int{3},
+			expiring: 250, expireAfter: 2 * time.Second, settings: []string{"SWEEP_INTERVAL=100ms"},
+		}
+	}
+	return sizes{
+		length: *length, idle: 10 * time.Second, rounds: *rounds,
+		pairs: []int{1, 4, 16, 64, 256, 1024}, targets: []int{1, 64, 256}, few: 16, many: 64,
+		turns: []int{2, 16, 256, 2048}, held: []int{0, 100_000, 1_000_000}, overNetwork: []int{1, 16, 64, 256},
+		expiring: 100_000, expireAfter: 45 * time.Second,
+	}
+}
+
+// suite is one run of all sections.
+type suite struct {
+	sizes
+	program  string
+	cluster  *testdb.Cluster
+	capacity map[string]float64 // pairs a second in a closed loop, see key
+}
+
+// sections in their order in the report. What is measured early is used later, and what fills the disk comes last.
+var sections = []struct {
+	name string
+	run  func(s *suite, t *testing.T) string
+}{
+	{"machine", (*suite).machine},
+	{"speed", (*suite).speed},
+	{"network", (*suite).network},
+	{"steady", (*suite).steady},
+	{"sweep", (*suite).sweep},
+	{"idle", (*suite).idleServer},
+	{"held", (*suite).holding},
+}
+
+// TestReport measures what docs/benchmarks.md tells, if it is asked to by -lockbench.long; otherwise it sees to it that the
+// measuring works. With -run TestReport/speed only that section is measured, and printed.
+func TestReport(t *testing.T) {
+	s := &suite{sizes: sizesOf(), program: robust.Build(t), capacity: map[string]float64{}}
+	var err error
+	if s.cluster, err = testdb.NewCluster(testdb.Durable...); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { must(t, s.cluster.Close()) })
+	begun, complete := time.Now(), true
+	var text strings.Builder
+	for _, section := range sections {
+		part := ""
+		t.Run(section.name, func(t *testing.T) {
+			part = section.run(s, t)
+			fmt.Fprintf(t.Output(), "\n%s\n", part)
+		})
+		complete = complete && part != ""
+		text.WriteString(part)
+	}
+	if t.Failed() || !complete {
+		return
+	}
+	fmt.Fprintf(&text, "\nThe run took %v.\n", time.Since(begun).Round(time.Second))
+	const path = "../../docs/benchmarks.md"
+	page, err := os.ReadFile(path)
+	must(t, err)
+	written, err := between(string(page), text.String())
+	must(t, err)
+	if *long {
+		must(t, os.WriteFile(path, []byte(written), 0o644))
+	}
+}
+
+// between puts the text where the page has its generated part, and leaves the rest as people wrote it.
+func between(page, text string) (string, error) {
+	const begin, end = "<!-- make bench writes from here -->\n", "<!-- to here -->\n"
+	before, rest, begun := strings.Cut(page, begin)
+	_, after, ended := strings.Cut(rest, end)
+	if !begun || !ended {
+		return "", fmt.Errorf("the page must have the lines %q and %q", begin, end)
+	}
+	return before + begin + text + "\n" + end + after, nil
+}
+
+func TestGeneratedPartIsReplaced(t *testing.T) {
+	const page = "above\n<!-- make bench writes from here -->\nold\n<!-- to here -->\nbelow\n"
+	got, err := between(page, "\nnew\n")
+	if want := "above\n<!-- make bench writes from here -->\n\nnew\n\n<!-- to here -->\nbelow\n"; err != nil || got != want {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := between("above\n", "new"); err == nil {
+		t.Error("a page without the marks is overwritten")
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// table in Markdown. Numbers stand to the right.
+type table struct{ text strings.Builder }
+
+func newTable(columns ...string) *table {
+	t := &table{}
+	t.row(columns...)
+	t.row(slices.Repeat([]string{"---:"}, len(columns))...)
+	return t
+}
+
+func (t *table) row(cells ...string) {
+	fmt.Fprintf(&t.text, "| %s |\n", strings.Join(cells, " | "))
+}
+
+func (t *table) String() string { return t.text.String() }
+
+// grouped is a whole number with a comma before each three digits.
+func grouped[N int | int64 | float64](n N) string {
+	text := fmt.Sprintf("%.0f", float64(n))
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
+}
+
+func fixed(x float64) string { return fmt.Sprintf("%.2f", x) }
+
+func megabytes(bytes int64) string { return fmt.Sprintf("%.0f MB", float64(bytes)/1e6) }

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"crypto/rand"
+	"database/sql"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"resource-lock-manager/internal/apptest"
+	"resource-lock-manager/internal/testdb"
+)
+
+// database is a new one, for one section.
+type database struct {
+	url          string
+	transactions func(t *testing.T) int64 // how many have changed it so far, or a number that grows as that does
+}
+
+// kinds of databases.
+var kinds = []struct {
+	name string
+	make func(s *suite, t *testing.T) database
+}{
+	{"SQLite", (*suite).sqlite},
+	{"Postgres", (*suite).postgres},
+}
+
+func (*suite) sqlite(t *testing.T) database {
+	path := testdb.SQLite(t)
+	return database{"sqlite:///" + path, func(t *testing.T) int64 {
+		// The header of the WAL's index counts them: https://sqlite.org/walformat.html
+		index, err := os.ReadFile(path + "-shm")
+		must(t, err)
+		return int64(binary.NativeEndian.Uint32(index[8:12]))
+	}}
+}
+
+func (s *suite) postgres(t *testing.T) database {
+	admin := openPostgres(t, s.cluster.URL("postgres"))
+	name := "bench_" + strings.ToLower(rand.Text())
+	_, err := admin.Exec("CREATE DATABASE " + name)
+	must(t, err)
+	t.Cleanup(func() {
+		if _, err := admin.Exec("DROP DATABASE " + name + " WITH (FORCE)"); err != nil {
+			t.Error(err)
+		}
+	})
+	return database{s.cluster.URL(name), func(t *testing.T) (n int64) {
+		// Each takes one number. Statistics would do too, but they come late.
+		must(t, admin.QueryRow("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").Scan(&n))
+		return n
+	}}
+}
+
+// openPostgres opens one connection.
+func openPostgres(t *testing.T, databaseURL string) *sql.DB {
+	db, err := sql.Open("pgx", databaseURL)
+	must(t, err)
+	db.SetMaxOpenConns(1)
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// server is a lockd with the default settings.
+type server struct {
+	*apptest.Process
+	url     *url.URL
+	startUp time.Duration // until it answered
+}
+
+func (s *suite) start(t *testing.T, databaseURL string) *server {
+	t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	address := free.Addr().String()
+	must(t, free.Close())
+	_, port, _ := net.SplitHostPort(address)
+
+	// It logs each request, as it does by default; whoever read that would share the machine with it.
+	cmd := exec.Command("sh", "-c", `exec "$0" 2>/dev/null`, s.program)
+	cmd.Dir = t.TempDir()
+	cmd.Env = append([]string{"DATABASE_URL=" + databaseURL, "PORT=" + port}, s.settings...)
+	begun := time.Now()
+	running := &server{Process: apptest.Launch(t, cmd), url: &url.URL{Scheme: "http", Host: address}}
+	t.Cleanup(func() { running.stop(t) })
+	apptest.Eventually(t, "lockd answers", func() bool {
+		c, err := dial(running.url)
+		if err != nil {
+			return false
+		}
+		defer c.close()
+		return c.must(c.request(http.MethodGet, "/readyz", nil), http.StatusOK) == nil
+	})
+	running.startUp = time.Since(begun)
+	return running
+}
+
+// stop ends the server in order, unless it has ended.
+func (r *server) stop(t *testing.T) {
+	select {
+	case <-r.Exited:
+		return
+	default:
+	}
+	r.Signal(t, syscall.SIGTERM)
+	if code := r.ExitCode(t); code != 0 {
+		t.Errorf("lockd ended with the code %d", code)
+	}
+}
+
+// compare measures the rounds of a workload, and tells what came of it.
+func (s *suite) compare(t *testing.T, kind string, to *server, workload string, o options) report {
+	t.Helper()
+	w, err := find(workload)
+	must(t, err)
+	o.url, o.duration, o.rounds = to.url, s.length, s.rounds
+	r, err := compare(w, o, io.Discard)
+	must(t, err)
+	ratio := ""
+	if o.floor {
+		ratio = fmt.Sprintf(", ratio %.2f", r.Ratio)
+	}
+	fmt.Fprintf(t.Output(), "%s, %s, %d connections: %.0f/s, p99 %.2f ms%s\n",
+		kind, workload, o.connections, r.Server.PerSecond, r.Server.P99, ratio)
+	if workload == "pairs" && s.capacity[key(kind, o.connections)] == 0 {
+		s.capacity[key(kind, o.connections)] = r.Server.PerSecond
+	}
+	return r
+}
+
+// capacityOf is how many pairs a second the server does in a closed loop.
+func (s *suite) capacityOf(t *testing.T, kind string, of *server, connections int) float64 {
+	t.Helper()
+	if s.capacity[key(kind, connections)] == 0 {
+		s.compare(t, kind, of, "pairs", options{connections: connections})
+	}
+	return s.capacity[key(kind, connections)]
+}
+
+func key(kind string, connections int) string { return fmt.Sprint(kind, connections) }
+
+// each runs a part of a section for each kind of database, on a server and a database of its own.
+func (s *suite) each(t *testing.T, run func(t *testing.T, kind string, on *server, db database)) {
+	for _, kind := range kinds {
+		if !t.Run(kind.name, func(t *testing.T) {
+			db := kind.make(s, t)
+			run(t, kind.name, s.start(t, db.url), db)
+		}) {
+			t.FailNow()
+		}
+	}
+}
