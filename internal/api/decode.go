@@ -156,11 +156,12 @@ func (o *object) parse() error {
 		syntax *jsontext.SyntacticError
 		e      invalid
 	)
-	if len(body) == 0 {
+	switch {
+	case len(body) == 0:
 		e.add("missing", "Field required", "body")
-	} else if errors.As(json.Unmarshal(body, &fields), &syntax) {
+	case errors.As(json.Unmarshal(body, &fields), &syntax):
 		e.add("json_invalid", "JSON decode error: "+syntax.Err.Error(), "body", syntax.ByteOffset)
-	} else {
+	default:
 		e.add("model_attributes_type", notAnObject, "body")
 	}
 	return &e
@@ -189,7 +190,7 @@ func (o *object) split(body []byte) bool {
 		return false
 	}
 	_, err := o.decoder.ReadToken()
-	return err == io.EOF
+	return errors.Is(err, io.EOF)
 }
 
 // next returns the next value as a part of the body: what the decoder returns holds only until it goes on.

@@ -98,23 +98,36 @@ func TestOneLineForEachRequest(t *testing.T) {
 	}
 }
 
-// TestLogLevel: a logger that is set to errors hears of nothing else, and not of whom a shutdown sends away.
+// TestLogLevel: an ordinary log hears of what the server could not do and of nothing else; one of errors only not even of
+// whom a shutdown sends away.
 func TestLogLevel(t *testing.T) {
-	var (
-		text    strings.Builder
-		failure error
-	)
-	log := slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelError}))
-	locks := lock.NewService(brokenStore{fail: func(context.Context) error { return failure }}, lock.Limits{}, log)
-	handler := api.New(locks, nil, log)
-	for _, failure = range []error{lock.ErrUnavailable, lock.ErrStopping} {
-		handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", "/locks/all-locked", nil))
-	}
-	for _, path := range []string{"/health", "/nowhere"} {
-		handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", path, nil))
-	}
-	if got := text.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "route=/locks/all-locked") {
-		t.Errorf("log: %s", got)
+	for level, want := range map[slog.Level][]string{
+		slog.LevelInfo:  {lock.ErrUnavailable.Error(), lock.ErrStopping.Error()},
+		slog.LevelError: {lock.ErrUnavailable.Error()},
+	} {
+		var (
+			text    strings.Builder
+			failure error
+		)
+		log := slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: level}))
+		locks := lock.NewService(brokenStore{fail: func(context.Context) error { return failure }}, lock.Limits{}, log)
+		handler := api.New(locks, nil, log)
+		for _, failure = range []error{lock.ErrUnavailable, lock.ErrStopping} {
+			handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", "/locks/all-locked", nil))
+		}
+		for _, path := range []string{"/health", "/nowhere", "/locks/status"} {
+			handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", path, nil))
+		}
+		lines := strings.SplitAfter(text.String(), "\n")
+		if len(lines) != len(want)+1 {
+			t.Errorf("%s: log: %s, want %q", level, text.String(), want)
+			continue
+		}
+		for i, failure := range want {
+			if !strings.Contains(lines[i], "route=/locks/all-locked") || !strings.Contains(lines[i], failure) {
+				t.Errorf("%s: got %s, want %q", level, lines[i], failure)
+			}
+		}
 	}
 }
 

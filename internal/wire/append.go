@@ -60,18 +60,19 @@ func (c *Conflict) appendJSON(dst []byte) []byte {
 }
 
 func (h *Hold) appendJSON(dst []byte) []byte {
-	return append(h.appendFields(append(dst, '{')), '}')
+	return append(h.appendHold(append(dst, '{')), '}')
 }
 
-func (h *Hold) appendFields(dst []byte) []byte {
+// appendHold appends the fields of a hold, which are also those of a shape that embeds it.
+func (h *Hold) appendHold(dst []byte) []byte {
 	dst = appendText(append(dst, `"process_id":`...), h.ProcessID)
-	dst = h.Times.appendFields(append(dst, ','))
+	dst = h.appendTimes(append(dst, ','))
 	dst = appendInt(append(dst, `,"fencing_token":`...), h.FencingToken)
 	dst = appendNullable(append(dst, `,"reason":`...), h.Reason, appendText)
 	return appendRaw(append(dst, `,"metadata":`...), h.Metadata)
 }
 
-func (t *Times) appendFields(dst []byte) []byte {
+func (t *Times) appendTimes(dst []byte) []byte {
 	dst = appendTime(append(dst, `"locked_at":`...), t.LockedAt)
 	dst = appendNullable(append(dst, `,"expires_at":`...), t.ExpiresAt, appendTime)
 	return appendNullable(append(dst, `,"expires_in_seconds":`...), t.ExpiresInSeconds, appendFloat)
@@ -80,7 +81,7 @@ func (t *Times) appendFields(dst []byte) []byte {
 func (l *Lock) appendJSON(dst []byte) []byte {
 	dst = appendInt(append(dst, `{"id":`...), l.ID)
 	dst = appendText(append(dst, `,"resource_name":`...), l.ResourceName)
-	dst = l.Hold.appendFields(append(dst, ','))
+	dst = l.appendHold(append(dst, ','))
 	return append(dst, '}')
 }
 
@@ -88,7 +89,7 @@ func (a *Acquired) appendJSON(dst []byte) []byte {
 	dst = appendInt(append(dst, `{"lock_id":`...), a.LockID)
 	dst = appendText(append(dst, `,"resource_name":`...), a.ResourceName)
 	dst = appendText(append(dst, `,"process_id":`...), a.ProcessID)
-	dst = a.Times.appendFields(append(dst, ','))
+	dst = a.appendTimes(append(dst, ','))
 	dst = appendInt(append(dst, `,"fencing_token":`...), a.FencingToken)
 	dst = appendFloat(append(dst, `,"waited_seconds":`...), a.WaitedSeconds)
 	return append(dst, '}')
@@ -107,7 +108,7 @@ func (r *Released) appendJSON(dst []byte) []byte {
 func (r *Renewed) appendJSON(dst []byte) []byte {
 	dst = appendText(append(dst, `{"resource_name":`...), r.ResourceName)
 	dst = appendText(append(dst, `,"process_id":`...), r.ProcessID)
-	dst = r.Times.appendFields(append(dst, ','))
+	dst = r.appendTimes(append(dst, ','))
 	dst = appendInt(append(dst, `,"fencing_token":`...), r.FencingToken)
 	dst = appendInt(append(dst, `,"renewals":`...), r.Renewals)
 	return append(dst, '}')
