@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 
@@ -68,8 +69,13 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	return 0
 }
 
+// ballast is memory that is never touched, so that it costs address space only. It counts for the garbage collector, which
+// lets as much garbage pile up as there is in use before it runs: a server with few locks would run it dozens of times a second.
+const ballast = 32 << 20
+
 // serve runs the server until ctx ends.
 func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+	defer runtime.KeepAlive(make([]byte, ballast))
 	server, err := app.Start(ctx, cfg, log)
 	if err != nil {
 		return err

@@ -68,8 +68,14 @@ type Committer[C, R any] struct {
 
 // call is one Do.
 type call[C, R any] struct {
-	cmd   C
-	reply chan Result[R]
+	cmd    C
+	result Result[R]     // once it is answered
+	done   chan struct{} // closed when it is
+}
+
+func (c *call[C, R]) answer(result Result[R]) {
+	c.result = result
+	close(c.done)
 }
 
 // New returns a committer that gives at most maxBatch commands to one transaction and lets at most maxQueue wait. It does
@@ -108,7 +114,7 @@ func (c *Committer[C, R]) Do(ctx context.Context, cmd C) (R, error) {
 	if err := ctx.Err(); err != nil {
 		return zero, err
 	}
-	call := &call[C, R]{cmd: cmd, reply: make(chan Result[R], 1)}
+	call := &call[C, R]{cmd: cmd, done: make(chan struct{})}
 
 	c.mu.Lock()
 	switch {
@@ -124,15 +130,15 @@ func (c *Committer[C, R]) Do(ctx context.Context, cmd C) (R, error) {
 	c.signal()
 
 	select {
-	case result := <-call.reply:
-		return result.Value, result.Err
+	case <-call.done:
+		return call.result.Value, call.result.Err
 	case <-ctx.Done():
 		if c.leave(call) {
 			return zero, ctx.Err()
 		}
 		select {
-		case result := <-call.reply: // it crossed with the end of the context: the truth is better than "unknown"
-			return result.Value, result.Err
+		case <-call.done: // it crossed with the end of the context: the truth is better than "unknown"
+			return call.result.Value, call.result.Err
 		default:
 			return zero, fmt.Errorf("%w: %w", ErrOutcomeUnknown, ctx.Err())
 		}
@@ -210,7 +216,7 @@ func (c *Committer[C, R]) run(batch []*call[C, R]) {
 // fail answers all calls with the same error.
 func fail[C, R any](calls []*call[C, R], err error) {
 	for _, call := range calls {
-		call.reply <- Result[R]{Err: err}
+		call.answer(Result[R]{Err: err})
 	}
 }
 
@@ -238,7 +244,7 @@ func (c *Committer[C, R]) try(calls []*call[C, R]) (err error) {
 		return fmt.Errorf("%w: %d results for %d commands", ErrOutcomeUnknown, len(results), len(calls))
 	}
 	for i, call := range calls {
-		call.reply <- results[i]
+		call.answer(results[i])
 	}
 	return nil
 }
