@@ -78,16 +78,11 @@ func (s *Store) transact(names []string, batch []lock.Command) (
 		var events []eventRow
 		results, changed, events = decide(now, states, batch)
 		s.known.drop(changed)
-		if err := s.save(tx, states, changed); err != nil {
+		if err := s.save(tx, states, changed, events); err != nil {
 			return err
 		}
 		if err := s.saveQueues(tx, queues, states, changed); err != nil {
 			return err
-		}
-		if len(events) > 0 {
-			if err := s.dialect.append(tx, events); err != nil {
-				return err
-			}
 		}
 		for i := range results {
 			out := &results[i].Value
@@ -126,6 +121,7 @@ func decide(now time.Time, states map[string]lock.Resource, batch []lock.Command
 	results []groupcommit.Result[lock.Outcome], changed []string, events []eventRow,
 ) {
 	results = make([]groupcommit.Result[lock.Outcome], len(batch))
+	events = []eventRow{} // as JSON a list, also when it is empty
 	for i, c := range batch {
 		names := c.Resources()
 		before := make([]lock.Resource, len(names))
@@ -197,9 +193,9 @@ func (s *Store) readRows(tx *gorm.DB, names []string, states map[string]lock.Res
 	return now, err
 }
 
-// save writes the states of the named resources and gives new ones their ids.
-func (s *Store) save(tx *gorm.DB, states map[string]lock.Resource, names []string) error {
-	var saved []lockRow
+// save writes the states of the named resources, gives new ones their ids, and appends the events.
+func (s *Store) save(tx *gorm.DB, states map[string]lock.Resource, names []string, events []eventRow) error {
+	saved := make([]lockRow, 0, len(names))
 	var forgotten []int64
 	var floor int64
 	for _, name := range names {
@@ -218,10 +214,10 @@ func (s *Store) save(tx *gorm.DB, states map[string]lock.Resource, names []strin
 			return err
 		}
 	}
-	if len(saved) == 0 {
+	if len(saved)+len(events) == 0 {
 		return nil
 	}
-	if err := s.dialect.save(tx, saved); err != nil {
+	if err := s.dialect.write(tx, saved, events); err != nil {
 		return err
 	}
 	for _, row := range saved {

@@ -44,24 +44,28 @@ const (
 	postgresLook = `
 		SELECT statement_timestamp(), ` + optionalColumns + ` FROM (SELECT 1) AS one
 		LEFT JOIN resource_locks ON resource_name = ANY (ARRAY(SELECT json_array_elements_text(?::json)))`
-	postgresSave = `
+	// Rows and events share a statement, and with it the way to the database and back.
+	postgresWrite = `
+		WITH happened AS (
+			INSERT INTO lock_events (` + eventColumns + `)
+			SELECT kind, at AT TIME ZONE 'UTC', resource_name, process_id, fencing_token, locked_at AT TIME ZONE 'UTC',
+			       coalesce(renewals, 0), reason, ended_by
+			FROM json_to_recordset(?::json) AS row (kind text, at timestamp, resource_name text, process_id text,
+			       fencing_token bigint, locked_at timestamp, renewals bigint, reason text, ended_by text)
+		)
 		INSERT INTO resource_locks (` + columns + `)
 		SELECT coalesce(id, nextval(pg_get_serial_sequence('resource_locks', 'id'))), resource_name, process_id,
-		       locked_at AT TIME ZONE 'UTC', expires_at AT TIME ZONE 'UTC', is_active, ended_at AT TIME ZONE 'UTC', fencing_token,
-		       request_id, reason, metadata, renewed_at AT TIME ZONE 'UTC', renewals, min_hold_until AT TIME ZONE 'UTC',
-		       released_at AT TIME ZONE 'UTC', waiters, away, last_ticket, queued_at AT TIME ZONE 'UTC', connection
+		       locked_at AT TIME ZONE 'UTC', expires_at AT TIME ZONE 'UTC', coalesce(is_active, false),
+		       ended_at AT TIME ZONE 'UTC', fencing_token, request_id, reason, metadata,
+		       renewed_at AT TIME ZONE 'UTC', coalesce(renewals, 0), min_hold_until AT TIME ZONE 'UTC',
+		       released_at AT TIME ZONE 'UTC', coalesce(waiters, 0), coalesce(away, 0), coalesce(last_ticket, 0),
+		       queued_at AT TIME ZONE 'UTC', coalesce(connection, 0)
 		FROM json_to_recordset(?::json) AS row (id bigint, resource_name text, process_id text, locked_at timestamp,
 		       expires_at timestamp, is_active boolean, ended_at timestamp, fencing_token bigint, request_id text,
 		       reason text, metadata text, renewed_at timestamp, renewals bigint, min_hold_until timestamp,
 		       released_at timestamp, waiters bigint, away bigint, last_ticket bigint, queued_at timestamp,
 		       connection bigint)` + onConflict + `
 		RETURNING id, resource_name`
-	postgresAppend = `
-		INSERT INTO lock_events (` + eventColumns + `)
-		SELECT kind, at AT TIME ZONE 'UTC', resource_name, process_id, fencing_token, locked_at AT TIME ZONE 'UTC', renewals,
-		       reason, ended_by
-		FROM json_to_recordset(?::json) AS row (kind text, at timestamp, resource_name text, process_id text,
-		       fencing_token bigint, locked_at timestamp, renewals bigint, reason text, ended_by text)`
 
 	postgresFirst = `
 		SELECT w.* FROM json_array_elements_text(?::json) AS r (id) CROSS JOIN LATERAL (
@@ -150,8 +154,7 @@ func openPostgres(ctx context.Context, cfg Config) (_ *Store, err error) {
 			look:     postgresLook,
 			queues:   "SELECT " + waiterColumns + " FROM (" + postgresFirst + " UNION " + postgresPlaces + ") AS w " + theirServers,
 			notify:   postgresNotify,
-			save:     savePostgres,
-			append:   func(tx *gorm.DB, rows []eventRow) error { return execute(tx, postgresAppend, rows) },
+			write:    writePostgres,
 			enqueue:  func(tx *gorm.DB, rows []waiterRow) error { return execute(tx, postgresEnqueue, rows) },
 			dequeue:  func(tx *gorm.DB, rows []waiterRow) error { return execute(tx, postgresDequeue, rows) },
 			beat:     postgresBeat,
@@ -168,9 +171,13 @@ func openPostgres(ctx context.Context, cfg Config) (_ *Store, err error) {
 	}, nil
 }
 
-// savePostgres returns errRace when a row that had no id was there meanwhile.
-func savePostgres(tx *gorm.DB, saved []lockRow) error {
-	list, err := json.Marshal(saved)
+// writePostgres returns errRace when a row that had no id was there meanwhile.
+func writePostgres(tx *gorm.DB, saved []lockRow, events []eventRow) error {
+	savedList, err := json.Marshal(saved)
+	if err != nil {
+		return err
+	}
+	eventList, err := json.Marshal(events)
 	if err != nil {
 		return err
 	}
@@ -181,7 +188,7 @@ func savePostgres(tx *gorm.DB, saved []lockRow) error {
 		err := rows.Scan(&id, &name)
 		ids[name] = id
 		return err
-	}, postgresSave, string(list))
+	}, postgresWrite, string(eventList), string(savedList))
 	if err == nil && len(ids) < len(saved) {
 		err = errRace
 	}

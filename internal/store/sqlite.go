@@ -124,7 +124,12 @@ func (s *Store) prepareSQLite(ctx context.Context, db *sql.DB) (err error) {
 	}
 	s.known.filed.Store(filed.Int64)
 
-	s.dialect.save, s.dialect.append = s.saveRows, s.appendEvents
+	s.dialect.write = func(tx *gorm.DB, rows []lockRow, events []eventRow) error {
+		if err := s.saveRows(tx, rows); err != nil {
+			return err
+		}
+		return s.appendEvents(tx, events)
+	}
 	s.dialect.enqueue, s.dialect.dequeue = s.enqueueRows, s.dequeueRows
 	return nil
 }

@@ -110,8 +110,8 @@ type dialect struct {
 	beat     string           // has this server heard of; empty when it needs not to be
 	timeout  time.Duration    // bound of a transaction or a query; 0: none
 
-	save    func(*gorm.DB, []lockRow) error   // inserts the rows without an id, which they get, and updates the others
-	append  func(*gorm.DB, []eventRow) error  // appends events
+	// write inserts the rows that have no id, which they get, updates the others, and appends the events.
+	write   func(*gorm.DB, []lockRow, []eventRow) error
 	enqueue func(*gorm.DB, []waiterRow) error // inserts or updates waiters
 	dequeue func(*gorm.DB, []waiterRow) error // deletes the waiters with the tickets of these
 
