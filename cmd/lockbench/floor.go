@@ -9,15 +9,20 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"runtime"
 	"time"
 
 	"resource-lock-manager/internal/api"
 	"resource-lock-manager/internal/lock"
 )
 
+// ballast is what lockd has of it, see there: the garbage collector must not run more often here.
+const ballast = 32 << 20
+
 // serveFloor serves the same HTTP API as lockd, without storage: it tells what HTTP alone costs on this machine, with a log of
 // the same level. It prints its URL and ends when its standard input does.
 func serveFloor(level slog.Level) error {
+	defer runtime.KeepAlive(make([]byte, ballast))
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

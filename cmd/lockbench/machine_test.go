@@ -47,7 +47,7 @@ func (s *suite) machine(t *testing.T) string {
 			filesystem[len(filesystem)-2], filepath.Base(filesystem[len(filesystem)-1]), medianSync(t), syncs)},
 		{"versions", fmt.Sprintf("Go %s, SQLite %s, Postgres %s", strings.TrimPrefix(runtime.Version(), "go"),
 			ask(sqlite, "SELECT sqlite_version()"), ask(postgres, "SHOW server_version"))},
-		{"lockd", "every setting as in `.env.example`; it logs each request, to /dev/null"},
+		{"lockd", "every setting as in `.env.example`; its log goes nowhere"},
 		{"SQLite", "a new file; WAL, synchronous=FULL"},
 		{"Postgres", "a new database, on the same machine; " + strings.Join(settings, ", ")},
 		{"rounds", fmt.Sprintf("%d of %v, and the medians of them", s.rounds, s.length)},

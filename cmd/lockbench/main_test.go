@@ -61,6 +61,16 @@ func TestFloor(t *testing.T) {
 	}
 }
 
+// The ratio would flatter the server if only that were spared the garbage collector.
+func TestFloorHasTheServersBallast(t *testing.T) {
+	lockd, err := os.ReadFile("../lockd/main.go")
+	must(t, err)
+	const line = "\nconst ballast = 32 << 20\n"
+	if ballast != 32<<20 || !strings.Contains(string(lockd), line) {
+		t.Errorf("the ballast here, %d, is not that of lockd", ballast)
+	}
+}
+
 // As many operations fall due as the rate says, however few can be done at once.
 func TestOpenLoop(t *testing.T) {
 	r := bench(t, "-rate=500", "-rounds=1", "-duration=100ms", "-connections=1")

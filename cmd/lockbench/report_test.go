@@ -129,6 +129,15 @@ func TestGeneratedPartIsReplaced(t *testing.T) {
 	}
 }
 
+func TestTable(t *testing.T) {
+	table := newTable("name", "number")
+	table.row("a", grouped(1234567))
+	table.row("b", fixed(0.5))
+	if got, want := table.String(), "| name | number |\n| --- | ---: |\n| a | 1,234,567 |\n| b | 0.50 |\n"; got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -136,21 +145,29 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// table in Markdown. Numbers stand to the right.
-type table struct{ text strings.Builder }
+// table in Markdown.
+type table struct{ rows [][]string }
 
-func newTable(columns ...string) *table {
-	t := &table{}
-	t.row(columns...)
-	t.row(slices.Repeat([]string{"---:"}, len(columns))...)
-	return t
+func newTable(columns ...string) *table { return &table{rows: [][]string{columns}} }
+
+func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
+
+// String has columns of numbers stand to the right.
+func (t *table) String() string {
+	ruler := slices.Repeat([]string{"---:"}, len(t.rows[0]))
+	for _, row := range t.rows[1:] {
+		for i, cell := range row {
+			if cell[0] < '0' || cell[0] > '9' {
+				ruler[i] = "---"
+			}
+		}
+	}
+	var text strings.Builder
+	for _, row := range slices.Insert(slices.Clone(t.rows), 1, ruler) {
+		fmt.Fprintf(&text, "| %s |\n", strings.Join(row, " | "))
+	}
+	return text.String()
 }
-
-func (t *table) row(cells ...string) {
-	fmt.Fprintf(&t.text, "| %s |\n", strings.Join(cells, " | "))
-}
-
-func (t *table) String() string { return t.text.String() }
 
 // grouped is a whole number with a comma before each three digits.
 func grouped[N int | int64 | float64](n N) string {

@@ -86,7 +86,7 @@ func (s *suite) start(t *testing.T, databaseURL string) *server {
 	must(t, free.Close())
 	_, port, _ := net.SplitHostPort(address)
 
-	// It logs each request, as it does by default; whoever read that would share the machine with it.
+	// Its log, of the default level, goes nowhere: whoever read it would share the machine with it.
 	cmd := exec.Command("sh", "-c", `exec "$0" 2>/dev/null`, s.program)
 	cmd.Dir = t.TempDir()
 	cmd.Env = append([]string{"DATABASE_URL=" + databaseURL, "PORT=" + port}, s.settings...)
