@@ -1,6 +1,6 @@
 // Package groupcommit lets many callers share one transaction: whatever commands queued up while the last commit ran
-// become the next batch. There is no timer, so a lone caller never waits for company. It knows nothing of SQL; the commit
-// function given to New runs one transaction for a batch.
+// become the next batch. A lone caller never waits for company, unless it says that it can. It knows nothing of SQL; the
+// commit function given to New runs one transaction for a batch.
 //
 // # Promises
 //
@@ -15,7 +15,8 @@
 //  5. A caller whose context ends before its command's turn gets the context's error; the command is not run and leaves
 //     its place in the queue. Once its turn has begun the caller gets ErrOutcomeUnknown, because it may be committed.
 //  6. The queue is bounded. A full queue is an error at once, [ErrFull], instead of latency later.
-//  7. Stop refuses new commands with [ErrStopped], finishes every command accepted before, and then returns.
+//  7. A patient command is run with the next one that is not, or when its patience is over. It keeps nobody waiting.
+//  8. Stop refuses new commands with [ErrStopped], finishes every command accepted before, and then returns.
 //
 // What it does not promise: that the outcome of a failed commit function call is known. Saying so, by wrapping
 // ErrOutcomeUnknown, is that function's duty.
@@ -29,6 +30,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"time"
 )
 
 var (
@@ -61,6 +63,7 @@ type Committer[C, R any] struct {
 
 	mu      sync.Mutex
 	queue   []*call[C, R]
+	due     time.Time // all in the queue can wait until then; zero: somebody cannot wait
 	running bool
 	wake    chan struct{} // holds one token while the queue may be non-empty or the state has changed
 	done    chan struct{} // closed when the loop has ended
@@ -110,6 +113,12 @@ func (c *Committer[C, R]) Stop() {
 
 // Do queues the command and waits for its result. It is safe for concurrent use.
 func (c *Committer[C, R]) Do(ctx context.Context, cmd C) (R, error) {
+	return c.DoPatiently(ctx, cmd, 0)
+}
+
+// DoPatiently is Do for a command that nobody is in a hurry for: for as long as the patience lasts it waits for one that
+// somebody is, to share its transaction.
+func (c *Committer[C, R]) DoPatiently(ctx context.Context, cmd C, patience time.Duration) (R, error) {
 	var zero R
 	if err := ctx.Err(); err != nil {
 		return zero, err
@@ -125,9 +134,16 @@ func (c *Committer[C, R]) Do(ctx context.Context, cmd C) (R, error) {
 		c.mu.Unlock()
 		return zero, ErrFull
 	}
+	switch {
+	case patience == 0:
+		c.due = time.Time{}
+		c.signal()
+	case len(c.queue) == 0:
+		c.due = time.Now().Add(patience)
+		time.AfterFunc(patience, c.signal)
+	}
 	c.queue = append(c.queue, call)
 	c.mu.Unlock()
-	c.signal()
 
 	select {
 	case <-call.done:
@@ -181,10 +197,14 @@ func (c *Committer[C, R]) leave(gone *call[C, R]) bool {
 	return true
 }
 
-// take removes the next batch from the queue.
+// take removes the next batch from the queue, if it is time for it.
 func (c *Committer[C, R]) take() (batch []*call[C, R], running bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.running && !c.due.IsZero() && time.Now().Before(c.due) {
+		return nil, true
+	}
+	c.due = time.Time{}
 	n := min(len(c.queue), c.maxBatch)
 	batch = slices.Clone(c.queue[:n])
 	c.queue = slices.Delete(c.queue, 0, n)

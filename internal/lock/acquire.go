@@ -20,6 +20,7 @@ type Acquire struct {
 	Wait       time.Duration // how long it may wait; 0: not at all
 	Connection int64         // tells this waiting request from every other
 	Again      bool          // it has had a place: it is refused when a later request has that now
+	Patient    bool          // it is likely to have to wait, and is in no hurry to begin with that
 	QueueLimit int           // it is refused with [QueueFullError] rather than be one more than so many waiters
 }
 

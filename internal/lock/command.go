@@ -34,6 +34,16 @@ func HandsOver(c Command) bool {
 	return !acquires
 }
 
+// Patience is how long a command that is patient may wait for another one that is not, to share its transaction: a request that
+// has to wait need not cost one of its own, before which nobody who holds the resource could release it.
+const Patience = time.Millisecond
+
+// IsPatient tells whether a command is.
+func IsPatient(c Command) bool {
+	acquire, acquires := c.(Acquire)
+	return acquires && acquire.Patient
+}
+
 // Outcome is what a command decided.
 type Outcome struct {
 	Now     time.Time  // the moment of the decision

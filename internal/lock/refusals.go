@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// refusals remembers which resources have refused somebody of late, so that whoever asks next is likely to be refused as well.
-// It may be wrong in either way.
+// refusals remembers which resources somebody could not have at once of late, so that whoever asks next is likely to be refused
+// or to have to wait as well. It may be wrong in either way.
 type refusals struct {
 	mu    sync.Mutex
 	names map[string]struct{}
@@ -16,12 +16,12 @@ type refusals struct {
 // mostRefusals is how many resources are remembered before all are forgotten.
 const mostRefusals = 10_000
 
-// note remembers what came of asking for a resource.
-func (r *refusals) note(name string, err error) {
+// note remembers whether a resource could be had at once.
+func (r *refusals) note(name string, refused bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case !isHeld(err):
+	case !refused:
 		delete(r.names, name)
 		return
 	case r.names == nil || len(r.names) >= mostRefusals:
@@ -57,6 +57,6 @@ func (s *Service) refuse(ctx context.Context, c Acquire) error {
 	if _, err = c.Decide(now, []Resource{r}); isHeld(err) {
 		return err
 	}
-	s.refusals.note(c.Resource, nil)
+	s.refusals.note(c.Resource, false)
 	return nil
 }

@@ -96,12 +96,13 @@ type Service struct {
 	store    Store
 	limits   Limits
 	room     *waitingRoom
-	refusals refusals
+	refusals *refusals
 }
 
 // NewService returns a service on the store.
 func NewService(store Store, limits Limits, log *slog.Logger) *Service {
-	s := &Service{store: store, limits: limits, room: newWaitingRoom(store, limits, log)}
+	refused := &refusals{}
+	s := &Service{store: store, limits: limits, room: newWaitingRoom(store, limits, refused, log), refusals: refused}
 	store.Watch(s.room.committed)
 	return s
 }
@@ -137,7 +138,7 @@ func (s *Service) Acquire(ctx context.Context, c Acquire) (Grant, error) {
 	}
 	out, err := s.store.Execute(ctx, c)
 	if err != nil {
-		s.refusals.note(c.Resource, err)
+		s.refusals.note(c.Resource, isHeld(err))
 		return Grant{}, err
 	}
 	return grantOf(out, c), nil

@@ -19,9 +19,10 @@ import (
 // holder's expiry, another server's notification, a regular look at the database - only has the resource settled, which
 // finds out. All hints may be lost or wrong but the last.
 type waitingRoom struct {
-	store  Store
-	limits Limits
-	log    *slog.Logger
+	store    Store
+	limits   Limits
+	refusals *refusals
+	log      *slog.Logger
 
 	mu       sync.Mutex
 	requests map[int64]*waitingRequest // by connection
@@ -51,9 +52,9 @@ const (
 	lookAtAll    = 10                     // of so many rechecks one looks at all requests
 )
 
-func newWaitingRoom(store Store, limits Limits, log *slog.Logger) *waitingRoom {
+func newWaitingRoom(store Store, limits Limits, refused *refusals, log *slog.Logger) *waitingRoom {
 	return &waitingRoom{
-		store: store, limits: limits, log: log,
+		store: store, limits: limits, refusals: refused, log: log,
 		requests: map[int64]*waitingRequest{},
 		timers:   map[string]*time.Timer{},
 		doubtful: map[string]struct{}{},
@@ -85,6 +86,8 @@ func (q *waitingRoom) acquire(ctx context.Context, c Acquire) (Grant, error) {
 	timeout := time.NewTimer(c.Wait)
 	defer timeout.Stop()
 	for begun := time.Now(); ; {
+		asked := time.Now()
+		c.Patient = q.refusals.likely(c.Resource)
 		out, err := q.store.Execute(commands, c)
 		if err != nil {
 			if c.Again || !refuses(err) {
@@ -96,7 +99,11 @@ func (q *waitingRoom) acquire(ctx context.Context, c Acquire) (Grant, error) {
 		var granted Grant
 		if out.Hold.Token != 0 {
 			granted = grantOf(out, c)
+			if c.Patient && time.Since(asked) > Patience { // it waited in vain
+				q.refusals.note(c.Resource, false)
+			}
 		} else {
+			q.refusals.note(c.Resource, true)
 			leave.Ticket, c.Again = ticketOf(out.Changed[0], c), true
 			q.queued(request)
 			select {

@@ -185,7 +185,11 @@ func (s *Store) Ping(ctx context.Context) error {
 
 // Execute implements lock.Store.
 func (s *Store) Execute(ctx context.Context, c lock.Command) (lock.Outcome, error) {
-	out, err := s.committer.Do(ctx, c)
+	var patience time.Duration
+	if lock.IsPatient(c) {
+		patience = lock.Patience
+	}
+	out, err := s.committer.DoPatiently(ctx, c, patience)
 	if err != nil {
 		return lock.Outcome{}, translateCommit(err)
 	}
