@@ -44,7 +44,7 @@ type sighting struct {
 // look is the looks' transaction: it reads what is stored under the names. The moment is read before the rows: a hold that is
 // renewed in between may be taken for live, which it is, but never for over.
 func (s *Store) look(names []string) ([]groupcommit.Result[sighting], error) {
-	list, err := json.Marshal(names)
+	list, err := json.Marshal(slices.Compact(slices.Sorted(slices.Values(names))))
 	if err != nil {
 		return nil, err
 	}
