@@ -49,6 +49,7 @@ var onlyIn = map[string][]string{
 	"github.com/joho":        {"internal/config"},
 	"github.com/swaggo":      {"internal/api"},
 	"github.com/gofrs/flock": {"internal/store"},
+	"github.com/hashicorp":   {"internal/store"},
 	"testing":                testSupport,
 	"net/http/httptest":      testSupport,
 }
