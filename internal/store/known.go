@@ -1,6 +1,7 @@
 package store
 
 import (
+	"database/sql"
 	"sync/atomic"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -18,18 +19,18 @@ const mostKnown = 10_000
 //
 // All methods work on nil, which knows nothing.
 type known struct {
-	resources *lru.Cache[string, lock.Resource] // without their queues
-	version   int64                             // of the database, as far as others change it
-	filed     atomic.Int64                      // events up to this id are in the indexes of the history; perhaps more are
-	filing    int64                             // so will be those up to this one, once the transaction has committed; 0: no more
-	statement statements
+	resources  *lru.Cache[string, lock.Resource] // without their queues
+	version    int64                             // of the database, as far as others change it
+	filed      atomic.Int64                      // events up to this id are in the indexes of the history; perhaps more are
+	filing     int64                             // so will be those up to this one, once the transaction has committed; 0: no more
+	statements statements
 }
 
 const sqliteVersion = "PRAGMA data_version"
 
 func newKnown(s statements) (*known, error) {
 	resources, err := lru.New[string, lock.Resource](mostKnown)
-	return &known{resources: resources, statement: s}, err
+	return &known{resources: resources, statements: s}, err
 }
 
 // find returns the state of a resource, without its queue, as it was last committed.
@@ -49,7 +50,8 @@ func (k *known) recall(tx *gorm.DB, names []string) (states map[string]lock.Reso
 	}
 	k.filing = 0
 	var version int64
-	if err := k.statement.in(tx, sqliteVersion).QueryRow().Scan(&version); err != nil {
+	err = k.statements.query(tx, func(rows *sql.Rows) error { return rows.Scan(&version) }, sqliteVersion)
+	if err != nil {
 		return nil, nil, err
 	}
 	if version != k.version {

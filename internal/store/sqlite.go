@@ -135,9 +135,9 @@ func (s *Store) prepareSQLite(ctx context.Context, db *sql.DB) (err error) {
 }
 
 func (s *Store) saveRows(tx *gorm.DB, rows []lockRow) error {
-	statement := s.statements.in(tx, sqliteSave)
+	write := s.statements.exec(tx, sqliteSave)
 	for i := range rows {
-		result, err := statement.Exec(rows[i].values()...)
+		result, err := write(rows[i].values()...)
 		if err != nil {
 			return err
 		}
@@ -161,10 +161,10 @@ func (s *Store) saveRows(tx *gorm.DB, rows []lockRow) error {
 const fileAtOnce = 1000
 
 func (s *Store) appendEvents(tx *gorm.DB, rows []eventRow) error {
-	statement := s.statements.in(tx, sqliteAppend)
+	write := s.statements.exec(tx, sqliteAppend)
 	var last int64
 	for i := range rows {
-		result, err := statement.Exec(rows[i].values()...)
+		result, err := write(rows[i].values()...)
 		if err == nil {
 			last, err = result.LastInsertId()
 		}
@@ -177,14 +177,14 @@ func (s *Store) appendEvents(tx *gorm.DB, rows []eventRow) error {
 		return nil
 	}
 	s.known.filing = last
-	_, err := s.statements.in(tx, sqliteFile).Exec(filed)
+	_, err := s.statements.exec(tx, sqliteFile)(filed)
 	return err
 }
 
 func (s *Store) enqueueRows(tx *gorm.DB, rows []waiterRow) error {
-	statement := s.statements.in(tx, sqliteEnqueue)
+	write := s.statements.exec(tx, sqliteEnqueue)
 	for i := range rows {
-		if _, err := statement.Exec(rows[i].values()...); err != nil {
+		if _, err := write(rows[i].values()...); err != nil {
 			return err
 		}
 	}
@@ -192,9 +192,9 @@ func (s *Store) enqueueRows(tx *gorm.DB, rows []waiterRow) error {
 }
 
 func (s *Store) dequeueRows(tx *gorm.DB, rows []waiterRow) error {
-	statement := s.statements.in(tx, sqliteDequeue)
+	write := s.statements.exec(tx, sqliteDequeue)
 	for _, row := range rows {
-		if _, err := statement.Exec(row.ResourceID, row.Ticket); err != nil {
+		if _, err := write(row.ResourceID, row.Ticket); err != nil {
 			return err
 		}
 	}

@@ -15,7 +15,7 @@ type statements map[string]*sql.Stmt
 func prepare(ctx context.Context, db *sql.DB, texts ...string) (statements, error) {
 	s := statements{}
 	for _, text := range texts {
-		statement, err := db.PrepareContext(ctx, text)
+		statement, err := db.PrepareContext(ctx, text) //nolint:sqlclosecheck // it is closed with the database
 		if err != nil {
 			return nil, errors.Join(err, s.close())
 		}
@@ -24,9 +24,14 @@ func prepare(ctx context.Context, db *sql.DB, texts ...string) (statements, erro
 	return s, nil
 }
 
-// in returns a prepared statement for use in a transaction.
+// in returns a prepared statement for use in a transaction, which closes it when it ends.
 func (s statements) in(tx *gorm.DB, text string) *sql.Stmt {
 	return tx.Statement.ConnPool.(gorm.Tx).StmtContext(tx.Statement.Context, s[text])
+}
+
+// exec returns what runs a prepared statement in a transaction.
+func (s statements) exec(tx *gorm.DB, text string) func(args ...any) (sql.Result, error) {
+	return s.in(tx, text).Exec
 }
 
 // query runs an SQL text in a transaction, prepared if it is, and scans each row.
@@ -34,7 +39,7 @@ func (s statements) query(tx *gorm.DB, scan func(*sql.Rows) error, text string, 
 	if s[text] == nil {
 		return query(tx, scan, text, args...)
 	}
-	rows, err := s.in(tx, text).QueryContext(tx.Statement.Context, args...)
+	rows, err := s.in(tx, text).QueryContext(tx.Statement.Context, args...) //nolint:sqlclosecheck // the transaction closes it
 	return each(rows, err, scan)
 }
 
