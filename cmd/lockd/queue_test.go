@@ -36,7 +36,7 @@ func TestQueue(t *testing.T) {
 				scenario(t, f, name)
 			})
 		}
-	}, "SWEEP_INTERVAL=1h") // nothing is handed over by the sweeper
+	}, "SWEEP_INTERVAL=1h", "LOG_LEVEL=debug") // nothing is handed over by the sweeper; hang-ups are found in the log
 }
 
 // Grants come in the order in which the waiters came, whichever server they wait on, and whichever ends the hold how.
