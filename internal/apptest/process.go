@@ -170,7 +170,7 @@ func (o *Output) String() string {
 	return o.text.String()
 }
 
-// Status of a finished request, by its X-Request-Id; 0 while it runs.
+// Status of a finished request, by its X-Request-Id; 0 while it runs. The server must log at the level debug.
 func (o *Output) Status(requestID string) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()

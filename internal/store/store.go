@@ -3,13 +3,15 @@
 // # Contract
 //
 // Every change goes through [Store.Execute]: commands that arrive while a transaction runs share the next one
-// (package groupcommit). One transaction is a fixed number of set-based statements, whatever the size of the batch:
+// (package groupcommit). One transaction is, whatever the size of the batch:
 //
-//  1. lock and read the named rows; read the moment after they are locked
+//  1. lock and read the named rows, on SQLite those that are not known; read the moment after they are locked
 //  2. if any of them has a queue, read its first waiters, and the places that the commands name
 //  3. decide every command by its own pure rules, each seeing the states that the earlier ones left
 //  4. write the changed rows and places, delete the forgotten ones, append the events
 //  5. notify the servers whose waiters are next (Postgres)
+//
+// On Postgres each step is a statement, or two. On SQLite rows are written one by one.
 //
 // A nil error from Execute means committed and synced to disk. An error that wraps one of the lock package's sentinels
 // says what is known: with ErrUnavailable, ErrOverloaded and ErrStopping nothing was changed; ErrOutcomeUnknown says
