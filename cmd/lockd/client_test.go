@@ -24,7 +24,8 @@ type client struct {
 func newClient(tb testing.TB, url string) *client {
 	transport := &http.Transport{MaxIdleConnsPerHost: 100}
 	tb.Cleanup(transport.CloseIdleConnections)
-	return &client{url: url, http: &http.Client{Transport: transport, Timeout: patience}}
+	// Longer than any request of the tests waits for its turn.
+	return &client{url: url, http: &http.Client{Transport: transport, Timeout: 3 * patience}}
 }
 
 // reply is an answer of any kind.
