@@ -158,7 +158,7 @@ func (s *Store) saveRows(tx *gorm.DB, rows []lockRow) error {
 
 // fileAtOnce is how many events are appended before they enter the indexes of the history, all at once: fewer pages change so
 // than with every single one. Whoever reads the history goes through the others one by one.
-const fileAtOnce = 1000
+const fileAtOnce = 500
 
 func (s *Store) appendEvents(tx *gorm.DB, rows []eventRow) error {
 	write := s.statements.exec(tx, sqliteAppend)

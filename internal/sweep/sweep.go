@@ -109,11 +109,22 @@ func (s *Sweeper) round(ctx context.Context) error {
 	return nil
 }
 
+// rest is how many times as long as a batch took the sweeper leaves the database to others before the next: nobody waits for
+// it, and those who want a lock would have to wait behind it.
+const rest = 2
+
 // inBatches repeats until a batch is not full, or ctx ends.
 func inBatches(ctx context.Context, limit int, sweep func() (int, error)) error {
 	for ctx.Err() == nil {
+		begun := time.Now()
 		if n, err := sweep(); err != nil || n < limit {
 			return err
+		}
+		pause := time.NewTimer(rest * time.Since(begun))
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+		case <-pause.C:
 		}
 	}
 	return nil

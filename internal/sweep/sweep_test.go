@@ -151,6 +151,31 @@ func TestRoundEndsEveryExpiredHold(t *testing.T) {
 	}
 }
 
+// The longer a batch takes, the longer others have the database for themselves before the next one.
+func TestRestBetweenBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var rests []time.Duration
+		var ended time.Time
+		takes := []time.Duration{time.Millisecond, 20 * time.Millisecond, 3 * time.Millisecond, 0}
+		calls := 0
+		sweepFor(target{expired: func(limit int) (int, error) {
+			if calls > 0 && calls < len(takes) {
+				rests = append(rests, time.Since(ended))
+			}
+			if calls++; calls >= len(takes) {
+				return 0, nil
+			}
+			<-time.After(takes[calls-1])
+			ended = time.Now()
+			return limit, nil
+		}}, untilAfterRound(1))
+		want := []time.Duration{2 * time.Millisecond, 40 * time.Millisecond, 6 * time.Millisecond}
+		if diff := cmp.Diff(want, rests); diff != "" {
+			t.Errorf("rests (-want +got):\n%s", diff)
+		}
+	})
+}
+
 func TestRoundTakesEveryPlaceAway(t *testing.T) {
 	for _, test := range batches {
 		t.Run(test.name, func(t *testing.T) {
