@@ -92,7 +92,7 @@ func TestSlowReaders(t *testing.T) {
 		s.acquireMany(t, names, "p", `{"a":"`+strings.Repeat("x", 4000)+`"}`)
 
 		_, response := s.slowClient(t)
-		for range 24 {
+		for range 12 {
 			conn, response := s.slowClient(t)
 			if _, err := io.CopyN(io.Discard, response.Body, 10_000); err != nil {
 				t.Fatal(err)
