@@ -48,7 +48,7 @@ func TestSignalUnderLoad(t *testing.T) {
 				l := s.startLoad(t, 16)
 				l.await(t, 100)
 				s.Stop(t, signal)
-				l.finish()
+				l.clients.Wait() // each sees by itself that the server has gone
 
 				for _, r := range l.refusals {
 					if r.Status != http.StatusServiceUnavailable || r.Code != "shutting_down" || r.Header.Get("Retry-After") == "" {

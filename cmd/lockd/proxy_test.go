@@ -46,23 +46,26 @@ func relay(t *testing.T, serve func(net.Conn)) (address string) {
 	return listener.Addr().String()
 }
 
-// throughCutter returns another address for a server, whose connections are cut when they are so old.
-func throughCutter(t *testing.T, serverURL string, age time.Duration) string {
+// throughCutter returns another address for a server, whose connections are cut when they are so old. It tells of each
+// connection that the server has done with.
+func throughCutter(t *testing.T, serverURL string, age time.Duration, done chan<- struct{}) string {
 	t.Helper()
 	return "http://" + relay(t, func(client net.Conn) {
+		defer func() { done <- struct{}{} }()
 		server, err := net.Dial("tcp", strings.TrimPrefix(serverURL, "http://"))
 		if err != nil {
 			t.Error(err)
 			return
 		}
+		defer server.Close()
 		var answers sync.WaitGroup
-		answers.Go(func() { _, _ = io.Copy(client, server) })
-		timer := time.AfterFunc(age, func() {
-			_ = client.Close()
-			_ = server.Close()
+		answers.Go(func() {
+			_, _ = io.Copy(client, server)
+			_, _ = io.Copy(io.Discard, server)
 		})
+		timer := time.AfterFunc(age, func() { _ = client.Close() })
 		_, _ = io.Copy(server, client)
-		_ = server.Close()
+		_ = server.(*net.TCPConn).CloseWrite()
 		answers.Wait()
 		timer.Stop()
 	})
