@@ -12,7 +12,7 @@ import (
 // Very many wait for one lock on one server, and each gets it in turn.
 func TestManyWaitersOfOneResource(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
-		count := 2000
+		count := 1000
 		if serversOn(databaseURL) > 1 {
 			count = 500 // Postgres takes longer for each
 		}
@@ -48,25 +48,25 @@ func TestManyWaitersOfOneResource(t *testing.T) {
 	})
 }
 
-// Each of thousands of locks has a waiter, and all are released at once.
+// Each of a thousand locks has a waiter, and all are released at once.
 func TestManyResourcesWithAWaiter(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
-		const count = 2000
+		const count = 1000
 		s := start(t, databaseURL)
 		waiters := make([]*waiter, count)
+		const atOnce = 50
 		var all sync.WaitGroup
-		for i := range waiters {
+		for first := range atOnce {
 			all.Go(func() {
-				resource := fmt.Sprint("resource ", i)
-				s.acquire(t, resource, "holder")
-				waiters[i] = s.wait(t, waiting(resource, fmt.Sprint("waiter ", i)))
+				for i := first; i < count; i += atOnce {
+					resource, waiter := fmt.Sprint("resource ", i), fmt.Sprint("waiter ", i)
+					s.acquire(t, resource, "holder")
+					waiters[i] = s.wait(t, waiting(resource, waiter))
+					s.awaitQueue(t, resource, waiter)
+				}
 			})
 		}
 		all.Wait()
-		s.awaitQueue(t, "resource 0", "waiter 0")
-		for i := range waiters {
-			s.awaitQueue(t, fmt.Sprint("resource ", i), fmt.Sprint("waiter ", i))
-		}
 		t.Log(s.Memory(t))
 		begun := time.Now()
 		r := s.do(t, http.MethodDelete, "/locks/release-all?process_id=holder", nil)

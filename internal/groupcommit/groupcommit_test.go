@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,19 +22,23 @@ var errRefused = errors.New("refused")
 
 type result = groupcommit.Result[string]
 
-// fakeTx is a transaction whose commit waits for the test, so that the test decides what queues up meanwhile. Its fields
-// need no lock: the loop runs one transaction at a time, and the test looks only after synctest.Wait.
+// fakeTx is a transaction whose commit waits for the test, so that the test decides what queues up meanwhile. The
+// loop runs one transaction at a time, and the test looks only after synctest.Wait.
 type fakeTx struct {
 	gate      chan struct{}
 	fault     func(batch []int) error // what goes wrong with a batch before it is committed; it may panic
 	refuse    map[int]error           // the commands that are refused
 	answer    func([]result) []result // garbles the results of a committed batch
-	runs      [][]int                 // every batch that was tried
 	committed []int
+
+	mu   sync.Mutex // a timer that begins a batch does not come after what the test did before
+	runs [][]int    // every batch that was tried
 }
 
 func (x *fakeTx) commit(batch []int) ([]result, error) {
+	x.mu.Lock()
 	x.runs = append(x.runs, slices.Clone(batch))
+	x.mu.Unlock()
 	<-x.gate
 	if x.fault != nil {
 		if err := x.fault(batch); err != nil {
@@ -123,6 +128,8 @@ func (f *fixture) queue(n int) []*reply {
 
 func (f *fixture) wantRuns(want ...[]int) {
 	f.t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if diff := cmp.Diff(want, f.runs); diff != "" {
 		f.t.Errorf("transactions (-want +got):\n%s", diff)
 	}
