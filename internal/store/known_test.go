@@ -77,7 +77,7 @@ func TestHistoryWhileItIsFiled(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
-		const callers, rounds = 16, 80 // two events each
+		const callers, rounds = 16, 150 // two events each
 		history := func(s *store.Store, resource, process string, limit int) (kinds []lock.EventKind) {
 			t.Helper()
 			events, err := s.History(t.Context(), lock.HistoryFilter{Resource: resource, ProcessID: process, Limit: limit})

@@ -41,6 +41,10 @@ const (
 		DELETE FROM lock_waiters WHERE resource_id = ? AND ticket = ?`
 )
 
+// sqliteWriterCache is what the connection that writes keeps of the database in memory, in negative KiB: SQLite's own 2 MB are
+// fewer pages than events that are filed at once may touch.
+const sqliteWriterCache = "-16000"
+
 // openSQLite opens a file for this process alone: one connection writes, several read.
 func openSQLite(ctx context.Context, cfg Config) (_ *Store, err error) {
 	release := func() error { return nil }
@@ -60,7 +64,8 @@ func openSQLite(ctx context.Context, cfg Config) (_ *Store, err error) {
 		}
 	}()
 
-	writer, err := gorm.Open(sqlite.Open(location+memory+"&_synchronous=FULL&_busy_timeout=5000&_txlock=immediate"), gormConfig(false))
+	writing := memory + "&_synchronous=FULL&_busy_timeout=5000&_txlock=immediate&_cache_size=" + sqliteWriterCache
+	writer, err := gorm.Open(sqlite.Open(location+writing), gormConfig(false))
 	if err != nil {
 		return nil, sqliteOpenError(cfg.Source, err)
 	}
@@ -157,8 +162,9 @@ func (s *Store) saveRows(tx *gorm.DB, rows []lockRow) error {
 }
 
 // fileAtOnce is how many events are appended before they enter the indexes of the history, all at once: fewer pages change so
-// than with every single one. Whoever reads the history goes through the others one by one.
-const fileAtOnce = 500
+// than with every single one. The more at once, the fewer pages for each event, but the longer everybody waits for them; 2000
+// of a thousand resources take some 50 ms. Whoever reads the history goes through the others one by one.
+const fileAtOnce = 2000
 
 func (s *Store) appendEvents(tx *gorm.DB, rows []eventRow) error {
 	write := s.statements.exec(tx, sqliteAppend)
