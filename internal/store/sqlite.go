@@ -162,9 +162,9 @@ func (s *Store) saveRows(tx *gorm.DB, rows []lockRow) error {
 }
 
 // fileAtOnce is how many events are appended before they enter the indexes of the history, all at once: fewer pages change so
-// than with every single one. The more at once, the fewer pages for each event, but the longer everybody waits for them; 2000
-// of a thousand resources take some 50 ms. Whoever reads the history goes through the others one by one.
-const fileAtOnce = 2000
+// than with every single one. The more at once, the fewer pages for each event, but the longer everybody waits for them; 1500
+// of a thousand resources take some 40 ms. Whoever reads the history goes through the others one by one.
+const fileAtOnce = 1500
 
 func (s *Store) appendEvents(tx *gorm.DB, rows []eventRow) error {
 	write := s.statements.exec(tx, sqliteAppend)
