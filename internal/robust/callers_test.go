@@ -155,7 +155,7 @@ type polite struct {
 	t       *testing.T
 	process string
 	caller  *caller
-	pairs   int
+	pairs   atomic.Int64
 	refused int
 	slowest time.Duration
 }
@@ -174,7 +174,7 @@ func (p *polite) pair() time.Duration {
 	p.patiently(acquireText(robust.Operation{Resource: resource, Process: p.process}))
 	p.patiently(releaseText(resource, p.process))
 	took := time.Since(begun)
-	p.pairs++
+	p.pairs.Add(1)
 	p.slowest = max(p.slowest, took)
 	return took
 }
@@ -195,6 +195,9 @@ func (p *polite) patiently(request string) {
 	}
 }
 
+// served tells whether it did more than what it may have begun before the others came.
+func (p *polite) served() bool { return p.pairs.Load() >= 3 }
+
 // inBackground works until the function that it returns is called, which checks that it was served.
 func (p *polite) inBackground() (end func()) {
 	done := make(chan struct{})
@@ -214,8 +217,8 @@ func (p *polite) inBackground() (end func()) {
 		close(done)
 		all.Wait()
 		fmt.Fprintf(p.t.Output(), "meanwhile %d pairs of %s, the slowest took %v, told to come later %d times\n",
-			p.pairs, p.process, p.slowest.Round(time.Millisecond), p.refused)
-		if p.pairs < 3 {
+			p.pairs.Load(), p.process, p.slowest.Round(time.Millisecond), p.refused)
+		if !p.served() {
 			p.t.Errorf("%s was not served meanwhile", p.process)
 		}
 	}

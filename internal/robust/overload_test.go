@@ -44,10 +44,11 @@ func overload(t *testing.T, r *robust.Run, databaseURL string, settings ...strin
 	r.Pause(500 * time.Millisecond)
 	few.end()
 	r.Work(robust.Workload{Clients: 4, Patience: apptest.Patience}, server)
-	end := newPolite(t, server).inBackground()
+	polite := newPolite(t, server)
+	end := polite.inBackground()
 	many := &load{t: t, name: "many"}
 	many.start(dial(t, server, clients))
-	for r.Lasts() {
+	for late := time.Now().Add(apptest.Patience); r.Lasts() || !polite.served() && time.Now().Before(late); {
 		r.Pause(50 * time.Millisecond)
 	}
 	many.end()
