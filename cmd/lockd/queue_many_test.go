@@ -12,7 +12,7 @@ import (
 // Very many wait for one lock on one server, and each gets it in turn.
 func TestManyWaitersOfOneResource(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
-		count := 1000
+		count := 2000
 		if serversOn(databaseURL) > 1 {
 			count = 500 // Postgres takes longer for each
 		}
@@ -48,13 +48,13 @@ func TestManyWaitersOfOneResource(t *testing.T) {
 	})
 }
 
-// Each of a thousand locks has a waiter, and all are released at once.
+// Each of thousands of locks has a waiter, and all are released at once.
 func TestManyResourcesWithAWaiter(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
-		const count = 1000
+		const count = 2000
 		s := start(t, databaseURL)
 		waiters := make([]*waiter, count)
-		const atOnce = 50
+		const atOnce = 50 // to dial for all of them at the same time is more than a busy machine can take
 		var all sync.WaitGroup
 		for first := range atOnce {
 			all.Go(func() {

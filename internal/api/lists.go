@@ -65,6 +65,9 @@ type listWriter struct {
 	last  int64
 }
 
+// listStall is how long a client may take to read a part of the list.
+const listStall = 10 * time.Second
+
 func (l *listWriter) begin(total int, now time.Time) error {
 	l.out, l.now, l.total = bufio.NewWriterSize(l.w, 32<<10), now, total
 	if l.limit > 0 {
@@ -86,8 +89,8 @@ func (l *listWriter) each(r lock.Resource) error {
 		}
 	}
 	l.last = r.ID
-	if l.count%1000 == 0 { // a long list takes long, each part of it may take no longer than another answer
-		if err := http.NewResponseController(l.w).SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+	if l.count%1000 == 0 { // a long list takes long, a client that does not read it may not
+		if err := http.NewResponseController(l.w).SetWriteDeadline(time.Now().Add(listStall)); err != nil {
 			return err
 		}
 	}

@@ -87,12 +87,14 @@ func (s *server) slowClient(t *testing.T) (net.Conn, *http.Response) {
 // connections to its database may hang up in the middle of it.
 func TestSlowReaders(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
-		// Larger than what the network keeps for a client that does not read.
-		names := numbered("r", 1200)
-		s.acquireMany(t, names, "p", `{"a":"`+strings.Repeat("x", 4000)+`"}`)
+		// Larger than what the network keeps for a client that does not read, and of fewer locks than have a bound of their own
+		// for how long they may take to be read: what comes meanwhile takes long on a slow machine.
+		process := strings.Repeat("p", lock.MaxNameLength)
+		names := numbered(strings.Repeat("r", lock.MaxNameLength-10), 990)
+		s.acquireMany(t, names, process, `{"a":"`+strings.Repeat("x", lock.MaxMetadataSize-10)+`"}`)
 
 		_, response := s.slowClient(t)
-		for range 12 {
+		for range 24 {
 			conn, response := s.slowClient(t)
 			if _, err := io.CopyN(io.Discard, response.Body, 10_000); err != nil {
 				t.Fatal(err)
@@ -102,9 +104,9 @@ func TestSlowReaders(t *testing.T) {
 			}
 		}
 		s.hold(t, "new", "p", nil)
-		s.release(t, names[1], "p").want(t, 200)
-		s.renew(t, names[2], "p", 600, 0).want(t, 200)
-		if _, found := s.list(t, "process_id", "p", "limit", "5"); len(found) != 5 {
+		s.release(t, names[1], process).want(t, 200)
+		s.renew(t, names[2], process, 600, 0).want(t, 200)
+		if _, found := s.list(t, "process_id", process, "limit", "5"); len(found) != 5 {
 			t.Errorf("a page while the whole list is read: %q", found)
 		}
 

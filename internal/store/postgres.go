@@ -69,7 +69,7 @@ const (
 
 	postgresFirst = `
 		SELECT w.* FROM json_array_elements_text(?::json) AS r (id) CROSS JOIN LATERAL (
-			SELECT w.* ` + connectedOf + ` AND w.resource_id = r.id::bigint ORDER BY w.ticket ` + limited + `) AS w`
+			SELECT w.* ` + connectedOf + ` AND w.resource_id = r.id::bigint ORDER BY w.ticket` + limited + `) AS w`
 	postgresPlaces = `
 		SELECT w.* FROM json_to_recordset(?::json) AS p (resource_id bigint, process_id text, request_id text)
 		JOIN lock_waiters AS w ON w.resource_id = p.resource_id AND w.request_id = p.request_id AND w.process_id = p.process_id`

@@ -169,7 +169,7 @@ func (s *Store) Queue(ctx context.Context, resource string, after int64, limit i
 		}, `SELECT w.position, `+waiterColumns+` FROM (
 				SELECT w.*, row_number() OVER (ORDER BY w.ticket) AS position `+connectedOf+`
 				AND w.resource_id = (SELECT id FROM resource_locks WHERE resource_name = ?)) AS w
-			LEFT JOIN lock_servers AS s ON s.id = w.server_id WHERE w.ticket > ? ORDER BY w.ticket `+limited,
+			LEFT JOIN lock_servers AS s ON s.id = w.server_id WHERE w.ticket > ? ORDER BY w.ticket`+limited,
 			s.server, instant{now}, resource, after, limit)
 	})
 	return waiters, position, now, err
@@ -218,8 +218,8 @@ func (s *Store) Left(ctx context.Context, keep time.Duration, limit int) (places
 			return err
 		}, `SELECT r.resource_name, w.process_id, w.request_id
 			FROM lock_waiters AS w JOIN resource_locks AS r ON r.id = w.resource_id LEFT JOIN lock_servers AS s ON s.id = w.server_id
-			WHERE w.away_until <= ? OR w.away_until IS NULL AND w.server_id <> ? AND (s.id IS NULL OR s.alive_until <= ?)
-			`+limited, instant{now}, s.server, instant{now.Add(-keep)}, limit)
+			WHERE w.away_until <= ? OR w.away_until IS NULL AND w.server_id <> ? AND (s.id IS NULL OR s.alive_until <= ?)`+
+			limited, instant{now}, s.server, instant{now.Add(-keep)}, limit)
 	})
 	if err != nil || len(places) == limit {
 		return places, err

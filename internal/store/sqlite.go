@@ -31,7 +31,7 @@ const (
 		UPDATE lock_events SET filed = true WHERE id > ? AND NOT filed`
 	sqliteFirst = `
 		SELECT w.* FROM json_each(?) AS r JOIN lock_waiters AS w ON w.resource_id = r.value AND w.ticket IN (
-			SELECT w.ticket ` + connectedOf + ` AND w.resource_id = r.value ORDER BY w.ticket ` + limited + `)`
+			SELECT w.ticket ` + connectedOf + ` AND w.resource_id = r.value ORDER BY w.ticket` + limited + `)`
 	sqlitePlaces = `
 		SELECT w.* FROM json_each(?) AS p JOIN lock_waiters AS w ON w.resource_id = p.value->>'resource_id'
 			AND w.request_id = p.value->>'request_id' AND w.process_id = p.value->>'process_id'`

@@ -164,7 +164,7 @@ func (s *Store) HeldBy(ctx context.Context, process, after string, limit int) (n
 	err = s.read(ctx, func(db *gorm.DB) error {
 		name := s.dialect.bytewise
 		return db.Raw("SELECT resource_name FROM resource_locks WHERE is_active AND process_id = ? AND "+name+" > ? ORDER BY "+name+
-			" "+limited, process, after, limit).Scan(&names).Error
+			limited, process, after, limit).Scan(&names).Error
 	})
 	return names, err
 }
@@ -250,7 +250,7 @@ func (c conditions) and(condition string, args ...any) conditions {
 func (c *conditions) page(order string, limit int) string {
 	text := c.text + " ORDER BY " + order
 	if limit != 0 {
-		text += " " + limited
+		text += limited
 		c.args = append(c.args, limit)
 	}
 	return text
@@ -263,7 +263,7 @@ func (s *Store) Expired(ctx context.Context, limit int) (names []string, err err
 		if err != nil {
 			return err
 		}
-		return db.Raw("SELECT resource_name FROM resource_locks WHERE is_active AND expires_at <= ? ORDER BY expires_at "+limited,
+		return db.Raw("SELECT resource_name FROM resource_locks WHERE is_active AND expires_at <= ? ORDER BY expires_at"+limited,
 			instant{now}, limit).Scan(&names).Error
 	})
 	return names, err
@@ -287,7 +287,7 @@ func (s *Store) Idle(ctx context.Context, afterID int64, window int, idle time.D
 			}
 			seen++
 			return err
-		}, "SELECT id, resource_name, NOT is_active AND ended_at < ? FROM resource_locks WHERE id > ? ORDER BY id "+limited,
+		}, "SELECT id, resource_name, NOT is_active AND ended_at < ? FROM resource_locks WHERE id > ? ORDER BY id"+limited,
 			instant{before}, afterID, window)
 	})
 	if seen < window {
@@ -303,7 +303,7 @@ func (s *Store) DeleteEvents(ctx context.Context, age time.Duration, limit int) 
 		if err != nil {
 			return err
 		}
-		result := db.Exec("DELETE FROM lock_events WHERE at < ? AND id IN (SELECT id FROM lock_events ORDER BY id "+limited+")",
+		result := db.Exec("DELETE FROM lock_events WHERE at < ? AND id IN (SELECT id FROM lock_events ORDER BY id"+limited+")",
 			instant{now.Add(-age)}, limit)
 		deleted = int(result.RowsAffected)
 		return result.Error
