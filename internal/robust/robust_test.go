@@ -21,50 +21,59 @@ var (
 
 func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
 
-// scenarios by name. Those in brief are the selection of make test.
+// selection says when a scenario is run.
+type selection int
+
+const (
+	onlyLong   selection = iota
+	brief                // by make test as well, beside others
+	briefAlone           // by make test as well, beside no other: how its clients fare tells nothing when the machine is busy with others
+)
+
+// scenarios by name.
 var scenarios = []struct {
-	name  string
-	brief bool
-	run   func(t *testing.T, r *robust.Run)
+	name string
+	when selection
+	run  func(t *testing.T, r *robust.Run)
 }{
-	{"calm, on SQLite", false, calmSQLite},
-	{"calm, three servers on Postgres", true, calmPostgres},
+	{"calm, on SQLite", onlyLong, calmSQLite},
+	{"calm, three servers on Postgres", brief, calmPostgres},
 
-	{"server killed, SQLite", true, serverKilled},
-	{"servers killed, Postgres", true, serversKilled},
-	{"server paused, SQLite", false, serverPausedSQLite},
-	{"servers paused, Postgres", true, serverPausedPostgres},
-	{"network of the clients, SQLite", false, badWeatherSQLite},
-	{"network of the clients, Postgres", true, badWeatherPostgres},
-	{"power lost, SQLite", true, powerLost},
-	{"disk full, SQLite", true, diskFull},
-	{"clocks wrong, Postgres", false, clocksWrong},
-	{"clock set back, SQLite", false, clockSetBack},
+	{"server killed, SQLite", brief, serverKilled},
+	{"servers killed, Postgres", brief, serversKilled},
+	{"server paused, SQLite", onlyLong, serverPausedSQLite},
+	{"servers paused, Postgres", brief, serverPausedPostgres},
+	{"network of the clients, SQLite", onlyLong, badWeatherSQLite},
+	{"network of the clients, Postgres", brief, badWeatherPostgres},
+	{"power lost, SQLite", brief, powerLost},
+	{"disk full, SQLite", brief, diskFull},
+	{"clocks wrong, Postgres", onlyLong, clocksWrong},
+	{"clock set back, SQLite", onlyLong, clockSetBack},
 
-	{"database killed", true, databaseKilled},
-	{"standby promoted", true, standbyPromoted},
-	{"connections to the database cut", false, databaseConnectionsCut},
-	{"connections to the database delayed", false, databaseDelayed},
-	{"connections to the database in a black hole", false, databaseBlackHoled},
-	{"answers of COMMIT lost", true, commitAnswersLost},
-	{"notifications cut", true, listenCut},
-	{"connections to the database exhausted", false, poolExhausted},
+	{"database killed", brief, databaseKilled},
+	{"standby promoted", brief, standbyPromoted},
+	{"connections to the database cut", onlyLong, databaseConnectionsCut},
+	{"connections to the database delayed", onlyLong, databaseDelayed},
+	{"connections to the database in a black hole", onlyLong, databaseBlackHoled},
+	{"answers of COMMIT lost", brief, commitAnswersLost},
+	{"notifications cut", brief, listenCut},
+	{"connections to the database exhausted", onlyLong, poolExhausted},
 
-	{"rolling restart behind nginx", true, rollingRestart},
-	{"servers killed behind nginx", false, killedBehindBalancer},
-	{"lost updates, SQLite", false, lostUpdatesSQLite},
-	{"lost updates, Postgres", true, lostUpdatesPostgres},
+	{"rolling restart behind nginx", brief, rollingRestart},
+	{"servers killed behind nginx", onlyLong, killedBehindBalancer},
+	{"lost updates, SQLite", onlyLong, lostUpdatesSQLite},
+	{"lost updates, Postgres", brief, lostUpdatesPostgres},
 
-	{"overload, SQLite, short queue", true, overloadShortQueue},
-	{"overload, Postgres", false, overloadPostgres},
-	{"slow clients", true, slowClients},
-	{"stopped with slow clients", false, stopWithSlowClients},
-	{"idle connections", false, idleConnections},
-	{"many held locks, SQLite", false, manyHoldsSQLite},
-	{"many held locks, Postgres", false, manyHoldsPostgres},
-	{"many expire at once, SQLite", false, expiringSQLite},
-	{"many expire at once, Postgres", false, expiringPostgres},
-	{"no room for waiters", true, waitersFull},
+	{"overload, SQLite, short queue", briefAlone, overloadShortQueue},
+	{"overload, Postgres", onlyLong, overloadPostgres},
+	{"slow clients", brief, slowClients},
+	{"stopped with slow clients", onlyLong, stopWithSlowClients},
+	{"idle connections", onlyLong, idleConnections},
+	{"many held locks, SQLite", onlyLong, manyHoldsSQLite},
+	{"many held locks, Postgres", onlyLong, manyHoldsPostgres},
+	{"many expire at once, SQLite", onlyLong, expiringSQLite},
+	{"many expire at once, Postgres", onlyLong, expiringPostgres},
+	{"no room for waiters", brief, waitersFull},
 }
 
 // TestRobust breaks things while clients are at work, and has what they saw judged.
@@ -80,11 +89,11 @@ func TestRobust(t *testing.T) {
 	)
 	t.Cleanup(func() { fmt.Fprintf(t.Output(), "all scenarios: %v\n", all) })
 	for _, s := range scenarios {
-		if !s.brief && !*long {
+		if s.when == onlyLong && !*long {
 			continue
 		}
 		t.Run(s.name, func(t *testing.T) {
-			if !*long {
+			if s.when == brief && !*long {
 				t.Parallel()
 			}
 			r := robust.NewRun(t, robust.Config{Program: program, Seed: *seed, Length: *length, Long: *long})
