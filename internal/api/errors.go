@@ -36,13 +36,17 @@ var notHeldCodes = map[lock.Why]wire.Code{
 	lock.Broken:          wire.CodeForceReleased,
 }
 
-// statusClientGone is only seen in the log: the client hung up.
+// statusClientGone stands in the log only: the client disconnected before it was answered.
 const statusClientGone = 499
 
 // retryAfter is the number of seconds that a client is asked to wait after a 503.
 const retryAfter = "1"
 
 // answer makes a handler of a function that either answers or returns an error.
+//
+// The function asks the service in a context that does not end with the request's, except where a request waits: the end
+// of a client's stream may only mean that it has nothing more to send, and then it reads the answer. The store bounds how
+// long everything takes.
 func (a *API) answer(handle func(w http.ResponseWriter, r *http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if err := handle(w, r); err != nil {
@@ -59,6 +63,9 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 			w.Header().Set("Retry-After", strconv.FormatFloat(math.Ceil(*body.RetryAfterSeconds), 'f', 0, 64))
 		}
 		writeJSON(w, http.StatusConflict, &body)
+	} else if lost, is := errors.AsType[*lock.PlaceLostError](err); is {
+		w.Header().Set("Retry-After", retryAfter)
+		writeJSON(w, http.StatusServiceUnavailable, wire.Failure{Detail: lost.Error(), Code: wire.CodePlaceLost})
 	} else if full, is := errors.AsType[*lock.QueueFullError](err); is {
 		w.Header().Set("Retry-After", retryAfter)
 		writeJSON(w, http.StatusServiceUnavailable, wire.Failure{Detail: full.Error(), Code: wire.CodeQueueFull})
@@ -77,7 +84,7 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 		faults.take(unsound, place)
 		writeJSON(w, http.StatusUnprocessableEntity, wire.ValidationFailure{Detail: faults.faults, Code: wire.CodeValidation})
 	} else {
-		a.failByTable(w, r, err)
+		a.failByTable(w, err)
 	}
 }
 
@@ -96,15 +103,18 @@ func conflictOf(held *lock.HeldError) wire.Conflict {
 	case held.TimedOut:
 		waited := seconds(held.Waited)
 		body.Code, body.WaitedSeconds = wire.CodeWaitTimeout, &waited
+		if !held.KeptUntil.IsZero() { // to come back when the holder's time is over would be too late
+			soon := 1.0
+			body.PlaceKeptUntil, body.RetryAfterSeconds = wire.OptionalTime(held.KeptUntil), &soon
+			if held.Position > 0 {
+				body.Position = &held.Position
+			}
+		}
 	}
 	return body
 }
 
-func (a *API) failByTable(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil { // nobody reads the answer
-		w.WriteHeader(statusClientGone)
-		return
-	}
+func (a *API) failByTable(w http.ResponseWriter, err error) {
 	for _, f := range failures {
 		if !errors.Is(err, f.is) {
 			continue

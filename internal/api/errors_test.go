@@ -233,48 +233,6 @@ func TestProbes(t *testing.T) {
 	}
 }
 
-// TestClientGone: whoever hangs up needs no answer, and is no fault of the server's, whatever the database makes of it.
-func TestClientGone(t *testing.T) {
-	tests := []struct {
-		name string
-		err  func(cause error) error
-	}{
-		{"plain", func(cause error) error { return cause }},
-		{"reported as unavailable", func(cause error) error { return fmt.Errorf("%w: %w", lock.ErrUnavailable, cause) }},
-	}
-	for _, test := range tests {
-		for _, o := range lockOperations {
-			t.Run(test.name+" "+o.route, func(t *testing.T) {
-				entered := make(chan struct{})
-				s, logged := brokenServer(t, func(ctx context.Context) error {
-					close(entered)
-					<-ctx.Done()
-					return test.err(ctx.Err())
-				})
-				ctx, hangUp := context.WithCancel(t.Context())
-				go func() {
-					<-entered
-					hangUp()
-				}()
-				response, err := s.Client().Do(s.request(t, o.method, o.target, o.body).WithContext(ctx))
-				if err == nil {
-					_ = response.Body.Close()
-					t.Fatal("the request ended before its client hung up")
-				}
-				lines := logged()
-				if len(lines) != 1 {
-					t.Fatalf("log: %+v", lines)
-				}
-				lines[0].ID = ""
-				want := logLine{Level: "DEBUG", Method: o.method, Route: o.route, Status: 499}
-				if diff := cmp.Diff(want, lines[0]); diff != "" {
-					t.Error("log (-want +got):\n" + diff)
-				}
-			})
-		}
-	}
-}
-
 // interrupted panics in the middle of the body. It hides the body's length, by which a client could tell half from whole.
 type interrupted struct{ http.ResponseWriter }
 

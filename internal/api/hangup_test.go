@@ -239,22 +239,19 @@ func TestTwoWithOneRequestID(t *testing.T) {
 			p.hangUp()
 			<-p.done
 		},
-		"times out": func(t *testing.T, p *pending) {
+		"is answered": func(t *testing.T, p *pending) {
 			a := p.answer(t)
-			a.wantCode(t, 409, wire.CodeWaitTimeout)
-			if got := decode[wire.Conflict](t, a.body); got.Waiters != 2 {
-				t.Errorf("got %+v, want 2 waiters: the later request and the other one", got)
+			a.wantFailure(t, 409, wire.CodeSuperseded,
+				"A later request with the same request_id has taken the place of this one in the queue of resource 'r'")
+			if got := decode[wire.Conflict](t, a.body); got.Waiters != 2 || got.Holder == nil || got.Holder.ProcessID != "p" {
+				t.Errorf("got %s, want 2 waiters: the later request and the other one", a.body)
 			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onBoth(t, func(t *testing.T, s *server) {
 				s.hold(t, "r", "p", nil)
-				wait := 1.5
-				if name == "hangs up" {
-					wait = maxWait.Seconds()
-				}
-				earlier := s.wait(t, "r", "a", fields{"request_id": "run", "reason": "earlier", "wait_seconds": wait})
+				earlier := s.wait(t, "r", "a", fields{"request_id": "run", "reason": "earlier"})
 				s.wait(t, "r", "b", nil)
 				later := s.ask(t, "r", "a", fields{"request_id": "run", "reason": "later"})
 				s.eventually(t, "the later one has the place", func() bool {
@@ -271,49 +268,13 @@ func TestTwoWithOneRequestID(t *testing.T) {
 				// Asked once more, waiting or not, it is still the same hold.
 				for _, wait := range []any{nil, 300} {
 					again := dataOf[wire.Acquired](t, s.acquireWith(t, "r", "a", fields{"request_id": "run", "wait_seconds": wait}))
-					if again.FencingToken != granted.FencingToken || again.WaitedSeconds != granted.WaitedSeconds {
+					if again.FencingToken != granted.FencingToken || again.WaitedSeconds != granted.WaitedSeconds || !again.Repeated {
 						t.Errorf("repeated: %+v, want %+v", again, granted)
 					}
 				}
 			})
 		})
 	}
-}
-
-// TestBothGetTheOneHold: two that wait under one name are one request.
-func TestBothGetTheOneHold(t *testing.T) {
-	onBoth(t, func(t *testing.T, s *server) {
-		s.hold(t, "r", "p", nil)
-		earlier := s.wait(t, "r", "a", fields{"request_id": "run", "reason": "earlier"})
-		later := s.ask(t, "r", "a", fields{"request_id": "run", "reason": "later"})
-		s.eventually(t, "the later one has the place", func() bool { return *s.queue(t, "r").Waiters[0].Reason == "later" })
-		s.release(t, "r", "p").want(t, 200)
-		granted := later.granted(t)
-		s.locks.WakeAll() // at other times it looks by itself
-		if got := earlier.granted(t); got.FencingToken != granted.FencingToken {
-			t.Errorf("token %d for one and %d for the other", got.FencingToken, granted.FencingToken)
-		}
-		s.wantHolder(t, "r", granted)
-	})
-}
-
-// TestSuperseded: who comes by its lost place is told that a later request has it, instead of taking it back.
-func TestSuperseded(t *testing.T) {
-	onBoth(t, func(t *testing.T, s *server) {
-		s.hold(t, "r", "p", nil)
-		earlier := s.wait(t, "r", "a", fields{"request_id": "run", "reason": "earlier"})
-		later := s.ask(t, "r", "a", fields{"request_id": "run", "reason": "later"})
-		s.eventually(t, "the later one has the place", func() bool { return *s.queue(t, "r").Waiters[0].Reason == "later" })
-		s.locks.WakeAll()
-		a := earlier.answer(t)
-		a.wantFailure(t, 409, wire.CodeSuperseded, "A later request with the same request_id waits for resource 'r' in place of this one")
-		if got := decode[wire.Conflict](t, a.body); got.Holder == nil || got.Holder.ProcessID != "p" || got.Waiters != 1 {
-			t.Errorf("got %s", a.body)
-		}
-		later.stillWaits(t)
-		s.release(t, "r", "p").want(t, 200)
-		s.wantHolder(t, "r", later.granted(t))
-	})
 }
 
 // TestWaitsLongerThanTheServersTimeouts: they are made for slow clients, and a client that waits is not one.

@@ -44,7 +44,7 @@ func (a *API) livez(w http.ResponseWriter, _ *http.Request) {
 //	@Failure		503	{object}	wire.Failure	"the database does not answer"
 //	@Router			/readyz [get]
 func (a *API) readyz(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	if err := a.ping(ctx); err != nil {
 		return fmt.Errorf("%w: %w", lock.ErrUnavailable, err)

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"time"
@@ -39,7 +40,7 @@ func (a *API) renew(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out, err := a.locks.Renew(r.Context(), command)
+	out, err := a.locks.Renew(context.Background(), command)
 	if err != nil {
 		return err
 	}
@@ -79,7 +80,7 @@ func (a *API) renewAll(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	renewed, lost, err := a.locks.RenewAll(r.Context(), process, ttl, holds)
+	renewed, lost, err := a.locks.RenewAll(context.Background(), process, ttl, holds)
 	if err != nil {
 		return err
 	}
@@ -110,7 +111,7 @@ func (a *API) releaseAll(w http.ResponseWriter, r *http.Request) error {
 	}); err != nil {
 		return err
 	}
-	released, err := a.locks.ReleaseAll(r.Context(), process)
+	released, err := a.locks.ReleaseAll(context.Background(), process)
 	if err != nil {
 		return err
 	}

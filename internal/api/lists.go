@@ -2,6 +2,7 @@ package api
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net/http"
 	"time"
@@ -42,7 +43,7 @@ func (a *API) allLocked(w http.ResponseWriter, r *http.Request) error {
 	if f.Limit > 0 {
 		f.Limit++ // one more tells whether there is a next page
 	}
-	if err := a.locks.List(r.Context(), f, list.begin, list.each); err != nil {
+	if err := a.locks.List(context.Background(), f, list.begin, list.each); err != nil {
 		if list.out == nil {
 			return err
 		}
@@ -147,7 +148,7 @@ func (a *API) history(w http.ResponseWriter, r *http.Request) error {
 	}
 	limit := f.Limit
 	f.Limit++ // one more tells whether there is a next page
-	events, err := a.locks.History(r.Context(), f)
+	events, err := a.locks.History(context.Background(), f)
 	if err != nil {
 		return err
 	}

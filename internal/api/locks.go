@@ -1,6 +1,8 @@
 package api
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -57,7 +59,11 @@ func (a *API) acquire(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	grant, err := a.locks.Acquire(r.Context(), command)
-	if err != nil {
+	switch {
+	case errors.Is(err, lock.ErrClientGone): // it waited, and its client has gone: there is nothing true to answer
+		noteClientGone(w)
+		panic(http.ErrAbortHandler)
+	case err != nil:
 		return err
 	}
 	hold := grant.Hold
@@ -67,12 +73,13 @@ func (a *API) acquire(w http.ResponseWriter, r *http.Request) error {
 		ProcessID:    command.ProcessID,
 		Times:        timesOf(hold, grant.Now),
 		FencingToken: hold.Token,
+		Repeated:     grant.Repeated,
 	}
 	if !hold.QueuedAt.IsZero() {
 		data.WaitedSeconds = seconds(hold.LockedAt.Sub(hold.QueuedAt))
 	}
 	succeed(w, "Lock acquired successfully for resource '"+command.Resource+"'", data)
-	if command.Wait > 0 && http.NewResponseController(w).Flush() != nil {
+	if (command.Wait > 0 || r.Context().Err() != nil) && !delivered(w, r) {
 		a.locks.GiveBack(grant)
 		noteClientGone(w)
 	}
@@ -108,7 +115,7 @@ func (a *API) release(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out, err := a.locks.Release(r.Context(), command)
+	out, err := a.locks.Release(context.Background(), command)
 	if err != nil {
 		return err
 	}
@@ -139,7 +146,7 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 	}); err != nil {
 		return err
 	}
-	resource, now, err := a.locks.Status(r.Context(), name)
+	resource, now, err := a.locks.Status(context.Background(), name)
 	if err != nil {
 		return err
 	}
@@ -190,7 +197,7 @@ func (a *API) validate(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	hold, current, now, err := a.locks.Current(r.Context(), data.ResourceName)
+	hold, current, now, err := a.locks.Current(context.Background(), data.ResourceName)
 	if err != nil {
 		return err
 	}
@@ -234,7 +241,7 @@ func (a *API) forceRelease(w http.ResponseWriter, r *http.Request) error {
 	if command.By == "" {
 		command.By = callerAddress(r)
 	}
-	out, err := a.locks.ForceRelease(r.Context(), command)
+	out, err := a.locks.ForceRelease(context.Background(), command)
 	if err != nil {
 		return err
 	}

@@ -74,20 +74,22 @@ func realServer(t *testing.T, driver string) *server {
 
 func limitedServer(t *testing.T, driver string, limits lock.Limits) *server {
 	t.Helper()
-	source := ""
-	switch driver {
-	case store.SQLite:
-		source = testdb.SQLite(t)
-	case store.Postgres:
-		source = testdb.Postgres(t)
-	}
-	db, c := openStore(t, driver, source)
+	db, c := openStore(t, driver, sourceOf(t, driver))
 	log := slog.New(slog.DiscardHandler)
 	locks := startedService(t, db, limits, log)
 	s := serve(t, locks, db.Ping, log)
 	t.Cleanup(locks.StopWaiting) // a server closes when its last request was answered
 	s.driver, s.clock, s.locks = driver, c, locks
 	return s
+}
+
+// sourceOf makes a fresh database.
+func sourceOf(t *testing.T, driver string) string {
+	t.Helper()
+	if driver == store.SQLite {
+		return testdb.SQLite(t)
+	}
+	return testdb.Postgres(t)
 }
 
 // startedService is a service on which requests may wait. It looks after them only when it is told to: whatever comes

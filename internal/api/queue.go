@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 
@@ -38,7 +39,7 @@ func (a *API) queue(w http.ResponseWriter, r *http.Request) error {
 	if limit == 0 {
 		limit = defaultQueue
 	}
-	waiters, position, now, err := a.locks.Queue(r.Context(), name, after, limit+1) // one more tells whether there is a next page
+	waiters, position, now, err := a.locks.Queue(context.Background(), name, after, limit+1) // one more tells whether there is a next page
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ func TestRepeatedRequestGetsTheSameHold(t *testing.T) {
 		first := dataOf[wire.Acquired](t, s.acquireWith(t, "r", "p", fields{"request_id": "run 7", "ttl_seconds": 300, "reason": "first"}))
 		s.clock.advance(time.Minute)
 		want := first
+		want.Repeated = true
 		if s.driver == store.SQLite {
 			want.ExpiresInSeconds = new(240.0)
 		}

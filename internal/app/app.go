@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"resource-lock-manager/internal/api"
@@ -75,9 +76,15 @@ func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*App, erro
 	}
 	if cfg.Database.Driver == store.Postgres && cfg.Notifications {
 		a.listen, err = notify.New(notify.Config{
-			URL:     cfg.Database.Source,
-			Channel: locks.Channel(),
-			Wake:    func(name string) { service.Wake(name) },
+			URL: cfg.Database.Source,
+			Channels: map[string]func(string){
+				locks.Channel(): func(name string) { service.Wake(name) },
+				locks.SupersededChannel(): func(connection string) {
+					if id, err := strconv.ParseInt(connection, 10, 64); err == nil {
+						service.WakeSuperseded(id)
+					}
+				},
+			},
 			WakeAll: service.WakeAll,
 			Logger:  log,
 		})

@@ -6,20 +6,21 @@ import "time"
 // it, it is refused with [HeldError], or waits if it may: it gets a place in the queue, and a hold when its turn comes.
 //
 // It can be repeated under the same RequestID: the same process gets the hold that it has, unchanged, or the place that
-// it has. A waiting request has a RequestID and a Connection always. Of two with the same RequestID that wait, the later
-// one has the place.
+// it has. A waiting request always has a RequestID and a Connection. Of two with the same RequestID the later one has the
+// place: the earlier one is superseded, and acquires nothing from then on.
 type Acquire struct {
 	Resource  string
 	ProcessID string
 	TTL       time.Duration // 0: never expires
 	MinHold   time.Duration // the resource stays taken at least this long; 0: no minimum
-	RequestID string        // the caller's name for this acquisition, so that it can be repeated; empty: none
+	RequestID string        // the name of this acquisition, so that it can be repeated; empty: none
+	Named     bool          // the caller chose RequestID, so that another request can have the same one
 	Reason    string
 	Metadata  string // a JSON object; empty: none
 
 	Wait       time.Duration // how long it may wait; 0: not at all
-	Connection int64         // tells this waiting request from every other
-	Again      bool          // it has had a place: it is refused when a later request has that now
+	Connection int64         // distinguishes this request from every other; 0: unknown
+	Again      bool          // it has had a place: it is refused when it has lost that
 	Patient    bool          // it is likely to have to wait, and is in no hurry to begin with that
 	QueueLimit int           // it is refused with [QueueFullError] rather than be one more than so many waiters
 }
@@ -39,7 +40,11 @@ func (c Acquire) Decide(now time.Time, before []Resource) (Outcome, error) {
 	holder, held := r.Holder(now)
 	if held && c.repeats(holder) {
 		if holder.Connection != c.Connection {
+			if c.Again {
+				return Outcome{}, r.superseded(now)
+			}
 			holder.Connection = 0 // two requests know of it: no hang-up takes it away any more
+			out.Repeated = true
 		}
 		out.Hold = holder
 		out.settle(r.replace(holder))
@@ -50,10 +55,16 @@ func (c Acquire) Decide(now time.Time, before []Resource) (Outcome, error) {
 		out.Events = append(out.Events, waitingEvent(GaveUp, r.Name, place, now, tooLate))
 		r, place = r.leave(place), nil
 	}
-	if c.Again && place != nil && place.Request.Connection != c.Connection {
-		superseded := r.refusal(now)
-		superseded.Superseded = true
-		return Outcome{}, superseded
+	switch mine := place != nil && place.Request.Connection == c.Connection; {
+	case c.Again && !mine && place != nil:
+		return Outcome{}, r.superseded(now)
+	case c.Again && !mine && c.Named: // perhaps a later request took the place, and has already released the resource
+		return Outcome{}, &PlaceLostError{Resource: r.Name}
+	case !mine && place != nil && place.AwayUntil.IsZero():
+		out.Superseded = []*Waiter{place}
+	}
+	if place != nil {
+		out.Ticket = place.Ticket
 	}
 	first := r.First(now)
 	switch {
@@ -82,11 +93,12 @@ func (c Acquire) Decide(now time.Time, before []Resource) (Outcome, error) {
 	} else {
 		out.Events = append(out.Events, waitingEvent(Queued, r.Name, waiter, now, c.Reason))
 	}
+	out.Ticket = waiter.Ticket
 	out.settle(r.enqueue(waiter))
 	return out, nil
 }
 
-// repeats tells whether the command is the one that the hold was granted to. A hold that was released is over for its
+// repeats reports whether the command is the one that the hold was granted to. A hold that was released is over for its
 // process, even while its minimum keeps the resource taken.
 func (c Acquire) repeats(h Hold) bool {
 	return c.RequestID != "" && c.RequestID == h.RequestID && c.ProcessID == h.ProcessID && h.ReleasedAt.IsZero()

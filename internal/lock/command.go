@@ -51,6 +51,10 @@ type Outcome struct {
 	Changed []Resource // the new states to store
 	Events  []Event    // what to append to the history
 	Granted []Grant    // what waiters connected to this server were granted, other than the asking one
+
+	Repeated   bool      // an acquire found the hold of an earlier request with its RequestID
+	Ticket     int64     // the place of an acquire that waits, or that had waited before it was granted; 0: none
+	Superseded []*Waiter // requests whose place an acquire has taken
 }
 
 // Grant is what an acquire got.
@@ -59,7 +63,19 @@ type Grant struct {
 	Now  time.Time // the moment of the decision
 	Hold Hold
 	To   Acquire
-	Undo *Leave // for [Service.GiveBack]: of a request that was ready to wait
+
+	Repeated bool  // an earlier request with the same RequestID was granted it before
+	Ticket   int64 // the place that the request had in the queue; 0: none
+}
+
+// undo returns what ends a grant whose client has gone before it was told. It reports false when the hold stays: its
+// request can be repeated and has never had a place, or a later request was told of the hold.
+func (g Grant) undo(keep time.Duration) (Leave, bool) {
+	leave := hungUp(g.To)
+	if g.To.Named {
+		leave.Ticket, leave.Keep = g.Ticket, keep
+	}
+	return leave, g.To.has(g.Hold) && (!g.To.Named || g.Ticket != 0)
 }
 
 // settle adds the new state of a resource, after it has ended what is over and handed the resource on if it is free.
@@ -68,7 +84,7 @@ func (o *Outcome) settle(r Resource) {
 	o.Events = append(o.Events, events...)
 	if first := r.next(o.Now); first != nil && first.Here {
 		r = r.leave(first)
-		grant := Grant{ID: r.ID, Now: o.Now, Hold: first.Request.hold(o.Now, r), To: first.Request}
+		grant := Grant{ID: r.ID, Now: o.Now, Hold: first.Request.hold(o.Now, r), To: first.Request, Ticket: first.Ticket}
 		grant.Hold.QueuedAt = first.Since
 		r = r.grant(grant.Hold)
 		o.Granted = append(o.Granted, grant)

@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -17,6 +18,8 @@ var (
 	ErrStopping = errors.New("the server is shutting down")
 	// ErrOutcomeUnknown: the command was sent to the database and no answer came. It may or may not have happened.
 	ErrOutcomeUnknown = errors.New("the database did not confirm the change: it may or may not have happened")
+	// ErrClientGone: the client disconnected while its request waited. The request holds nothing.
+	ErrClientGone = fmt.Errorf("the client disconnected: %w", context.Canceled)
 )
 
 // HeldError refuses an acquire: somebody holds the resource, or it is free and somebody else is the next to get it.
@@ -29,13 +32,15 @@ type HeldError struct {
 
 	TimedOut   bool // it has waited for as long as it was allowed to
 	Waited     time.Duration
-	Superseded bool // a later request with the same RequestID waits in its place
+	KeptUntil  time.Time // with TimedOut: its place is kept until then for a request with the same RequestID; zero: it is not
+	Position   int       // of the kept place, from 1; 0: unknown
+	Superseded bool      // a later request with the same RequestID has taken its place
 }
 
 func (e *HeldError) Error() string {
 	switch {
 	case e.Superseded:
-		return fmt.Sprintf("A later request with the same request_id waits for resource '%s' in place of this one", e.Resource)
+		return fmt.Sprintf("A later request with the same request_id has taken the place of this one in the queue of resource '%s'", e.Resource)
 	case e.Holder == (Hold{}) && e.Next == "":
 		return fmt.Sprintf("Resource '%s' was not granted", e.Resource)
 	case e.Holder == (Hold{}):
@@ -44,6 +49,17 @@ func (e *HeldError) Error() string {
 		return fmt.Sprintf("Resource '%s' is still locked by process '%s'", e.Resource, e.Holder.ProcessID)
 	}
 	return fmt.Sprintf("Resource '%s' is already locked by process '%s'", e.Resource, e.Holder.ProcessID)
+}
+
+// PlaceLostError refuses an acquire that waited: its place was taken by a later request with the same RequestID, or was
+// given up, while its server had no connection to the database. Nothing was acquired; the request may be repeated.
+type PlaceLostError struct {
+	Resource string
+}
+
+func (e *PlaceLostError) Error() string {
+	return fmt.Sprintf("The place in the queue of resource '%s' was lost while this server could not reach the database: "+
+		"repeat the request", e.Resource)
 }
 
 // QueueFullError refuses an acquire that would have to wait: there is no place left for a waiter.

@@ -196,26 +196,28 @@ func TestLeaveOfOneThatHasNothingIsRefused(t *testing.T) {
 	otherRequest := crossed(me)
 	otherRequest.Holds[0].RequestID = "another"
 	tests := []struct {
-		name   string
-		before lock.Resource
-		want   lock.HeldError
+		name       string
+		before     lock.Resource
+		want       lock.HeldError
+		superseded bool
 	}{
-		{"its place is gone", queued(held, here(1, "a")), lock.HeldError{Holder: held.Holds[0], Waiters: 1}},
-		{"its place is gone, and the resource free", free(), lock.HeldError{}},
-		{"its place is gone, and the resource reserved", queued(free(), elsewhere(1, "a")), lock.HeldError{Next: "a", Waiters: 1}},
-		{"another connection has its place", queued(held, displaced), lock.HeldError{Holder: held.Holds[0], Waiters: 1}},
-		{"another connection has its place and its turn", queued(free(), displaced), lock.HeldError{Next: "me", Waiters: 1}},
-		{"another connection has its hold", other, lock.HeldError{Holder: other.Holds[0]}},
-		{"another request knows of its hold too", shared, lock.HeldError{Holder: shared.Holds[0]}},
-		{"its process has released it", released, lock.HeldError{Holder: released.Holds[0]}},
-		{"its process holds under another request", otherRequest, lock.HeldError{Holder: otherRequest.Holds[0]}},
-		{"its hold has expired", expired, lock.HeldError{}},
+		{"its place is gone", queued(held, here(1, "a")), lock.HeldError{Holder: held.Holds[0], Waiters: 1}, false},
+		{"its place is gone, and the resource free", free(), lock.HeldError{}, false},
+		{"its place is gone, and the resource reserved", queued(free(), elsewhere(1, "a")), lock.HeldError{Next: "a", Waiters: 1}, false},
+		{"another connection has its place", queued(held, displaced), lock.HeldError{Holder: held.Holds[0], Waiters: 1}, true},
+		{"another connection has its place and its turn", queued(free(), displaced), lock.HeldError{Next: "me", Waiters: 1}, true},
+		{"another connection has its hold", other, lock.HeldError{Holder: other.Holds[0]}, true},
+		{"another request knows of its hold too", shared, lock.HeldError{Holder: shared.Holds[0]}, true},
+		{"its process has released it", released, lock.HeldError{Holder: released.Holds[0]}, false},
+		{"its process holds under another request", otherRequest, lock.HeldError{Holder: otherRequest.Holds[0]}, false},
+		{"its hold has expired", expired, lock.HeldError{}, false},
 	}
 	for _, test := range tests {
 		for name, how := range map[string]func(*lock.Leave){"timeout": nil, "gone": gone, "kept": keeps, "gone, kept": goneKept} {
 			t.Run(test.name+", "+name, func(t *testing.T) {
 				out, err := decideQueue(t, leaving(me, how), t0, test.before)
 				test.want.Resource, test.want.Now = "r", t0
+				test.want.Superseded = test.superseded && (name == "timeout" || name == "kept") // the others are told nothing
 				wantHeld(t, test.want, out, err)
 			})
 		}

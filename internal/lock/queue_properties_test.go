@@ -19,6 +19,8 @@ type queueMachine struct {
 	at    int // the server that decides
 	lines map[string]*line
 	last  int64 // connection
+
+	displaced []lock.Acquire // requests whose place a later one has taken
 }
 
 var someResources = []string{"r", "s"}
@@ -140,11 +142,23 @@ func (m *queueMachine) come(t *rapid.T) {
 	} else if rapid.Bool().Draw(t, "nameless") {
 		ask.RequestID = ""
 	}
+	ask.Named = ask.RequestID != ""
 	m.ask(t, l, ask)
 }
 
 // again is a request that waits, or whose place a later one has taken, and that has to ask again.
 func (m *queueMachine) again(t *rapid.T) {
+	if len(m.displaced) > 0 && rapid.Bool().Draw(t, "displaced") {
+		ask := rapid.SampledFrom(m.displaced).Draw(t, "request")
+		m.at = rapid.IntRange(1, 3).Draw(t, "server")
+		ask.Again = true
+		out, err := m.run(t, ask)
+		var refusal *lock.HeldError
+		if !(errors.As(err, &refusal) && refusal.Superseded) && !errors.As(err, new(*lock.PlaceLostError)) {
+			t.Fatalf("%#v: got %+v, %v, although a later request took its place", ask, out, err)
+		}
+		return
+	}
 	l := m.line(t)
 	if p := drawPerson(t, l); p != nil {
 		ask := p.ask
@@ -162,6 +176,13 @@ func (m *queueMachine) ask(t *rapid.T, l *line, ask lock.Acquire) {
 	out, err := m.run(t, ask)
 	h := l.holder
 	if h.live(m.now) && !h.released && ask.RequestID != "" && h.process == ask.ProcessID && h.request == ask.RequestID {
+		if ask.Again && h.connection != ask.Connection {
+			m.wantRefused(t, l, ask, true, err)
+			return
+		}
+		if out.Repeated != (h.connection != ask.Connection) {
+			t.Fatalf("%#v: repeated %t, the hold's connection is %d", ask, out.Repeated, h.connection)
+		}
 		if err != nil || out.Hold.Token != h.token {
 			t.Fatalf("%#v: got %+v, %v, want the hold that it has: %+v", ask, out.Hold, err, h)
 		}
@@ -183,6 +204,11 @@ func (m *queueMachine) ask(t *rapid.T, l *line, ask lock.Acquire) {
 	full := p == nil || late
 	full = full && waiting >= queueLimit
 	switch {
+	case ask.Again && ask.Named && (p == nil || late):
+		if !errors.As(err, new(*lock.PlaceLostError)) {
+			t.Fatalf("%#v: got %+v, %v, want its place to be lost", ask, out, err)
+		}
+		return
 	case superseded || !mayTake && ask.Wait == 0:
 		m.wantRefused(t, l, ask, superseded, err)
 		return
@@ -198,6 +224,11 @@ func (m *queueMachine) ask(t *rapid.T, l *line, ask lock.Acquire) {
 		l.giveUp(p)
 		p = nil
 	}
+	var displaced []lock.Acquire
+	if p != nil && p.back.IsZero() && p.ask.Connection != ask.Connection {
+		displaced = append(displaced, p.ask)
+	}
+	m.wantDisplaced(t, ask, out, displaced)
 	if mayTake {
 		var since time.Time
 		if p != nil {
@@ -225,6 +256,18 @@ func (m *queueMachine) ask(t *rapid.T, l *line, ask lock.Acquire) {
 	p.ask, p.server, p.back = ask, m.at, time.Time{}
 	m.handOver(l)
 	m.want(t, ask, out)
+}
+
+// wantDisplaced wants an outcome to name the requests whose place it took, and remembers them.
+func (m *queueMachine) wantDisplaced(t *rapid.T, ask lock.Acquire, out lock.Outcome, want []lock.Acquire) {
+	var got []lock.Acquire
+	for _, w := range out.Superseded {
+		got = append(got, w.Request)
+	}
+	if diff := differ(want, got); diff != "" {
+		t.Fatalf("%#v: superseded (-want +got):\n%s", ask, diff)
+	}
+	m.displaced = append(m.displaced, got...)
 }
 
 // wantRefused wants a HeldError that tells who is before the request.
@@ -260,7 +303,9 @@ func (m *queueMachine) leave(t *rapid.T) {
 		m.last++
 		c.Request = lock.Acquire{Resource: l.name, ProcessID: drawProcess(t), RequestID: "x", Connection: m.last}
 		out, err := m.run(t, c)
-		m.wantRefused(t, l, c, false, err)
+		waits := l.person(c.Request.ProcessID, "x")
+		holds := h.live(m.now) && !h.released && h.process == c.Request.ProcessID && h.request == "x"
+		m.wantRefused(t, l, c, !c.Gone && (waits != nil && waits.back.IsZero() || holds), err)
 		m.want(t, c, out)
 		return
 	}

@@ -94,7 +94,7 @@ func grantTo(w *lock.Waiter, now time.Time) lock.Hold {
 }
 
 func grantOf(w *lock.Waiter, now time.Time) []lock.Grant {
-	return []lock.Grant{{ID: 7, Now: now, Hold: grantTo(w, now), To: w.Request}}
+	return []lock.Grant{{ID: 7, Now: now, Hold: grantTo(w, now), To: w.Request, Ticket: w.Ticket}}
 }
 
 // toldGrant is the event of a grant to one that waited, toldWaiting that of a waiter.
@@ -174,7 +174,7 @@ func TestAcquireGetsAPlaceWhereItHasToWait(t *testing.T) {
 			w := place(test.ticket)
 			wantOutcome(t, lock.Outcome{
 				Now: t0, Changed: []lock.Resource{queued(test.before, append(slices.Clone(test.queue), w)...)},
-				Events: []lock.Event{toldWaiting(lock.Queued, w, t0, "work")},
+				Events: []lock.Event{toldWaiting(lock.Queued, w, t0, "work")}, Ticket: test.ticket,
 			}, out, err)
 		})
 	}
@@ -192,7 +192,7 @@ func TestAcquireHandsOnWhatItFindsFree(t *testing.T) {
 	wantOutcome(t, lock.Outcome{
 		Now: t0, Changed: []lock.Resource{want}, Granted: grantOf(b, t0), Events: []lock.Event{
 			toldWaiting(lock.Queued, w, t0, ""), told(lock.Expired, gone.Holds[0], t0), toldGrant(b, t0),
-		},
+		}, Ticket: w.Ticket,
 	}, out, err)
 }
 
@@ -282,11 +282,19 @@ func TestAcquireIsGrantedWhenItsOwnPlaceIsFirst(t *testing.T) {
 				h := grantTo(asked, t0)
 				wantOutcome(t, lock.Outcome{
 					Now: t0, Hold: h, Changed: []lock.Resource{queued(taken(h), append(slices.Clone(test.ahead), b)...)},
-					Events: []lock.Event{toldGrant(asked, t0)},
+					Events: []lock.Event{toldGrant(asked, t0)}, Ticket: 3, Superseded: replaced(test.place),
 				}, out, err)
 			})
 		}
 	}
+}
+
+// replaced is the waiter whose request has to be told that another one has its place: none where nobody waits in it.
+func replaced(w *lock.Waiter) []*lock.Waiter {
+	if w.AwayUntil.IsZero() {
+		return []*lock.Waiter{w}
+	}
+	return nil
 }
 
 func TestRequestThatComesBackHasItsPlace(t *testing.T) {
@@ -310,7 +318,9 @@ func TestRequestThatComesBackHasItsPlace(t *testing.T) {
 			out, err := decideQueue(t, c, t0, queued(held, a, test.place, z))
 			w := &lock.Waiter{Ticket: 5, Request: c, Since: test.place.Since, Here: true}
 			// There is no event: it has waited all the time.
-			wantOutcome(t, lock.Outcome{Now: t0, Changed: []lock.Resource{queued(held, a, w, z)}}, out, err)
+			wantOutcome(t, lock.Outcome{
+				Now: t0, Changed: []lock.Resource{queued(held, a, w, z)}, Ticket: 5, Superseded: replaced(test.place),
+			}, out, err)
 		})
 	}
 }
@@ -330,7 +340,7 @@ func TestPlaceOfAnotherIsNotMistaken(t *testing.T) {
 			w := &lock.Waiter{Ticket: t0Token, Request: asking("me", 50), Since: t0, Here: true}
 			wantOutcome(t, lock.Outcome{
 				Now: t0, Changed: []lock.Resource{queued(held, test.w, w)},
-				Events: []lock.Event{toldWaiting(lock.Queued, w, t0, "")},
+				Events: []lock.Event{toldWaiting(lock.Queued, w, t0, "")}, Ticket: t0Token,
 			}, out, err)
 		})
 	}
@@ -348,7 +358,7 @@ func TestRequestThatComesBackTooLateHasANewPlace(t *testing.T) {
 		wantOutcome(t, lock.Outcome{
 			Now: t0, Changed: []lock.Resource{queued(held, z, w)}, Events: []lock.Event{
 				toldWaiting(lock.GaveUp, place, t0, "did_not_come_back"), toldWaiting(lock.Queued, w, t0, ""),
-			},
+			}, Ticket: t0Token,
 		}, out, err)
 	})
 	t.Run("free", func(t *testing.T) {
@@ -375,22 +385,38 @@ func TestRequestThatAsksAgainIsToldThatItIsSuperseded(t *testing.T) {
 		w.Request.Connection = 99
 		return w
 	}
+	theirs := grantTo(later(here(2, "me")), t0)
+	known := theirs
+	known.Connection = 0
 	tests := []struct {
 		name   string
 		before lock.Resource
 		want   *lock.HeldError // nil: it is not superseded
+		lost   bool            // if the client chose the request_id: a later request may have had the place
 	}{
-		{"held", queued(held, later(here(2, "me"))), &lock.HeldError{Holder: held.Holds[0], Waiters: 1}},
-		{"free", queued(free(), later(elsewhere(2, "me"))), &lock.HeldError{Next: "me", Waiters: 1}},
-		{"its own place", queued(held, here(2, "me")), nil},
-		{"no place", held, nil},
-		{"a place that is kept no more", queued(held, later(away(2, "me", t0))), nil},
+		{"held", queued(held, later(here(2, "me"))), &lock.HeldError{Holder: held.Holds[0], Waiters: 1}, false},
+		{"free", queued(free(), later(elsewhere(2, "me"))), &lock.HeldError{Next: "me", Waiters: 1}, false},
+		{"granted", taken(theirs), &lock.HeldError{Holder: theirs}, false},
+		{"granted, and known to two", taken(known), &lock.HeldError{Holder: known}, false},
+		{"its own place", queued(held, here(2, "me")), nil, false},
+		{"no place", held, nil, true},
+		{"no place, and the resource is free", free(), nil, true},
+		{"a place that is kept no more", queued(held, later(away(2, "me", t0))), nil, true},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			c := here(2, "me").Request
-			c.Again = true
+			c.Again, c.Named = true, true
 			out, err := decideQueue(t, c, t0, test.before)
+			if test.lost {
+				wantEqual(t, "error", error(&lock.PlaceLostError{Resource: "r"}), err)
+				wantEqual(t, "outcome", lock.Outcome{}, out)
+				c.Named = false
+				out, err = decideQueue(t, c, t0, test.before)
+				if err == nil && out.Hold.Token != 0 {
+					return
+				}
+			}
 			if test.want == nil {
 				if err != nil || len(out.Changed[0].Queue) != 1 || !out.Changed[0].Queue[0].Here {
 					t.Errorf("got %+v, %v, want a place", out, err)
@@ -423,7 +449,9 @@ func TestRepeatedAcquireTakesTheHoldFromItsConnection(t *testing.T) {
 			out, err := decideQueue(t, c, t0, queued(r, b))
 			h := r.Holds[0]
 			h.Connection = test.want
-			wantOutcome(t, lock.Outcome{Now: t0, Hold: h, Changed: []lock.Resource{queued(taken(h), b)}}, out, err)
+			wantOutcome(t, lock.Outcome{
+				Now: t0, Hold: h, Changed: []lock.Resource{queued(taken(h), b)}, Repeated: test.again != test.connection,
+			}, out, err)
 		})
 	}
 }
@@ -695,7 +723,7 @@ func TestQueueRefusalTexts(t *testing.T) {
 	}{
 		{
 			"superseded", &lock.HeldError{Resource: "x", Holder: lock.Hold{ProcessID: "y", Token: 1}, Superseded: true},
-			"A later request with the same request_id waits for resource 'x' in place of this one",
+			"A later request with the same request_id has taken the place of this one in the queue of resource 'x'",
 		},
 		{"reserved", &lock.HeldError{Resource: "x", Next: "y"}, "Resource 'x' is reserved for process 'y', which waits for it"},
 		{

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"time"
 )
@@ -28,6 +29,8 @@ type Commit struct {
 	Awaited []Resource // of the resources that it looked at or changed those that have waiters, as they are now
 	Granted []Grant    // all holds that it gave to waiters connected to this server
 	Unknown bool       // it may not have happened: its grants have to be asked for again
+
+	Superseded []int64 // connections of requests on this server whose places later requests have taken
 }
 
 // Reader looks at what is stored, outside any transaction of Execute.
@@ -122,17 +125,23 @@ func (s *Service) Wake(names ...string) { s.room.settle(names...) }
 // WakeAll looks at all resources that requests wait for on this server.
 func (s *Service) WakeAll() { s.room.wakeAll() }
 
-// Acquire returns the new hold, or [InvalidError], [HeldError], [QueueFullError] or one of the sentinel errors. With Wait
-// it blocks until it has one of these, or ctx ends, which means that the client has gone: it keeps neither a place nor a
-// hold then.
+// WakeSuperseded ends the waiting of a request whose place a later one has taken on another server.
+func (s *Service) WakeSuperseded(connection int64) { s.room.supersede(connection) }
+
+// Acquire returns the new hold, or [InvalidError], [HeldError], [QueueFullError], [PlaceLostError] or one of the sentinel
+// errors. With Wait it may block until it has one of these, or until ctx ends, which means that the client has gone: the
+// request then has no hold, and its place is kept only if it has a RequestID. A request that need not block runs to its
+// end whether its client is there or not: see GiveBack.
 func (s *Service) Acquire(ctx context.Context, c Acquire) (Grant, error) {
 	c = s.withDefaults(c)
 	if err := c.validate(s.limits); err != nil {
 		return Grant{}, err
 	}
+	c.Connection, c.Named = int64(rand.Uint64()>>1)|1, c.RequestID != ""
 	if c.Wait > 0 {
 		return s.room.acquire(ctx, c)
 	}
+	ctx = context.Background() // see GiveBack
 	if err := s.refuse(ctx, c); err != nil {
 		return Grant{}, err
 	}
@@ -146,16 +155,13 @@ func (s *Service) Acquire(ctx context.Context, c Acquire) (Grant, error) {
 
 // grantOf is what the command's own outcome grants.
 func grantOf(out Outcome, c Acquire) Grant {
-	return Grant{ID: out.Changed[0].ID, Now: out.Now, Hold: out.Hold, To: c}
+	return Grant{ID: out.Changed[0].ID, Now: out.Now, Hold: out.Hold, To: c, Repeated: out.Repeated, Ticket: out.Ticket}
 }
 
-// GiveBack does what the hanging up of a client does, when that is noticed after Acquire: if the request had been ready to
-// wait it has neither the hold nor, for longer than KeepPlace, a place. If the database cannot do it now, it is done later.
-func (s *Service) GiveBack(g Grant) {
-	if g.Undo != nil {
-		s.room.leave(context.Background(), *g.Undo)
-	}
-}
+// GiveBack ends a hold whose client has gone before it was told of it, and ignores its minimum. With a RequestID the
+// client can come back: a request that was granted the hold at once keeps it, and one that had waited keeps its place for
+// KeepPlace. If the database cannot do it now, it is done later.
+func (s *Service) GiveBack(g Grant) { s.room.giveBack(context.Background(), g) }
 
 // CheckAcquire returns what Acquire would find wrong with the request itself.
 func (s *Service) CheckAcquire(c Acquire) error { return s.withDefaults(c).validate(s.limits) }

@@ -35,7 +35,9 @@ func TestServiceAcquireAndRelease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := lock.Hold{ProcessID: "p", Token: t0Token, LockedAt: t0, ExpiresAt: after(time.Minute)}
+	want := lock.Hold{
+		ProcessID: "p", Token: t0Token, LockedAt: t0, ExpiresAt: after(time.Minute), Connection: granted.Hold.Connection,
+	}
 	wantEqual(t, "granted", want, granted.Hold)
 
 	_, err = s.Acquire(t.Context(), lock.Acquire{Resource: "r", ProcessID: "q"})

@@ -3,7 +3,6 @@ package lock
 import (
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"log/slog"
 	"maps"
@@ -40,9 +39,10 @@ type waitingRoom struct {
 
 // waitingRequest is one request that waits. Its channels hold one element, and nobody blocks on sending.
 type waitingRequest struct {
-	granted chan Grant
-	again   chan struct{} // its grant or its place is in doubt: it has to ask again
-	queued  bool          // it has a place, as far as is known
+	granted    chan Grant
+	again      chan struct{} // its grant or its place is in doubt: it has to ask again
+	superseded chan struct{} // a later request with the same RequestID has its place
+	queued     bool          // it has a place, as far as is known
 }
 
 const (
@@ -69,8 +69,7 @@ func newWaitingRoom(store Store, limits Limits, refused *refusals, log *slog.Log
 // there, so the commands do not heed ctx.
 func (q *waitingRoom) acquire(ctx context.Context, c Acquire) (Grant, error) {
 	commands := context.WithoutCancel(ctx)
-	named := c.RequestID != ""
-	if !named {
+	if !c.Named {
 		c.RequestID = "~" + rand.Text()
 	}
 	request, err := q.enter(&c)
@@ -80,7 +79,7 @@ func (q *waitingRoom) acquire(ctx context.Context, c Acquire) (Grant, error) {
 	defer q.forget(c.Connection)
 
 	leave := Leave{Request: c}
-	if named {
+	if c.Named {
 		leave.Keep = q.limits.KeepPlace
 	}
 	timeout := time.NewTimer(c.Wait)
@@ -104,12 +103,14 @@ func (q *waitingRoom) acquire(ctx context.Context, c Acquire) (Grant, error) {
 			}
 		} else {
 			q.refusals.note(c.Resource, true)
-			leave.Ticket, c.Again = ticketOf(out.Changed[0], c), true
+			leave.Ticket, c.Again = out.Ticket, true
 			q.queued(request)
 			select {
 			case granted = <-request.granted:
 			case <-request.again:
 				continue
+			case <-request.superseded:
+				return Grant{}, q.superseded(commands, c.Resource)
 			case <-timeout.C:
 				leave.Why = "wait_timeout"
 				if granted, err = q.timeOut(commands, leave, time.Since(begun)); err != nil {
@@ -118,21 +119,37 @@ func (q *waitingRoom) acquire(ctx context.Context, c Acquire) (Grant, error) {
 			case <-ctx.Done():
 				leave.Gone, leave.Why = true, "client_gone"
 				q.leave(commands, leave)
-				return Grant{}, ctx.Err()
+				return Grant{}, ErrClientGone
 			case <-q.closed:
 				leave.Gone, leave.Why = true, "server_stopping"
 				q.leave(commands, leave)
 				return Grant{}, ErrStopping
 			}
 		}
-		leave.Gone, leave.Why = true, "client_gone"
-		if err := ctx.Err(); err != nil { // it crossed with the grant
-			q.leave(commands, leave)
-			return Grant{}, err
+		granted.Ticket = max(granted.Ticket, leave.Ticket) // it may have learnt of its hold by asking again
+		if ctx.Err() != nil && granted.Ticket != 0 {       // it crossed with the grant
+			q.giveBack(commands, granted)
+			return Grant{}, ErrClientGone
 		}
-		granted.Undo = &leave
 		return granted, nil
 	}
+}
+
+// giveBack ends what was granted to a request whose client has gone before it was told.
+func (q *waitingRoom) giveBack(ctx context.Context, g Grant) {
+	if leave, ends := g.undo(q.limits.KeepPlace); ends {
+		q.leave(ctx, leave)
+	}
+}
+
+// superseded returns the refusal of a request whose place a later one has taken, with what is in the way of that one as
+// far as the database can be read.
+func (q *waitingRoom) superseded(ctx context.Context, name string) error {
+	r, now, err := q.store.Find(ctx, name)
+	if err != nil {
+		r = Resource{Name: name}
+	}
+	return r.superseded(now)
 }
 
 // refuses tells whether an error says that nothing was changed.
@@ -143,20 +160,11 @@ func refuses(err error) bool {
 		errors.Is(err, ErrUnavailable) || errors.Is(err, ErrOverloaded) || errors.Is(err, ErrStopping)
 }
 
-// ticketOf returns the ticket of a request that has to wait.
-func ticketOf(r Resource, c Acquire) int64 {
-	if w := r.place(c.ProcessID, c.RequestID); w != nil {
-		return w.Ticket
-	}
-	return 0 // another one has been granted it and the state is of a later command
-}
-
 // enter notes that the request may have to wait, before anybody can grant it anything.
 func (q *waitingRoom) enter(c *Acquire) (*waitingRequest, error) {
-	var random [8]byte
-	_, _ = rand.Read(random[:]) // it never fails
-	c.Connection = int64(binary.NativeEndian.Uint64(random[:])>>1) | 1
-	request := &waitingRequest{granted: make(chan Grant, 1), again: make(chan struct{}, 1)}
+	request := &waitingRequest{
+		granted: make(chan Grant, 1), again: make(chan struct{}, 1), superseded: make(chan struct{}, 1),
+	}
 
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -199,9 +207,27 @@ func (q *waitingRoom) timeOut(ctx context.Context, leave Leave, waited time.Dura
 		return grantOf(out, leave.Request), nil
 	default:
 		held = out.Changed[0].refusal(out.Now)
+		if leave.Keep > 0 {
+			held.KeptUntil = out.Now.Add(leave.Keep)
+			held.Position = q.position(ctx, leave, held.Waiters)
+		}
 	}
-	held.TimedOut, held.Waited = true, waited
+	if !held.Superseded {
+		held.TimedOut, held.Waited = true, waited
+	}
 	return Grant{}, held
+}
+
+// position counts the connected waiters before a place that is kept, and that place. It is 0 when that cannot be told.
+func (q *waitingRoom) position(ctx context.Context, kept Leave, waiters int) int {
+	behind, position, _, err := q.store.Queue(ctx, kept.Request.Resource, kept.Ticket, 1)
+	switch {
+	case err != nil:
+		return 0
+	case len(behind) == 0:
+		return waiters + 1
+	}
+	return position
 }
 
 // leave gives up a request's place or hold now, or later if the database cannot do it now.
@@ -235,6 +261,15 @@ func (q *waitingRoom) committed(c Commit) {
 			send(request.again, struct{}{})
 		default:
 			send(request.granted, g)
+		}
+	}
+	for _, connection := range c.Superseded {
+		if request, here := q.requests[connection]; here {
+			if c.Unknown {
+				send(request.again, struct{}{})
+			} else {
+				send(request.superseded, struct{}{})
+			}
 		}
 	}
 	for _, r := range c.Awaited {
@@ -271,6 +306,15 @@ func (q *waitingRoom) setTimer(r Resource, c Commit) {
 		q.mu.Unlock()
 		q.settle(name)
 	})
+}
+
+// supersede ends the waiting of a request whose place a later one has taken on another server.
+func (q *waitingRoom) supersede(connection int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if request, here := q.requests[connection]; here {
+		send(request.superseded, struct{}{})
+	}
 }
 
 // settle has the named resources settled soon.

@@ -3,6 +3,7 @@ package lock_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -76,9 +77,11 @@ func TestWaitEndsAtExactlyItsTime(t *testing.T) {
 		named string
 		queue []string
 		told  []string
+		kept  time.Duration
+		place int
 	}{
-		{"without a request id its place goes", "", nil, []string{"queued", "gave_up wait_timeout"}},
-		{"under a request id its place is kept", "id", []string{"-b"}, []string{"queued"}},
+		{"without a request id its place goes", "", nil, []string{"queued", "gave_up wait_timeout"}, 0, 0},
+		{"under a request id its place is kept", "id", []string{"-b"}, []string{"queued"}, usual.KeepPlace, 1},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -94,14 +97,41 @@ func TestWaitEndsAtExactlyItsTime(t *testing.T) {
 				if !b.answered() || !errors.As(b.err, &refusal) {
 					t.Fatalf("got %+v, %v, want a HeldError", b.grant, b.err)
 				}
-				wantEqual(t, "refusal", &lock.HeldError{
-					Resource: "r", Holder: held.Hold, Now: time.Now(), TimedOut: true, Waited: 3 * time.Second,
-				}, refusal)
+				want := &lock.HeldError{
+					Resource: "r", Holder: held.Hold, Now: time.Now(), TimedOut: true, Waited: 3 * time.Second, Position: test.place,
+				}
+				if test.kept != 0 {
+					want.KeptUntil = time.Now().Add(test.kept)
+				}
+				wantEqual(t, "refusal", want, refusal)
 				d.wantQueue(t, test.queue...)
 				d.wantTold(t, "b", test.told...)
 			})
 		})
 	}
+}
+
+// The position of a kept place counts those that are connected before it, and it.
+func TestPositionOfAPlaceThatIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDatabase()
+		s := d.serve(t, 1, rarely())
+		s.hold("a", 0)
+		s.queue(lock.Acquire{ProcessID: "b"})
+		s.queue(lock.Acquire{ProcessID: "gone", RequestID: "id"}).hangUp()
+		c := s.queue(lock.Acquire{ProcessID: "c", RequestID: "id", Wait: time.Second})
+		e := s.queue(lock.Acquire{ProcessID: "e", RequestID: "id", Wait: 2 * time.Second})
+		for _, want := range []struct {
+			of    *call
+			place int
+		}{{c, 2}, {e, 2}} { // c is not connected when e ends
+			pass(time.Second)
+			var refusal *lock.HeldError
+			if !errors.As(want.of.err, &refusal) || refusal.Position != want.place {
+				t.Errorf("%q: %+v, want position %d", want.of.process, want.of.err, want.place)
+			}
+		}
+	})
 }
 
 // The release commits just before the leave that the timeout sends.
@@ -337,14 +367,16 @@ func TestHangUpThatCrossesWithTheGrantGivesTheHoldBackAtOnce(t *testing.T) {
 	}
 }
 
-func TestHangUpDuringTheFirstCommandGivesBackWhatItGot(t *testing.T) {
+// A request that is granted without waiting is answered even though its client's stream has ended: whether the client
+// is still there, the answer shows.
+func TestHangUpDuringTheFirstCommand(t *testing.T) {
 	tests := []struct {
 		name string
 		held bool
 		told []string
 	}{
-		{"a hold", false, []string{"acquired", "released client_gone"}},
-		{"a place", true, []string{"queued", "gave_up client_gone"}},
+		{"a hold stays until it is given back", false, []string{"acquired", "released client_gone"}},
+		{"a place is given up", true, []string{"queued", "gave_up client_gone"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -369,8 +401,13 @@ func TestHangUpDuringTheFirstCommandGivesBackWhatItGot(t *testing.T) {
 				b.wantWaiting() // what it gets must not be lost from sight
 				close(goOn)
 				synctest.Wait()
-				if !b.answered() || b.err == nil {
-					t.Fatalf("got %+v, %v, want an error", b.grant.Hold, b.err)
+				if !b.answered() || (b.err == nil) == test.held {
+					t.Fatalf("got %+v, %v", b.grant.Hold, b.err)
+				}
+				if !test.held {
+					d.wantHolder(t, "b")
+					s.node.fail(nil)
+					s.GiveBack(b.grant)
 				}
 				d.wantQueue(t)
 				d.wantTold(t, "b", test.told...)
@@ -682,18 +719,169 @@ func TestGiveBackEndsAHoldThatNobodyWasToldOf(t *testing.T) {
 	})
 }
 
-// A request that was not ready to wait keeps its hold, as in the seed.
-func TestGiveBackLeavesTheHoldOfARequestThatDoesNotWait(t *testing.T) {
+// Who can come back keeps its hold, unless it had to wait for it: then it keeps its place. The minimum of a hold that
+// nobody was told of does not count.
+func TestGiveBackOfARequest(t *testing.T) {
+	tests := []struct {
+		name    string
+		request lock.Acquire
+		stays   bool
+	}{
+		{"that does not wait", lock.Acquire{MinHold: time.Hour}, false},
+		{"that may wait", lock.Acquire{Wait: time.Hour, MinHold: time.Hour}, false},
+		{"that does not wait, with a request_id", lock.Acquire{RequestID: "id"}, true},
+		{"that may wait, with a request_id", lock.Acquire{RequestID: "id", Wait: time.Hour}, true},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := newDatabase()
+				s := d.serve(t, 1, rarely())
+				test.request.ProcessID = "a"
+				g := s.ask(test.request).wantGranted(0)
+				before := s.node.commands()
+				s.GiveBack(g)
+				synctest.Wait()
+				if !test.stays {
+					d.wantHolder(t, "")
+					d.wantTold(t, "a", "acquired", "released client_gone")
+					return
+				}
+				d.wantHolder(t, "a")
+				s.wantIdle(before)
+			})
+		})
+	}
+}
+
+// A repeat that finds the hold takes nothing away when its client has gone as well: the first answer may have arrived.
+func TestGiveBackOfARepeatedGrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.serve(t, 1, rarely())
-		g := s.hold("a", 0)
-		before := s.node.commands()
-		s.GiveBack(g)
+		s.hold("a", 0)
+		first := s.queue(lock.Acquire{ProcessID: "b", RequestID: "id"})
+		s.release("a")
+		first.wantGranted(0)
+		again := s.ask(lock.Acquire{ProcessID: "b", RequestID: "id"}).wantGranted(0)
+		if !again.Repeated || first.grant.Repeated {
+			t.Errorf("repeated: %t and %t, want false and true", first.grant.Repeated, again.Repeated)
+		}
+		s.GiveBack(again)
+		s.GiveBack(first.grant)
 		synctest.Wait()
-		d.wantHolder(t, "a")
-		s.wantIdle(before)
+		d.wantHolder(t, "b")
 	})
+}
+
+// A request with a request_id that comes back to its place and is granted it at once has waited: when its client is gone
+// as well, the place is kept again.
+func TestGiveBackOfARequestThatCameBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDatabase()
+		s := d.serve(t, 1, rarely())
+		s.hold("a", 0)
+		s.queue(lock.Acquire{ProcessID: "b", RequestID: "id"}).hangUp()
+		synctest.Wait()
+		s.release("a")
+		back := s.ask(lock.Acquire{ProcessID: "b", RequestID: "id"}).wantGranted(0)
+		s.GiveBack(back)
+		synctest.Wait()
+		d.wantHolder(t, "")
+		d.wantQueue(t, "-b")
+	})
+}
+
+// The earlier of two requests with one request_id is told at once, whatever the later one does and wherever it is, and
+// acquires nothing any more: nobody looks at the database at regular times here.
+func TestSupersededAtOnce(t *testing.T) {
+	later := map[string]func(t *testing.T, d *database, other *server){
+		"the later one waits": func(t *testing.T, d *database, other *server) {
+			other.queue(lock.Acquire{ProcessID: "b", RequestID: "id"})
+			d.wantQueue(t, "b")
+		},
+		"the later one waits and gives up": func(_ *testing.T, _ *database, other *server) {
+			other.queue(lock.Acquire{ProcessID: "b", RequestID: "id"}).hangUp()
+			synctest.Wait()
+		},
+		"the later one is granted the resource and releases it": func(t *testing.T, d *database, other *server) {
+			again := other.queue(lock.Acquire{ProcessID: "b", RequestID: "id"})
+			other.release("a")
+			again.wantGranted(0)
+			other.release("b")
+			d.wantHolder(t, "")
+		},
+	}
+	for name, then := range later {
+		for servers := 1; servers <= 2; servers++ {
+			t.Run(fmt.Sprintf("%s, on %d servers", name, servers), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					d := newDatabase()
+					s := d.serve(t, 1, rarely())
+					other := s
+					if servers == 2 {
+						other = d.serve(t, 2, rarely())
+					}
+					s.hold("a", 0)
+					first := s.queue(lock.Acquire{ProcessID: "b", RequestID: "id"})
+					then(t, d, other)
+					first.wantSuperseded()
+				})
+			})
+		}
+	}
+}
+
+// When no notification arrives, a superseded request finds out by itself, and acquires nothing although the resource is
+// free by then.
+func TestSupersededWithoutNotifications(t *testing.T) {
+	for name, finished := range map[string]bool{"the later one waits": false, "the later one has come and gone": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := newDatabase()
+				s, other := d.serve(t, 1, usual), d.serve(t, 2, usual)
+				clear(d.replaced)
+				s.hold("a", 0)
+				first := s.queue(lock.Acquire{ProcessID: "b", RequestID: "id"})
+				again := other.queue(lock.Acquire{ProcessID: "b", RequestID: "id"})
+				if !finished {
+					pass(lookAtAll)
+					first.wantSuperseded()
+					return
+				}
+				other.release("a")
+				again.wantGranted(0)
+				other.release("b")
+				pass(lookAtAll)
+				if !first.answered() || !errors.As(first.err, new(*lock.PlaceLostError)) {
+					t.Fatalf("got %+v, %v, want its place to be lost", first.grant.Hold, first.err)
+				}
+				d.wantHolder(t, "")
+			})
+		})
+	}
+}
+
+// The end of a superseded request's time is not told as a timeout behind its own process.
+func TestSupersededAtTheTimeout(t *testing.T) {
+	for name, granted := range map[string]bool{"the later one waits": false, "the later one has the hold": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := newDatabase()
+				s, other := d.serve(t, 1, rarely()), d.serve(t, 2, rarely())
+				clear(d.replaced)
+				s.hold("a", 0)
+				first := s.queue(lock.Acquire{ProcessID: "b", RequestID: "id", Wait: time.Second})
+				again := other.queue(lock.Acquire{ProcessID: "b", RequestID: "id"})
+				if granted {
+					other.release("a")
+					again.wantGranted(0)
+				}
+				pass(time.Second)
+				first.wantSuperseded()
+			})
+		})
+	}
 }
 
 func TestMostWaitersOfAServer(t *testing.T) {

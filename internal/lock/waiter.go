@@ -135,7 +135,9 @@ func (c Leave) Decide(now time.Time, before []Resource) (Outcome, error) {
 			r = r.enqueue(&Waiter{Ticket: c.Ticket, Request: back, Since: holder.QueuedAt, AwayUntil: now.Add(c.Keep)})
 		}
 	case w == nil || w.Request.Connection != c.Request.Connection || c.Place && !w.AwayUntil.IsZero():
-		return Outcome{}, r.refusal(now)
+		refusal := r.refusal(now)
+		refusal.Superseded = !c.Gone && (w != nil && w.AwayUntil.IsZero() || held && c.Request.repeats(holder))
+		return Outcome{}, refusal
 	case !c.Gone && r.next(now) == w: // its turn has come at this moment
 		out.settle(r)
 		out.Hold, out.Granted = out.Granted[0].Hold, nil
@@ -152,9 +154,17 @@ func (c Leave) Decide(now time.Time, before []Resource) (Outcome, error) {
 	return out, nil
 }
 
-// has tells whether the hold was granted to this very request while it waited.
+// has reports whether the hold was granted to this very request.
 func (c Acquire) has(h Hold) bool {
-	return c.Connection != 0 && c.Connection == h.Connection && c.repeats(h)
+	return c.Connection != 0 && c.Connection == h.Connection && c.RequestID == h.RequestID && c.ProcessID == h.ProcessID &&
+		h.ReleasedAt.IsZero()
+}
+
+// superseded is the refusal of a request whose place, or hold, a later request has.
+func (r Resource) superseded(now time.Time) *HeldError {
+	e := r.refusal(now)
+	e.Superseded = true
+	return e
 }
 
 // refusal says why a resource cannot be acquired now.

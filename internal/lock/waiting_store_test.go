@@ -23,13 +23,14 @@ type database struct {
 	alive     map[int]time.Time        // when each server's lease ends; none: never
 	events    []lock.Event             // oldest first
 	hints     map[int]func(...string)  // what tells a server that the turn of one of its waiters may have come
+	replaced  map[int]func(int64)      // what tells a server that a later request has the place of one of its waiters
 	lastID    int64
 }
 
 func newDatabase() *database {
 	return &database{
 		resources: map[string]lock.Resource{}, servers: map[string]map[int64]int{},
-		alive: map[int]time.Time{}, hints: map[int]func(...string){},
+		alive: map[int]time.Time{}, hints: map[int]func(...string){}, replaced: map[int]func(int64){},
 	}
 }
 
@@ -162,6 +163,13 @@ func (n *node) transact(c lock.Command, fails fault) (lock.Outcome, error) {
 	}
 	out, err := c.Decide(commit.Now, before)
 	commit.Granted = out.Granted
+	for _, w := range out.Superseded {
+		if w.Here {
+			commit.Superseded = append(commit.Superseded, w.Request.Connection)
+		} else if tell := n.db.replaced[n.db.servers[w.Request.Resource][w.Ticket]]; tell != nil && !unknown {
+			tell(w.Request.Connection)
+		}
+	}
 	for i, r := range out.Changed {
 		if !unknown || fails.happened {
 			r = n.db.save(r, loaded[r.Name], n.id)
@@ -180,7 +188,7 @@ func (n *node) transact(c lock.Command, fails fault) (lock.Outcome, error) {
 			n.db.hint(commit.Now, r)
 		}
 	}
-	if len(commit.Awaited) > 0 {
+	if len(commit.Awaited)+len(commit.Superseded) > 0 {
 		n.watch(commit)
 	}
 	if unknown {
@@ -367,7 +375,7 @@ func (d *database) serve(t *testing.T, id int, limits lock.Limits) *server {
 	n := &node{db: d, id: id}
 	s := &server{newService(n, limits), n, t}
 	d.mu.Lock()
-	d.hints[id] = s.Wake
+	d.hints[id], d.replaced[id] = s.Wake, s.WakeSuperseded
 	d.mu.Unlock()
 	s.Start()
 	t.Cleanup(func() {
@@ -383,6 +391,7 @@ func (s *server) deaf() {
 	s.node.db.mu.Lock()
 	defer s.node.db.mu.Unlock()
 	delete(s.node.db.hints, s.node.id)
+	delete(s.node.db.replaced, s.node.id)
 }
 
 // wantIdle fails if there were commands since there were that many.

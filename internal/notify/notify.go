@@ -27,11 +27,10 @@ const (
 
 // Config says where to listen and whom to wake.
 type Config struct {
-	URL     string // of the Postgres database
-	Channel string
-	Wake    func(payload string) // is called for each notification
-	WakeAll func()               // is called when notifications may have been lost
-	Logger  *slog.Logger
+	URL      string                          // of the Postgres database
+	Channels map[string]func(payload string) // what is called for each notification, by channel
+	WakeAll  func()                          // is called when notifications may have been lost
+	Logger   *slog.Logger
 }
 
 // Listener is the loop. Make one with New; it runs between Start and Stop.
@@ -112,8 +111,10 @@ func (l *Listener) listen(ctx context.Context, begun func()) error {
 	}()
 	subscribing, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if _, err := conn.Exec(subscribing, "LISTEN "+pgx.Identifier{l.cfg.Channel}.Sanitize()); err != nil {
-		return err
+	for channel := range l.cfg.Channels {
+		if _, err := conn.Exec(subscribing, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
+			return err
+		}
 	}
 	begun()
 	l.cfg.WakeAll()
@@ -123,7 +124,7 @@ func (l *Listener) listen(ctx context.Context, begun func()) error {
 		cancel()
 		switch {
 		case err == nil:
-			l.cfg.Wake(notification.Payload)
+			l.cfg.Channels[notification.Channel](notification.Payload)
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case pgconn.Timeout(err) && !conn.IsClosed():

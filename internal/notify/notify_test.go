@@ -89,10 +89,10 @@ func listen(t *testing.T, url string) (told heard, lines *log, stop func()) {
 	t.Helper()
 	told, lines = make(heard, 1000), &log{}
 	l, err := notify.New(notify.Config{
-		URL: url, Channel: channel,
-		Wake:    func(payload string) { told <- payload },
-		WakeAll: func() { told <- "*" },
-		Logger:  slog.New(slog.NewTextHandler(lines, nil)),
+		URL:      url,
+		Channels: map[string]func(string){channel: func(payload string) { told <- payload }},
+		WakeAll:  func() { told <- "*" },
+		Logger:   slog.New(slog.NewTextHandler(lines, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ func (s *Store) commit(batch []lock.Command) ([]groupcommit.Result[lock.Outcome]
 		results, commit, err := s.transact(names, batch)
 		commit.Unknown = errors.Is(err, groupcommit.ErrOutcomeUnknown)
 		if err == nil || commit.Unknown {
-			if len(commit.Awaited)+len(commit.Granted) > 0 {
+			if len(commit.Awaited)+len(commit.Granted)+len(commit.Superseded) > 0 {
 				s.watch(commit)
 			}
 			return results, err
@@ -76,6 +76,7 @@ func (s *Store) transact(names []string, batch []lock.Command) (
 		}
 		var changed []string
 		var events []eventRow
+		var replaced []notice
 		results, changed, events = decide(now, states, batch)
 		s.known.drop(changed)
 		if err := s.save(tx, states, changed, events); err != nil {
@@ -93,13 +94,20 @@ func (s *Store) transact(names []string, batch []lock.Command) (
 				out.Granted[j].ID = states[g.To.Resource].ID
 			}
 			commit.Granted = append(commit.Granted, out.Granted...)
+			for _, w := range out.Superseded {
+				if w.Here {
+					commit.Superseded = append(commit.Superseded, w.Request.Connection)
+				} else {
+					replaced = append(replaced, notice{Server: queues[w.Request.Resource].servers[w.Ticket], Connection: w.Request.Connection})
+				}
+			}
 		}
 		for _, r := range states {
 			if r.Waiters > 0 || len(queues[r.Name].waiters) > 0 {
 				commit.Awaited = append(commit.Awaited, r)
 			}
 		}
-		if err := s.notify(tx, now, commit.Awaited, queues); err != nil {
+		if err := s.notify(tx, now, commit.Awaited, queues, replaced); err != nil {
 			return err
 		}
 		committing = true

@@ -84,7 +84,8 @@ const (
 		DELETE FROM lock_waiters AS w USING json_to_recordset(?::json) AS row (resource_id bigint, ticket bigint)
 		WHERE w.resource_id = row.resource_id AND w.ticket = row.ticket`
 	postgresNotify = `
-		SELECT pg_notify('lockd_' || server, name) FROM json_to_recordset(?::json) AS row (server bigint, name text)`
+		SELECT pg_notify('lockd_' || server || CASE WHEN name IS NULL THEN '_superseded' ELSE '' END, coalesce(name, connection::text))
+		FROM json_to_recordset(?::json) AS row (server bigint, name text, connection bigint)`
 
 	// onConflict serves both dialects. A row that was inserted after this transaction looked has another id: it is left alone.
 	onConflict = `

@@ -122,24 +122,25 @@ func (s *Store) saveQueues(tx *gorm.DB, before map[string]queue, states map[stri
 	return nil
 }
 
-// notice is what a server is told: that the turn of one of its waiters may have come.
+// notice is what a server is notified of: a resource that may have come to one of its waiters, or a waiter whose place
+// another request has taken.
 type notice struct {
-	Server int64  `json:"server"`
-	Name   string `json:"name"`
+	Server     int64  `json:"server"`
+	Name       string `json:"name,omitempty"`
+	Connection int64  `json:"connection,omitempty"`
 }
 
-// notify tells the servers of those waiters that free resources are reserved for.
-func (s *Store) notify(tx *gorm.DB, now time.Time, awaited []lock.Resource, queues map[string]queue) error {
+// notify adds to the given notices those for the waiters that free resources are reserved for, and sends them.
+func (s *Store) notify(tx *gorm.DB, now time.Time, awaited []lock.Resource, queues map[string]queue, notices []notice) error {
 	if s.dialect.notify == "" {
 		return nil
 	}
-	var notices []notice
 	for _, r := range awaited {
 		if _, held := r.Holder(now); held {
 			continue
 		}
 		if first := r.First(now); first != nil && !first.Here {
-			notices = append(notices, notice{queues[r.Name].servers[first.Ticket], r.Name})
+			notices = append(notices, notice{Server: queues[r.Name].servers[first.Ticket], Name: r.Name})
 		}
 	}
 	if len(notices) == 0 {

@@ -155,6 +155,10 @@ func (s *Store) Watch(watch func(lock.Commit)) { s.watch = watch }
 // a waiter of its own. The payload is a resource's name.
 func (s *Store) Channel() string { return fmt.Sprint("lockd_", s.server) }
 
+// SupersededChannel is the one on which this server is told which of its waiting requests have lost their place to a later
+// one. The payload is the request's connection, a decimal number.
+func (s *Store) SupersededChannel() string { return s.Channel() + "_superseded" }
+
 // Start lets Execute and Find work. It is called once.
 func (s *Store) Start() {
 	s.started = true

@@ -56,6 +56,12 @@ func (c *Conflict) appendJSON(dst []byte) []byte {
 	if c.RetryAfterSeconds != nil {
 		dst = appendFloat(append(dst, `,"retry_after_seconds":`...), *c.RetryAfterSeconds)
 	}
+	if c.PlaceKeptUntil != nil {
+		dst = appendTime(append(dst, `,"place_kept_until":`...), *c.PlaceKeptUntil)
+	}
+	if c.Position != nil {
+		dst = appendInt(append(dst, `,"position":`...), *c.Position)
+	}
 	return append(dst, '}')
 }
 
@@ -92,6 +98,9 @@ func (a *Acquired) appendJSON(dst []byte) []byte {
 	dst = a.appendTimes(append(dst, ','))
 	dst = appendInt(append(dst, `,"fencing_token":`...), a.FencingToken)
 	dst = appendFloat(append(dst, `,"waited_seconds":`...), a.WaitedSeconds)
+	if a.Repeated {
+		dst = append(dst, `,"repeated":true`...)
+	}
 	return append(dst, '}')
 }
 

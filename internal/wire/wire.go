@@ -13,7 +13,7 @@ type Code string
 const (
 	CodeAlreadyLocked    Code = "already_locked"         // 409: somebody holds the resource
 	CodeWaitTimeout      Code = "wait_timeout"           // 409: the request has waited as long as it asked to
-	CodeSuperseded       Code = "superseded"             // 409: a later request with the same request_id waits in place of this one
+	CodeSuperseded       Code = "superseded"             // 409: a later request with the same request_id has taken the place of this one
 	CodeReserved         Code = "reserved"               // 409: the resource is free, and its next waiter is about to get it
 	CodeNotHeld          Code = "not_held"               // 404: the process has no live hold of the resource
 	CodeTokenMismatch    Code = "token_mismatch"         // 404: it has one, but not the one of this fencing token
@@ -28,6 +28,7 @@ const (
 	CodeInternal         Code = "internal_error"         // 500: a fault of the server; RequestID finds it in the log
 	CodeUnavailable      Code = "database_unavailable"   // 503: nothing was changed, try again
 	CodeOverloaded       Code = "overloaded"             // 503: nothing was changed, try again
+	CodePlaceLost        Code = "place_lost"             // 503: nothing was acquired; the place in the queue was lost meanwhile, try again
 	CodeQueueFull        Code = "queue_full"             // 503: there is no place left for a request that has to wait
 	CodeStopping         Code = "shutting_down"          // 503: nothing was changed, try another server
 	CodeOutcomeUnknown   Code = "outcome_unknown"        // 503: it may or may not have happened
@@ -48,7 +49,7 @@ type Failure struct {
 }
 
 // Conflict is the body of status 409. Holder is null when the resource is free but reserved for a waiter. RetryAfterSeconds
-// is there when it is known when the holder's time is over.
+// is present when the holder's expiry is known, and is 1 while a place is kept.
 type Conflict struct {
 	Detail string `json:"detail" example:"Resource 'database_backup' is already locked by process 'other_process'" validate:"required"`
 	Code   Code   `json:"code" example:"already_locked" validate:"required"`
@@ -57,6 +58,8 @@ type Conflict struct {
 	Waiters           int      `json:"waiters" example:"2" validate:"required"`      // how many wait for the resource
 	WaitedSeconds     *float64 `json:"waited_seconds,omitempty" example:"30.000214"` // with the code wait_timeout
 	RetryAfterSeconds *float64 `json:"retry_after_seconds,omitempty" example:"299.876544"`
+	PlaceKeptUntil    *Time    `json:"place_kept_until,omitempty" swaggertype:"string" format:"date-time" example:"2024-01-15T10:31:40.123456+00:00"` // with the code wait_timeout: repeat the request_id before then
+	Position          *int     `json:"position,omitempty" example:"1"`                                                                                // of the place that is kept; 1: the next
 }
 
 // Hold is who holds a resource, since when, until when and why.
@@ -108,6 +111,7 @@ type Acquired struct {
 	Times
 	FencingToken  int64   `json:"fencing_token" example:"1705314600123456" validate:"required"` // grows with each hold of the resource
 	WaitedSeconds float64 `json:"waited_seconds" example:"0" validate:"required"`               // in the queue, by the clock of the locks
+	Repeated      bool    `json:"repeated,omitempty"`                                           // true: an earlier request with this request_id was granted this hold; its TTL was not renewed
 }
 
 // Released is the data of a released lock.
