@@ -22,6 +22,7 @@ type Client struct {
 	id      int
 	server  int
 	url     string
+	direct  bool // no proxy is between
 	http    *http.Client
 }
 
@@ -36,6 +37,17 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // Acquire takes Resource, Process, RequestID, TTL and Wait from its argument.
 func (c *Client) Acquire(ctx context.Context, o Operation) Operation {
 	o.Kind = Acquire
+	return c.call(ctx, o, http.MethodPost, "/locks/request", acquireBody(o), func(o *Operation, answer []byte) error {
+		var granted wire.Success[wire.Acquired]
+		err := json.Unmarshal(answer, &granted)
+		o.Holder = holdOf(granted.Data.ProcessID, granted.Data.FencingToken, granted.Data.Times)
+		o.At = momentOf(granted.Data.Times)
+		o.Waited = time.Duration(granted.Data.WaitedSeconds * float64(time.Second)).Round(time.Microsecond)
+		return err
+	})
+}
+
+func acquireBody(o Operation) wire.AcquireRequest {
 	body := wire.AcquireRequest{ResourceName: o.Resource, ProcessID: o.Process}
 	if o.RequestID != "" {
 		body.RequestID = &o.RequestID
@@ -46,14 +58,7 @@ func (c *Client) Acquire(ctx context.Context, o Operation) Operation {
 	if o.Wait != 0 {
 		body.WaitSeconds = seconds(o.Wait)
 	}
-	return c.call(ctx, o, http.MethodPost, "/locks/request", body, func(o *Operation, answer []byte) error {
-		var granted wire.Success[wire.Acquired]
-		err := json.Unmarshal(answer, &granted)
-		o.Holder = holdOf(granted.Data.ProcessID, granted.Data.FencingToken, granted.Data.Times)
-		o.At = momentOf(granted.Data.Times)
-		o.Waited = time.Duration(granted.Data.WaitedSeconds * float64(time.Second)).Round(time.Microsecond)
-		return err
-	})
+	return body
 }
 
 // Release ends the hold with the token, any of the process if it is 0.
@@ -123,9 +128,9 @@ func (c *Client) Queue(ctx context.Context, resource string) Operation {
 func (c *Client) call(ctx context.Context, o Operation, method, path string, body any,
 	done func(*Operation, []byte) error,
 ) Operation {
-	o.Client, o.Server, o.Outcome = c.id, c.server, Unknown
+	o.Client, o.Server, o.Direct, o.Outcome = c.id, c.server, c.direct, Unknown
 	o.Called = c.history.Since()
-	status, answer, err := c.exchange(ctx, method, path, body)
+	status, answer, err := c.exchange(ctx, o.HalfClosed, method, path, body)
 	o.Returned = c.history.Since()
 	o.HungUp = err != nil && ctx.Err() != nil
 	var dial *net.OpError
@@ -145,27 +150,39 @@ func (c *Client) call(ctx context.Context, o Operation, method, path string, bod
 }
 
 // exchange returns a whole answer.
-func (c *Client) exchange(ctx context.Context, method, path string, body any) (status int, answer []byte, err error) {
-	var content io.Reader = http.NoBody
-	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return 0, nil, err
-		}
-		content = bytes.NewReader(text)
-	}
-	request, err := http.NewRequestWithContext(ctx, method, c.url+path, content)
+func (c *Client) exchange(ctx context.Context, halfClosed bool, method, path string, body any) (status int, answer []byte, err error) {
+	request, err := newRequest(ctx, method, c.url+path, body)
 	if err != nil {
 		return 0, nil, err
 	}
-	request.Header.Set("Content-Type", "application/json")
-	response, err := c.http.Do(request)
+	send := c.http.Do
+	if halfClosed {
+		send = c.halfClosed
+	}
+	response, err := send(request)
 	if err != nil {
 		return 0, nil, err
 	}
 	defer response.Body.Close()
 	answer, err = io.ReadAll(response.Body)
 	return response.StatusCode, answer, err
+}
+
+func newRequest(ctx context.Context, method, url string, body any) (*http.Request, error) {
+	var content io.Reader = http.NoBody
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		content = bytes.NewReader(text)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, url, content)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	return request, nil
 }
 
 // refused reads an answer that is not 200.

@@ -26,8 +26,13 @@ func (o Operation) String() string {
 	if o.Code != "" {
 		fmt.Fprintf(&s, " (%s)", o.Code)
 	}
-	if o.HungUp {
-		s.WriteString(", hung up")
+	for _, manner := range []struct {
+		is   bool
+		name string
+	}{{o.HungUp, "hung up"}, {o.HalfClosed, "half-closed"}, {o.Frozen, "read nothing"}} {
+		if manner.is {
+			s.WriteString(", " + manner.name)
+		}
 	}
 	switch {
 	case o.Holder != (Hold{}):

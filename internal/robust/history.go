@@ -46,6 +46,10 @@ type Operation struct {
 	Returned time.Duration // right after the answer was read, or the client gave up
 	HungUp   bool          // the client closed the connection without waiting for the answer
 
+	Direct     bool // no proxy was between: a proxy may not pass on that a connection was reset
+	HalfClosed bool // the client had finished sending before it was answered, and read the answer
+	Frozen     bool // the client stayed connected until Returned and read nothing; the same request was made again meanwhile
+
 	Outcome Outcome
 	Code    wire.Code // of any answer but 200
 

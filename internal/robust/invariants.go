@@ -32,7 +32,7 @@ func CheckInvariants(operations []Operation, faults []Fault) []Violation {
 			c.tokensGrow,                                                      // G3
 			c.firstComeFirstServed,                                            // G4
 			c.repeatedRequestsGetTheSame, c.noneComesBack, c.renewalsOnlyLast, // G5
-			c.nobodyHoldsUnknowingly, // G7, G9
+			c.nobodyHoldsUnknowingly, c.supersededAcquireNothing, c.halfClosedAreAnswered, // G7, G9
 		} {
 			rule()
 		}
@@ -449,9 +449,10 @@ func (c *chronicle) nobodyHoldsUnknowingly() {
 			elsewhere = elsewhere || o.Outcome == Done
 			if o.Outcome == Unknown {
 				guarantee = "G7"
-				excused = excused || o.Wait == 0
+				// One that does not wait and can be repeated keeps its hold, and of an answer that was lost nobody can know.
+				excused = excused || o.Wait == 0 && (!o.HungUp || !o.Direct || o.RequestID != "")
 			}
-			if o.Wait > 0 { // what it gets when nobody is there any more has to be given back
+			if o.Wait > 0 || o.HungUp { // what it gets when nobody is there any more has to be given back
 				grace = aftermath
 				excused = excused || c.troubled(o.Server, o.Called, o.Returned+aftermath)
 			}
@@ -471,9 +472,42 @@ func (c *chronicle) nobodyHoldsUnknowingly() {
 	}
 }
 
-// grantedAfter tells whether a hold was surely granted after a time of the run: something was decided before it that was
-// called later.
+// supersededAcquireNothing: of two requests of one process with one request_id, the one whose client reads nothing is not
+// granted the resource after the other one was. (Each process makes no other request.)
+func (c *chronicle) supersededAcquireNothing() {
+	for _, h := range c.claims {
+		for _, o := range c.asked[h.Process] {
+			if !o.Frozen {
+				continue
+			}
+			for _, repeat := range c.asked[h.Process] {
+				if repeat.Outcome == Done && repeat.Holder.Token < h.Token {
+					c.broken("G7", "%v was granted although %v had superseded %v", h.Hold, repeat, o)
+				}
+			}
+		}
+	}
+}
+
+// halfClosedAreAnswered: whoever has finished sending and reads is answered, unless something was broken meanwhile.
+func (c *chronicle) halfClosedAreAnswered() {
+	for _, o := range c.operations {
+		if o.HalfClosed && !o.HungUp && o.Outcome == Unknown && o.Code == "" && !c.troubled(o.Server, o.Called, o.Returned) {
+			c.broken("G9", "there is no answer that any document names: %v", o)
+		}
+	}
+}
+
+// grantedAfter reports whether a hold was surely granted after a time of the run: something was decided before it that was
+// called later, or nothing could be committed from the first request for it until that time.
 func (c *chronicle) grantedAfter(h *claim, at time.Duration) bool {
+	first := forever
+	for _, o := range c.asked[h.Process] {
+		first = min(first, o.Called)
+	}
+	if slices.ContainsFunc(c.faults, func(f Fault) bool { return f.Kind == Stalled && f.From <= first && at <= f.To }) {
+		return true
+	}
 	return slices.ContainsFunc(c.operations, func(o Operation) bool {
 		return o.Called > at && !o.At.IsZero() && o.At.Before(h.LockedAt)
 	})

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	"resource-lock-manager/internal/robust"
+	"resource-lock-manager/internal/testdb"
 )
 
 // plants are bugs of one program, of which the environment variable PLANTED chooses one. Those that are in effect now and then
@@ -103,6 +105,43 @@ var plants = []robust.Patch{
 			ctx = commands
 		}`,
 	},
+	{
+		File: "internal/lock/wait.go",
+		Old:  "send(request.superseded, struct{}{})\n\t\t\t}",
+		New: `if os.Getenv("PLANTED") != "superseded" {
+					send(request.superseded, struct{}{})
+				}
+			}`,
+	},
+	{
+		File: "internal/lock/acquire.go",
+		Old:  "case c.Again && !mine && c.Named:",
+		New:  `case c.Again && !mine && c.Named && os.Getenv("PLANTED") != "superseded":`,
+	},
+	{
+		File: "internal/api/disconnect.go",
+		Old:  "import (\n\t\"context\"",
+		New:  "import (\n\t\"os\"\n\t\"context\"",
+	},
+	{
+		File: "internal/api/disconnect.go",
+		Old:  "return !known || !resetWithin(conn, resetPatience)",
+		New:  `return !known || os.Getenv("PLANTED") == "abandoned" || !resetWithin(conn, resetPatience)`,
+	},
+	{
+		File: "internal/api/locks.go",
+		Old:  "import (\n\t\"context\"",
+		New:  "import (\n\t\"os\"\n\t\"context\"",
+	},
+	{
+		File: "internal/api/locks.go",
+		Old:  "grant, err := a.locks.Acquire(r.Context(), command)",
+		New: `grant, err := a.locks.Acquire(r.Context(), command)
+		if os.Getenv("PLANTED") == "half-closed" && r.Context().Err() != nil {
+			w.WriteHeader(499)
+			return nil
+		}`,
+	},
 }
 
 // TestPlantedBugsAreFound: a checker that has never found anything may be blind.
@@ -112,7 +151,7 @@ func TestPlantedBugsAreFound(t *testing.T) {
 		planted   string
 		guarantee string // that is broken by it
 		model     bool   // it can see it as well
-		provoke   func(*testing.T, *robust.Run, *robust.Server)
+		provoke   func(t *testing.T, r *robust.Run, server *robust.Server, path string)
 	}{
 		{"exclusion", "G1", true, workAWhile},
 		{"durability", "G2", true, killAndLook},
@@ -120,14 +159,21 @@ func TestPlantedBugsAreFound(t *testing.T) {
 		{"order", "G4", false, workAWhile},
 		{"return", "G5", true, workAWhile},
 		{"gone", "G7", false, leaveTheQueue},
+		{"abandoned", "G7", false, giveUpWhileLocked},
+		{"superseded", "G7", false, repeatOfAFrozenRequest},
+		{"half-closed", "G9", false, halfCloseWhileLocked},
 		{"nothing, at work", "", false, workAWhile},
 		{"nothing, killed", "", false, killAndLook},
 		{"nothing, hung up", "", false, leaveTheQueue},
+		{"nothing, given up", "", false, giveUpWhileLocked},
+		{"nothing, frozen", "", false, repeatOfAFrozenRequest},
+		{"nothing, half-closed", "", false, halfCloseWhileLocked},
 	} {
 		t.Run(test.planted, func(t *testing.T) {
 			t.Parallel()
 			r := robust.NewRun(t, robust.Config{Program: program, Length: 1500 * time.Millisecond})
-			test.provoke(t, r, r.Servers(1, sqlite(t), "PLANTED="+test.planted)[0])
+			path := testdb.SQLite(t)
+			test.provoke(t, r, r.Servers(1, "sqlite:///"+path, "PLANTED="+test.planted, impatient)[0], path)
 			r.End()
 			operations, faults := r.History.Operations(), r.History.Faults()
 			byModel := robust.CheckModel(operations, time.Minute)
@@ -155,7 +201,7 @@ func shortened(violations []robust.Violation) string {
 	return fmt.Sprintf("%v (and %d more)", violations[0], len(violations)-1)
 }
 
-func workAWhile(_ *testing.T, r *robust.Run, server *robust.Server) {
+func workAWhile(_ *testing.T, r *robust.Run, server *robust.Server, _ string) {
 	r.Work(robust.Workload{Resources: 4}, server)
 	for r.Lasts() {
 		r.Pause(100 * time.Millisecond)
@@ -163,7 +209,7 @@ func workAWhile(_ *testing.T, r *robust.Run, server *robust.Server) {
 }
 
 // killAndLook takes locks without end, ends the server and looks what is left of them.
-func killAndLook(t *testing.T, r *robust.Run, server *robust.Server) {
+func killAndLook(t *testing.T, r *robust.Run, server *robust.Server, _ string) {
 	client := r.Client(0, server.URL)
 	ctx := context.Background()
 	for n := range 40 {
@@ -179,7 +225,7 @@ func killAndLook(t *testing.T, r *robust.Run, server *robust.Server) {
 }
 
 // leaveTheQueue has a waiter go away long before its turn.
-func leaveTheQueue(t *testing.T, r *robust.Run, server *robust.Server) {
+func leaveTheQueue(t *testing.T, r *robust.Run, server *robust.Server, _ string) {
 	holder, waiter := r.Client(0, server.URL), r.Client(0, server.URL)
 	ctx := context.Background()
 	held := holder.Acquire(ctx, robust.Operation{Resource: "r", Process: "holder", TTL: time.Minute}).Holder
@@ -192,5 +238,60 @@ func leaveTheQueue(t *testing.T, r *robust.Run, server *robust.Server) {
 	holder.Renew(ctx, "r", "holder", held.Token, time.Minute)
 	holder.Release(ctx, "r", "holder", held.Token)
 	r.Pause(3 * time.Second)
+	holder.Status(ctx, "r")
+}
+
+// giveUpWhileLocked has a client go away while nothing can be committed.
+func giveUpWhileLocked(t *testing.T, r *robust.Run, server *robust.Server, path string) {
+	client := r.DirectClient(0, server)
+	stall(t, r, openLocker(t, "sqlite3", sqliteSource(path)), "BEGIN IMMEDIATE", func() {
+		short, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		defer cancel()
+		if o := client.Acquire(short, robust.Operation{Resource: "r", Process: "p"}); !o.HungUp {
+			t.Fatal(o)
+		}
+		r.Pause(400 * time.Millisecond)
+	})
+	r.Pause(3500 * time.Millisecond)
+	client.Status(context.Background(), "r")
+}
+
+// halfCloseWhileLocked has a client finish sending while nothing can be committed, and read the answer.
+func halfCloseWhileLocked(t *testing.T, r *robust.Run, server *robust.Server, path string) {
+	client := r.DirectClient(0, server)
+	var asked sync.WaitGroup
+	stall(t, r, openLocker(t, "sqlite3", sqliteSource(path)), "BEGIN IMMEDIATE", func() {
+		asked.Go(func() {
+			client.Acquire(context.Background(), robust.Operation{Resource: "r", Process: "p", HalfClosed: true})
+		})
+		r.Pause(200 * time.Millisecond)
+	})
+	asked.Wait()
+	client.Status(context.Background(), "r")
+}
+
+// repeatOfAFrozenRequest is granted the lock and gives it back, while the first request's client reads nothing.
+func repeatOfAFrozenRequest(t *testing.T, r *robust.Run, server *robust.Server, _ string) {
+	holder, client := r.DirectClient(0, server), r.DirectClient(0, server)
+	ctx := context.Background()
+	held := holder.Acquire(ctx, robust.Operation{Resource: "r", Process: "holder"}).Holder
+	request := robust.Operation{Resource: "r", Process: "p", RequestID: "run-7", Wait: 30 * time.Second}
+	thaw, err := client.AcquireFrozen(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer thaw()
+	for len(holder.Queue(ctx, "r").Queue) == 0 {
+		r.Pause(time.Millisecond)
+	}
+	var repeat sync.WaitGroup
+	repeat.Go(func() {
+		o := client.Acquire(ctx, request)
+		client.Release(ctx, "r", "p", o.Holder.Token)
+	})
+	r.Pause(200 * time.Millisecond)
+	holder.Release(ctx, "r", "holder", held.Token)
+	repeat.Wait()
+	r.Pause(2 * time.Second)
 	holder.Status(ctx, "r")
 }

@@ -64,6 +64,9 @@ var scenarios = []struct {
 	{"lost updates, SQLite", onlyLong, lostUpdatesSQLite},
 	{"lost updates, Postgres", brief, lostUpdatesPostgres},
 
+	{"absent clients, SQLite", brief, absentSQLite},
+	{"absent clients, Postgres", brief, absentPostgres},
+
 	{"overload, SQLite, short queue", briefAlone, overloadShortQueue},
 	{"overload, Postgres", onlyLong, overloadPostgres},
 	{"slow clients", brief, slowClients},
