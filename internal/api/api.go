@@ -20,11 +20,13 @@ type API struct {
 	locks *lock.Service
 	ping  func(context.Context) error
 	log   *slog.Logger
+
+	spools chan struct{} // a place for each whole list that may be read or sent
 }
 
 // New returns the handler of the whole HTTP API. ping tells whether the database answers.
 func New(locks *lock.Service, ping func(context.Context) error, log *slog.Logger) http.Handler {
-	a := &API{locks: locks, ping: ping, log: log}
+	a := &API{locks: locks, ping: ping, log: log, spools: make(chan struct{}, maxSpools)}
 	return a.routes()
 }
 

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"encoding/base64"
 	"fmt"
 	"slices"
 	"strconv"
@@ -29,18 +30,19 @@ func (s *server) list(t *testing.T, query ...string) (wire.AllLocked, []string) 
 }
 
 // TestListByPrefix: characters are compared as they are, whatever they mean to LIKE, to a regular expression or to a
-// collation.
+// collation. The list is in the order of their code points.
 func TestListByPrefix(t *testing.T) {
 	names := []string{
 		"a", "A", "ab", "a%c", "a_c", `a\c`, "abc", "%", "%_", "_", `\`, `\%`, "a*", "a?", "[a]", "a b", "a'b", " a",
-		"á", "a\u0301", "数据库", "数据", "🔒🔑", "🔒", strings.Repeat("x", 255),
+		"á", "a\u0301", "数据库", "数据", "🔒🔑", "🔒", "\ud7ff1", "\ud7ff", "\ue000",
+		"z", "z\U0010ffff\U0010ffff!", "z\U0010ffff", "z\U0010fffe", "\U0010ffff\U0010ffff", "\U0010ffff", strings.Repeat("x", 255),
 	}
 	tests := []struct {
 		prefix string
 		want   []string
 	}{
 		{"", names},
-		{"a", []string{"a", "ab", "a%c", "a_c", `a\c`, "abc", "a*", "a?", "a b", "a'b", "a\u0301"}},
+		{"a", []string{"a", "a b", "a%c", "a'b", "a*", "a?", `a\c`, "a_c", "ab", "abc", "a\u0301"}},
 		{"A", []string{"A"}},
 		{"ab", []string{"ab", "abc"}},
 		{"abcd", []string{}},
@@ -59,9 +61,15 @@ func TestListByPrefix(t *testing.T) {
 		{"a'", []string{"a'b"}},
 		{"á", []string{"á"}},
 		{"a\u0301", []string{"a\u0301"}},
-		{"数", []string{"数据库", "数据"}},
+		{"数", []string{"数据", "数据库"}},
 		{"数据库", []string{"数据库"}},
-		{"🔒", []string{"🔒🔑", "🔒"}},
+		{"🔒", []string{"🔒", "🔒🔑"}},
+		{"\ud7ff", []string{"\ud7ff", "\ud7ff1"}}, // the last before the surrogates
+		{"z", []string{"z", "z\U0010fffe", "z\U0010ffff", "z\U0010ffff\U0010ffff!"}},
+		{"z\U0010ffff", []string{"z\U0010ffff", "z\U0010ffff\U0010ffff!"}},
+		{"z\U0010ffff\U0010ffff", []string{"z\U0010ffff\U0010ffff!"}},
+		{"\U0010ffff", []string{"\U0010ffff", "\U0010ffff\U0010ffff"}}, // nothing comes after these
+		{strings.Repeat("\U0010ffff", 255), []string{}},
 		{strings.Repeat("x", 255), names[len(names)-1:]},
 	}
 	onBoth(t, func(t *testing.T, s *server) {
@@ -113,16 +121,17 @@ func TestListByProcess(t *testing.T) {
 func (s *server) pages(t *testing.T, limit int, between func(page int), query ...string) [][]string {
 	t.Helper()
 	var pages [][]string
-	last := int64(0)
+	var last wire.Lock
+	byName := slices.Contains(query, "prefix")
 	next := query
 	for {
 		list, names := s.list(t, append([]string{"limit", strconv.Itoa(limit)}, next...)...)
 		pages = append(pages, names)
 		for _, l := range list.Locks {
-			if l.ID <= last {
-				t.Errorf("page %d: id %d comes after %d", len(pages), l.ID, last)
+			if byName && l.ResourceName <= last.ResourceName || !byName && l.ID <= last.ID {
+				t.Errorf("page %d: %d, %q comes after %d, %q", len(pages), l.ID, l.ResourceName, last.ID, last.ResourceName)
 			}
-			last = l.ID
+			last = l
 		}
 		switch {
 		case list.NextCursor == nil:
@@ -209,13 +218,68 @@ func TestPagesWithFilters(t *testing.T) {
 		for i := range 12 {
 			s.hold(t, fmt.Sprintf("%c%d", 'a'+i%2, i), fmt.Sprint("p", i%3), nil)
 		}
-		want := [][]string{{"a0", "a2", "a4"}, {"a6", "a8", "a10"}}
+		want := [][]string{{"a0", "a10", "a2"}, {"a4", "a6", "a8"}}
 		if diff := cmp.Diff(want, s.pages(t, 3, func(int) {}, "prefix", "a")); diff != "" {
 			t.Error("by prefix (-want +got):\n" + diff)
 		}
 		want = [][]string{{"a0", "b3", "a6"}, {"b9"}}
 		if diff := cmp.Diff(want, s.pages(t, 3, func(int) {}, "process_id", "p0")); diff != "" {
 			t.Error("by process (-want +got):\n" + diff)
+		}
+	})
+}
+
+// TestPagesByPrefixWhileLocksComeAndGo: the cursor is a name, also that of a resource which is gone.
+func TestPagesByPrefixWhileLocksComeAndGo(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		for _, name := range append(numbered("r/", 12), "q", "s") {
+			s.hold(t, name, "p", nil)
+		}
+		pages := s.pages(t, 5, func(page int) {
+			if page == 1 {
+				s.release(t, "r/0004", "p").want(t, 200) // the one that the cursor names
+				s.release(t, "r/0005", "p").want(t, 200)
+				s.release(t, "r/0006", "p").want(t, 200)
+				s.hold(t, "r/0006", "q", nil) // a new hold with a higher id
+				s.hold(t, "r/", "p", nil)     // before the cursor
+				s.hold(t, "r/00065", "p", nil)
+			}
+		}, "prefix", "r/")
+		want := [][]string{
+			{"r/0000", "r/0001", "r/0002", "r/0003", "r/0004"},
+			{"r/0006", "r/00065", "r/0007", "r/0008", "r/0009"},
+			{"r/0010", "r/0011"},
+		}
+		if diff := cmp.Diff(want, pages); diff != "" {
+			t.Error("pages (-want +got):\n" + diff)
+		}
+	})
+}
+
+// TestCursorOfAnotherList: a list by name does not go on from an id, nor one by id from a name.
+func TestCursorOfAnotherList(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		for _, name := range numbered("r", 4) {
+			s.hold(t, name, "p", nil)
+		}
+		byID, _ := s.list(t, "limit", "2")
+		byName, _ := s.list(t, "limit", "2", "prefix", "r")
+		made := func(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
+		for name, query := range map[string][]string{
+			"of ids with a prefix":         {"prefix", "r", "cursor", *byID.NextCursor},
+			"of names without a prefix":    {"cursor", *byName.NextCursor},
+			"of names with an empty one":   {"prefix", "", "cursor", *byName.NextCursor},
+			"empty, with a prefix":         {"prefix", "r", "cursor", ""},
+			"made up":                      {"prefix", "r", "cursor", "r0001"},
+			"made up, without a name":      {"prefix", "r", "cursor", made("/")},
+			"made up, not UTF-8":           {"prefix", "r", "cursor", made("/r\xff")},
+			"made up, with a NUL":          {"prefix", "r", "cursor", made("/r\x00")},
+			"made up, with a broken name":  {"prefix", "r", "cursor", made("/\xed\xa0\x80")},
+			"of names, cut off in between": {"prefix", "r", "cursor", (*byName.NextCursor)[:5]},
+		} {
+			if a := s.get(t, "/locks/all-locked", query...); a.status != 422 || !strings.Contains(a.body, `"loc":["query","cursor"]`) {
+				t.Errorf("a cursor %s: %d %s", name, a.status, a.body)
+			}
 		}
 	})
 }

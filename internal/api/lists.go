@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"net/http"
@@ -14,9 +13,9 @@ import (
 // allLocked lists locked resources.
 //
 //	@Summary		List all locked resources
-//	@Description	Lists the locks that are held at this moment, ordered by id; without parameters all of them. With a
-//	@Description	`limit` the answer has a `next_cursor`: pass it on to get the next page, until it is null. Pages are stable
-//	@Description	while locks come and go.
+//	@Description	Lists the locks that are held at this moment; without parameters all of them. They are ordered by id, or
+//	@Description	with a `prefix` by name, code point by code point. With a `limit` the answer has a `next_cursor`: pass it on,
+//	@Description	with the same `prefix`, to get the next page, until it is null. Pages are stable while locks come and go.
 //	@Tags			locks
 //	@Produce		json
 //	@Param			prefix		query		string	false	"only resources whose name begins so; case counts, no character is special"	maxlength(255)
@@ -34,49 +33,60 @@ func (a *API) allLocked(w http.ResponseWriter, r *http.Request) error {
 		f.Prefix, _ = p.optional("prefix")
 		f.ProcessID, _ = p.optional("process_id")
 		f.Limit = p.limit("limit")
-		f.AfterID = p.cursor("cursor")
+		if f.Prefix == "" {
+			f.AfterID = p.cursor("cursor")
+		} else {
+			f.After = p.nameCursor("cursor")
+		}
 	}, func() error { return a.locks.CheckList(f) })
 	if err != nil {
 		return err
 	}
-	list := listWriter{w: w, limit: f.Limit}
+	list := listWriter{limit: f.Limit, cursorOf: func(r lock.Resource) *string { return cursorOf(r.ID) }}
+	if f.Prefix != "" {
+		list.cursorOf = func(r lock.Resource) *string { return nameCursorOf(r.Name) }
+	}
 	if f.Limit > 0 {
 		f.Limit++ // one more tells whether there is a next page
-	}
-	if err := a.locks.List(context.Background(), f, list.begin, list.each); err != nil {
-		if list.out == nil {
+	} else {
+		done, err := a.waitForSpool(context.Background())
+		if err != nil {
 			return err
 		}
+		defer done()
+	}
+	defer list.out.Close()
+	if err := a.locks.List(context.Background(), f, list.begin, list.each); err != nil {
+		return err
+	}
+	list.end()
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	if err := list.out.sendTo(w); err != nil {
 		noteError(w, err)
 		panic(http.ErrAbortHandler) // the client must not take what it has for the whole list
 	}
-	list.end()
 	return nil
 }
 
 // listWriter writes the list of locks while it is read: the seed's envelope opened up, so that no list is ever in memory.
 type listWriter struct {
-	w     http.ResponseWriter
-	limit int // 0: none
-	out   *bufio.Writer
-	item  []byte
-	now   time.Time
-	total int // with a limit, one more than it when there is a next page
-	count int
-	last  int64
+	limit    int // 0: none
+	cursorOf func(lock.Resource) *string
+	out      spool
+	item     []byte
+	now      time.Time
+	total    int // with a limit, one more than it when there is a next page
+	count    int
+	last     lock.Resource
 }
 
-// listStall is how long a client may take to read a part of the list.
-const listStall = 10 * time.Second
-
 func (l *listWriter) begin(total int, now time.Time) error {
-	l.out, l.now, l.total = bufio.NewWriterSize(l.w, 32<<10), now, total
+	l.now, l.total = now, total
 	if l.limit > 0 {
 		total = min(total, l.limit)
 	}
-	l.w.Header().Set("Content-Type", "application/json")
-	l.w.Header().Set("Cache-Control", "no-store")
-	_, err := fmt.Fprintf(l.out, `{"success":true,"message":"Retrieved %d active locks","data":{"total_locks":%d,"locks":[`, total, total)
+	_, err := fmt.Fprintf(&l.out, `{"success":true,"message":"Retrieved %d active locks","data":{"total_locks":%d,"locks":[`, total, total)
 	return err
 }
 
@@ -84,18 +94,12 @@ func (l *listWriter) each(r lock.Resource) error {
 	if l.limit > 0 && l.count == l.limit {
 		return nil
 	}
+	l.item = l.item[:0]
 	if l.count++; l.count > 1 {
-		if err := l.out.WriteByte(','); err != nil {
-			return err
-		}
+		l.item = append(l.item, ',')
 	}
-	l.last = r.ID
-	if l.count%1000 == 0 { // a long list takes long, a client that does not read it may not
-		if err := http.NewResponseController(l.w).SetWriteDeadline(time.Now().Add(listStall)); err != nil {
-			return err
-		}
-	}
-	l.item = wire.Append(l.item[:0], &wire.Lock{ID: r.ID, ResourceName: r.Name, Hold: holdOf(r.Holds[0], l.now)})
+	l.last = r
+	l.item = wire.Append(l.item, &wire.Lock{ID: r.ID, ResourceName: r.Name, Hold: holdOf(r.Holds[0], l.now)})
 	_, err := l.out.Write(l.item)
 	return err
 }
@@ -105,11 +109,10 @@ func (l *listWriter) end() {
 	if l.limit > 0 {
 		tail = "],\"next_cursor\":null}}\n"
 		if l.total > l.limit {
-			tail = fmt.Sprintf("],\"next_cursor\":%q}}\n", *cursorOf(l.last))
+			tail = fmt.Sprintf("],\"next_cursor\":%q}}\n", *l.cursorOf(l.last))
 		}
 	}
-	_, _ = l.out.WriteString(tail) // as in writeJSON: a client that has gone needs no answer
-	_ = l.out.Flush()
+	_, _ = l.out.Write([]byte(tail))
 }
 
 // defaultHistory is how many events a page of the history has when the client does not say.

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // parameters are a request's query parameters, read by name. Unknown ones are ignored.
@@ -125,23 +126,59 @@ const maxPage = 1000
 
 // cursor returns the id that a page goes on from; 0 when it is absent.
 func (p *parameters) cursor(name string) int64 {
-	value, present := p.optional(name)
+	text, present := p.decoded(name)
 	if !present {
 		return 0
 	}
-	text, err := base64.RawURLEncoding.DecodeString(value)
-	if err == nil {
-		var id int64
-		if id, err = strconv.ParseInt(string(text), 36, 64); err == nil && id > 0 {
-			return id
-		}
+	id, err := strconv.ParseInt(text, 36, 64)
+	if err != nil || id <= 0 {
+		p.badCursor(name)
 	}
-	p.invalid.add("cursor_invalid", "Input should be the next_cursor of an earlier answer", "query", name)
-	return 0
+	return id
+}
+
+// nameMark tells the cursor of a list that is sorted by name from an id.
+const nameMark = "/"
+
+// nameCursor returns the resource name that a page goes on from; empty when the cursor is absent.
+func (p *parameters) nameCursor(name string) string {
+	text, present := p.decoded(name)
+	if !present {
+		return ""
+	}
+	resource, marked := strings.CutPrefix(text, nameMark)
+	if !marked || resource == "" || !utf8.ValidString(resource) || strings.Contains(resource, "\x00") {
+		p.badCursor(name)
+		return ""
+	}
+	return resource
+}
+
+// decoded returns the text of a cursor.
+func (p *parameters) decoded(name string) (text string, present bool) {
+	value, present := p.optional(name)
+	if !present {
+		return "", false
+	}
+	decoded, err := base64.RawURLEncoding.DecodeString(value)
+	if err != nil {
+		p.badCursor(name)
+		return "", false
+	}
+	return string(decoded), true
+}
+
+func (p *parameters) badCursor(name string) {
+	p.invalid.add("cursor_invalid", "Input should be the next_cursor of an earlier answer to the same question", "query", name)
 }
 
 // cursorOf names the id that the next page goes on from. Clients are not to read anything into it.
-func cursorOf(id int64) *string {
-	text := base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(id, 36)))
-	return &text
+func cursorOf(id int64) *string { return cursorText(strconv.FormatInt(id, 36)) }
+
+// nameCursorOf names the resource that the next page of a list sorted by name goes on from.
+func nameCursorOf(resource string) *string { return cursorText(nameMark + resource) }
+
+func cursorText(text string) *string {
+	encoded := base64.RawURLEncoding.EncodeToString([]byte(text))
+	return &encoded
 }

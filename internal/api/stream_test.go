@@ -180,3 +180,18 @@ func TestListHead(t *testing.T) {
 		t.Errorf("log: %+v", got[len(got)-1])
 	}
 }
+
+// TestListWithoutRoom: a list that fits neither into memory nor into a file is no fault of the server, and a short one needs
+// no file.
+func TestListWithoutRoom(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir()+"/missing")
+	s := realServer(t, "sqlite")
+	s.acquireMany(t, numbered("r", 300), "p", `{"a":"`+strings.Repeat("x", lock.MaxMetadataSize-10)+`"}`)
+	a := s.get(t, "/locks/all-locked")
+	if a.status != 503 || !strings.Contains(a.body, `"code":"overloaded"`) || a.header.Get("Retry-After") == "" {
+		t.Errorf("got %d %.300s", a.status, a.body)
+	}
+	if list, _ := s.list(t, "limit", "10"); list.TotalLocks != 10 {
+		t.Errorf("a page has %d locks", list.TotalLocks)
+	}
+}

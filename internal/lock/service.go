@@ -38,7 +38,8 @@ type Reader interface {
 	// Find returns the resource, with its Name and nothing else when there is no such row, and the moment of the look.
 	Find(ctx context.Context, name string) (Resource, time.Time, error)
 	// Held calls begin once with how many resources match the filter and are held, and the moment of the look, and then
-	// each for every one of them, ordered by id, all from one snapshot. An error of begin or each ends it.
+	// each for every one of them, all from one snapshot: ordered by id, or with a Prefix by name, byte by byte. An error of
+	// begin or each ends it.
 	Held(ctx context.Context, f ListFilter, begin func(total int, now time.Time) error, each func(Resource) error) error
 	// HeldBy returns the names of up to limit resources after the given name that the process holds, ordered by name.
 	HeldBy(ctx context.Context, process, after string, limit int) ([]string, error)
@@ -79,8 +80,9 @@ type Sweepable interface {
 type ListFilter struct {
 	Prefix    string // of the name, compared character by character
 	ProcessID string
-	AfterID   int64 // only rows with a higher id
-	Limit     int   // at most so many
+	AfterID   int64  // only rows with a higher id
+	After     string // with a Prefix: only names that are greater, byte by byte
+	Limit     int    // at most so many
 }
 
 // HistoryFilter chooses events. Zero fields do not restrict.

@@ -204,16 +204,17 @@ func TestListFilters(t *testing.T) {
 			want   []string
 		}{
 			{lock.ListFilter{}, names},
-			{lock.ListFilter{Prefix: "a"}, []string{"a%1", "a_1", "a1", "ab", `a\1`, "a%2"}},
+			{lock.ListFilter{Prefix: "a"}, []string{"a%1", "a%2", "a1", `a\1`, "a_1", "ab"}},
 			{lock.ListFilter{Prefix: "A"}, []string{"A1"}},
 			{lock.ListFilter{Prefix: "a%"}, []string{"a%1", "a%2"}},
 			{lock.ListFilter{Prefix: "a_"}, []string{"a_1"}},
 			{lock.ListFilter{Prefix: `a\`}, []string{`a\1`}},
 			{lock.ListFilter{Prefix: "ä"}, []string{"ä1"}},
 			{lock.ListFilter{ProcessID: "p1"}, []string{"a_1", "A1", "ä1", `a\1`}},
-			{lock.ListFilter{Prefix: "a", ProcessID: "p1"}, []string{"a_1", `a\1`}},
+			{lock.ListFilter{Prefix: "a", ProcessID: "p1"}, []string{`a\1`, "a_1"}},
 			{lock.ListFilter{Limit: 2}, names[:2]},
-			{lock.ListFilter{Prefix: "a", Limit: 2}, []string{"a%1", "a_1"}},
+			{lock.ListFilter{Prefix: "a", Limit: 2}, []string{"a%1", "a%2"}},
+			{lock.ListFilter{Prefix: "a", After: "a%2", Limit: 2}, []string{"a1", `a\1`}},
 		} {
 			var got []string
 			for _, r := range held(t, s, test.filter) {

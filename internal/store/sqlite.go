@@ -93,12 +93,14 @@ func openSQLite(ctx context.Context, cfg Config) (_ *Store, err error) {
 
 	s := &Store{
 		dialect: dialect{
-			clock:    clock.now,
-			now:      "NULL",
-			lock:     sqliteLock,
-			look:     sqliteLock,
-			queues:   "SELECT " + waiterColumns + " FROM (" + sqliteFirst + " UNION " + sqlitePlaces + ") AS w " + theirServers,
-			bytewise: "resource_name",
+			clock:  clock.now,
+			now:    "NULL",
+			lock:   sqliteLock,
+			look:   sqliteLock,
+			queues: "SELECT " + waiterColumns + " FROM (" + sqliteFirst + " UNION " + sqlitePlaces + ") AS w " + theirServers,
+			names: nameOrder{
+				from: "resource_name >= ?", after: "resource_name > ?", before: "resource_name < ?", sorted: "resource_name",
+			},
 			classify: classifySQLite,
 			refused:  refusedBySQLite,
 		},

@@ -104,7 +104,7 @@ type dialect struct {
 	now      string           // SQL for the moment that the database tells, NULL when clock tells it
 	lock     string           // locks and reads the rows of a JSON array of names
 	look     string           // reads them, with the moment before
-	bytewise string           // resource_name, compared byte by byte
+	names    nameOrder        // compares resource_name byte by byte
 	options  *sql.TxOptions   // of a batch's transaction
 	snapshot *sql.TxOptions   // of a transaction that sees the database at one moment
 	queues   string           // reads the first waiters of a JSON array of resource ids, and a JSON array of places
@@ -120,6 +120,12 @@ type dialect struct {
 	// classify says what a failed statement means; refused says whether a failed COMMIT certainly did nothing.
 	classify func(error) failure
 	refused  func(error) bool
+}
+
+// nameOrder is SQL that compares resource_name byte by byte, in a form that the indexes of the dialect serve.
+type nameOrder struct {
+	from, after, before string // conditions with one argument: at least it, greater than it, less than it
+	sorted              string // what follows ORDER BY
 }
 
 // Open connects to the database, brings its schema up to date and returns a store, whose lists can be read. It returns an

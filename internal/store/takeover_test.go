@@ -49,7 +49,9 @@ const (
 	pythonPostgres = `CREATE TABLE resource_locks (id SERIAL NOT NULL, resource_name VARCHAR NOT NULL, process_id VARCHAR NOT NULL,
 		locked_at TIMESTAMP %[1]s TIME ZONE DEFAULT now(), expires_at TIMESTAMP %[1]s TIME ZONE, is_active BOOLEAN, PRIMARY KEY (id))`
 	pythonNameIndex = `CREATE UNIQUE INDEX ix_resource_locks_resource_name ON resource_locks (resource_name)`
-	pythonIDIndex   = `CREATE INDEX ix_resource_locks_id ON resource_locks (id)`
+	// Somebody's table beside the locks.
+	pythonForeignKey = `; CREATE TABLE notes (resource_name VARCHAR REFERENCES resource_locks (resource_name))`
+	pythonIDIndex    = `CREATE INDEX ix_resource_locks_id ON resource_locks (id)`
 )
 
 // pythonRow is a row that the Python version may have left, and what it must become.
@@ -95,7 +97,9 @@ func TestTakeOverPythonDatabase(t *testing.T) {
 		{"sqlite, unique column", store.SQLite, strings.Replace(pythonSQLite, "PRIMARY KEY", "UNIQUE (resource_name), PRIMARY KEY", 1), ""},
 		{"postgres", store.Postgres, fmt.Sprintf(pythonPostgres, "WITH"), pythonNameIndex},
 		{"postgres, no time zone", store.Postgres, fmt.Sprintf(pythonPostgres, "WITHOUT"), pythonNameIndex},
+		{"postgres, unique column", store.Postgres, strings.Replace(fmt.Sprintf(pythonPostgres, "WITH"), "PRIMARY KEY", "UNIQUE (resource_name), PRIMARY KEY", 1), ""},
 		{"postgres, no unique index", store.Postgres, fmt.Sprintf(pythonPostgres, "WITH"), ""},
+		{"postgres, foreign key", store.Postgres, fmt.Sprintf(pythonPostgres, "WITH"), pythonNameIndex + pythonForeignKey},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -139,6 +143,13 @@ func TestTakeOverPythonDatabase(t *testing.T) {
 					if _, err := service.Release(t.Context(), lock.Release{Resource: name, ProcessID: "p"}); err != nil {
 						t.Errorf("%s: its old holder cannot release it: %v", name, err)
 					}
+				}
+			}
+			if want := 1 + strings.Count(test.index, pythonForeignKey); test.driver == store.Postgres {
+				const unique = `SELECT count(*) FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+					WHERE i.indrelid = 'resource_locks'::regclass AND i.indisunique AND a.attname = 'resource_name'`
+				if n := number(t, connect(t, cfg), unique); n != want {
+					t.Errorf("names have %d unique indexes, want %d: each costs every write", n, want)
 				}
 			}
 			fresh := execute(t, s, lock.Acquire{Resource: "fresh", ProcessID: "p"})
@@ -197,7 +208,7 @@ func TestSchemasAgree(t *testing.T) {
 	t.Parallel()
 	queries := map[string]string{
 		store.SQLite: `SELECT m.name || '.' || c.name FROM sqlite_master m, pragma_table_info(m.name) c
-			WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite%' AND m.name <> 'goose_db_version'
+			WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite%' AND m.name NOT IN ('goose_db_version', 'service_clock') -- Postgres has a clock of its own
 			AND c.name <> 'filed' -- only SQLite files its history
 			ORDER BY 1`,
 		store.Postgres: `SELECT table_name || '.' || column_name FROM information_schema.columns

@@ -1,0 +1,4 @@
+-- +goose Up
+
+-- Here the clock is the database's own.
+SELECT 1;
