@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -62,6 +64,19 @@ func (d *SmallDisk) Program(tb testing.TB, program string) string {
 	script := fmt.Sprintf("#!/bin/sh\nexec nsenter --target %d %s -- '%s'\n", d.holder.Process.Pid, d.enter, program)
 	must(tb, os.WriteFile(path, []byte(script), 0o700))
 	return path
+}
+
+// Folder is where those programs see the disk.
+func (d *SmallDisk) Folder() string { return d.folder }
+
+// Run runs a program to its end where the disk is seen.
+func (d *SmallDisk) Run(tb testing.TB, program string, args ...string) {
+	tb.Helper()
+	args = slices.Concat(strings.Fields(d.enter), []string{"--", program}, args)
+	cmd := exec.Command("nsenter", append([]string{"--target", fmt.Sprint(d.holder.Process.Pid)}, args...)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		tb.Fatalf("%v: %v\n%s", cmd, err, out)
+	}
 }
 
 // DatabaseURL is that of a SQLite file on the disk.

@@ -292,8 +292,8 @@ func clocksWrong(t *testing.T, r *robust.Run) {
 	r.Judge()
 }
 
-// The clock of a SQLite server's machine was an hour ahead, and is set back before each of its starts: time goes on from the
-// newest moment that is stored, so that a hold neither lives on for as much as the clock was set back nor is given a lower token.
+// The clock of a SQLite server's machine was an hour ahead, and is set back before each of its starts: time goes on as it did, so
+// that a hold neither lives on for as much as the clock was set back nor is given a lower token.
 func clockSetBack(t *testing.T, r *robust.Run) {
 	s := robust.StartServer(t, withWrongClock(t), sqlite(t), clockAhead(time.Hour))
 	client := r.Client(0, s.URL)
@@ -313,4 +313,40 @@ func clockSetBack(t *testing.T, r *robust.Run) {
 		})
 	}
 	r.Judge()
+}
+
+// A SQLite server was started with its machine's clock a day off, which is set right before the next start. Only the clock by
+// which locks expire is wrong here, which is built sooner.
+func TestClockSetRight(t *testing.T) {
+	t.Parallel()
+	const wall = "wall, steady, boot := time.Now, sinceBoot, cfg.BootID\n"
+	program := robust.Build(t,
+		robust.Patch{File: "internal/store/clock.go", Old: "import (\n", New: "import (\n\t\"os\"\n"},
+		robust.Patch{File: "internal/store/clock.go", Old: wall, New: wall + `
+	wall = func() time.Time {
+		ahead, err := time.ParseDuration(os.Getenv("CLOCK_AHEAD"))
+		if err != nil {
+			panic(err)
+		}
+		return time.Now().Add(ahead)
+	}
+`})
+	for _, wrong := range []time.Duration{-24 * time.Hour, 24 * time.Hour} {
+		t.Run(wrong.String(), func(t *testing.T) {
+			t.Parallel()
+			s := robust.StartServer(t, program, sqlite(t), clockAhead(wrong))
+			client := robust.NewRun(t, robust.Config{}).Client(0, s.URL)
+			granted := client.Acquire(t.Context(), robust.Operation{Resource: "r", Process: "p", TTL: time.Hour})
+			if ahead := time.Until(granted.Holder.LockedAt); (ahead - wrong).Abs() > time.Hour {
+				t.Fatalf("the clock is ahead by %v, want %v", ahead, wrong)
+			}
+			restart(t, s, func() { s.Set(clockAhead(0)) })()
+			if now := client.Status(t.Context(), "r"); now.Holder != granted.Holder {
+				t.Errorf("held by %+v, want %+v", now.Holder, granted.Holder)
+			}
+			if log := s.Output.String(); !strings.Contains(log, `"ahead_by":"`) {
+				t.Errorf("the log does not say that the clocks differ: %s", log)
+			}
+		})
+	}
 }

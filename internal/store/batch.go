@@ -22,9 +22,17 @@ const attempts = 5
 
 // commit is the committer's transaction.
 func (s *Store) commit(batch []lock.Command) ([]groupcommit.Result[lock.Outcome], error) {
+	if err := s.file.check(); err != nil {
+		return nil, fmt.Errorf("%w: %w", groupcommit.ErrUnavailable, err)
+	}
 	names := namesOf(batch)
 	for attempt := 1; ; attempt++ {
 		results, commit, err := s.transact(names, batch)
+		if err == nil { // what was committed to a file that is not there any more may be lost
+			if missing := s.file.check(); missing != nil {
+				err = fmt.Errorf("%w: %w", groupcommit.ErrOutcomeUnknown, missing)
+			}
+		}
 		commit.Unknown = errors.Is(err, groupcommit.ErrOutcomeUnknown)
 		if err == nil || commit.Unknown {
 			if len(commit.Awaited)+len(commit.Granted)+len(commit.Superseded) > 0 {

@@ -1,7 +1,10 @@
 package store_test
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -200,5 +203,199 @@ func TestLookThatCrossesWithARenewal(t *testing.T) {
 	}
 	if _, held := r.Holder(now); !held {
 		t.Errorf("at %v: %+v", now, r)
+	}
+}
+
+// server is a store on a database that is started again and again, and its machine's clocks.
+type server struct {
+	*store.Store
+	*clocks
+	cfg  store.Config
+	logs *bytes.Buffer
+}
+
+func newServer(t *testing.T, wall time.Time) *server {
+	t.Helper()
+	s := &server{cfg: config(t, store.SQLite), logs: &bytes.Buffer{}}
+	s.clocks = newClocks(&s.cfg, wall)
+	s.cfg.BootID = "first boot"
+	s.cfg.Logger = slog.New(slog.NewTextHandler(s.logs, nil))
+	s.start(t)
+	t.Cleanup(func() { s.stop(t) })
+	return s
+}
+
+func (s *server) start(t *testing.T) {
+	t.Helper()
+	var err error
+	if s.Store, err = store.Open(t.Context(), s.cfg); err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+}
+
+func (s *server) stop(t *testing.T) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// restart sets the wall clock by a step while the server is down, for a minute.
+func (s *server) restart(t *testing.T, step time.Duration) {
+	t.Helper()
+	s.stop(t)
+	s.logs.Reset()
+	s.pass(time.Minute)
+	s.wall.Add(step.Microseconds())
+	s.start(t)
+}
+
+// reboot is a restart for which the machine was booted.
+func (s *server) reboot(t *testing.T, step time.Duration) {
+	t.Helper()
+	s.cfg.BootID += ", next boot"
+	s.steady.Store(0)
+	s.restart(t, step)
+}
+
+// moment is what the store takes for now.
+func (s *server) moment(t *testing.T) time.Time {
+	t.Helper()
+	_, now, err := s.Find(t.Context(), "moment")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return now
+}
+
+// wantHeldFor checks that nobody else gets r until the given time has passed.
+func (s *server) wantHeldFor(t *testing.T, left time.Duration) {
+	t.Helper()
+	s.pass(left - time.Microsecond)
+	if _, err := s.Execute(t.Context(), lock.Acquire{Resource: "r", ProcessID: "q"}); !errors.As(err, new(*lock.HeldError)) {
+		t.Errorf("a microsecond before its end: %v", err)
+	}
+	s.pass(time.Microsecond)
+	execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "q"})
+}
+
+var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+
+const day = 24 * time.Hour
+
+// A server was started with a wrong clock, which is set right while it is down: a hold lasts as long as it was granted for,
+// no less and no more, time of the restart included.
+func TestClockGoesOnThroughRestarts(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		wrong time.Duration
+		log   string
+	}{
+		"a day behind": {-day, "ahead_by=-24h0m0s"},
+		"a day ahead":  {day, "ahead_by=24h0m0s"},
+		"right":        {0, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t, noon.Add(test.wrong))
+			token := execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "p", TTL: time.Hour}).Hold.Token
+			s.pass(10 * time.Minute)
+			s.restart(t, -test.wrong)
+			if text := s.logs.String(); !strings.Contains(text, test.log) || test.log == "" && text != "" {
+				t.Errorf("log: %s", text)
+			}
+			s.pass(4 * time.Minute)
+			s.restart(t, 0)
+			s.wantHeldFor(t, 44*time.Minute)
+			if r, _, err := s.Find(t.Context(), "r"); err != nil || r.Token <= token {
+				t.Errorf("token %d after %d, %v", r.Token, token, err)
+			}
+		})
+	}
+}
+
+// A machine that was booted tells nobody how much time has passed: the wall clock does. It may be wrong, but it never gives
+// a hold more time than was left when the server last stored a moment.
+func TestClockAfterABoot(t *testing.T) {
+	t.Parallel()
+	t.Run("right", func(t *testing.T) {
+		t.Parallel()
+		s := newServer(t, noon)
+		execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "p", TTL: time.Hour})
+		s.reboot(t, 0)
+		s.wantHeldFor(t, 59*time.Minute)
+	})
+	t.Run("set back", func(t *testing.T) {
+		t.Parallel()
+		s := newServer(t, noon)
+		execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "p", TTL: time.Hour})
+		s.pass(10 * time.Minute)
+		execute(t, s.Store, lock.Acquire{Resource: "other", ProcessID: "p"})
+		s.reboot(t, -day)
+		s.wantHeldFor(t, 50*time.Minute)
+	})
+	t.Run("set back long after a wrong clock", func(t *testing.T) { // what was then does not count
+		t.Parallel()
+		s := newServer(t, noon.Add(day))
+		execute(t, s.Store, lock.Acquire{Resource: "old", ProcessID: "p"})
+		execute(t, s.Store, lock.Release{Resource: "old", ProcessID: "p"})
+		s.restart(t, -day)
+		execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "p", TTL: time.Hour})
+		s.restart(t, 0)
+		s.reboot(t, 0)
+		s.wantHeldFor(t, 58*time.Minute)
+	})
+	t.Run("set forward", func(t *testing.T) {
+		t.Parallel()
+		s := newServer(t, noon.Add(-day))
+		token := execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "p", TTL: time.Hour}).Hold.Token
+		s.reboot(t, day)
+		if next := execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "q"}).Hold.Token; next <= token {
+			t.Errorf("token %d after %d", next, token)
+		}
+	})
+}
+
+// Where it makes no difference, a server goes by the wall clock again.
+func TestWallClockIsAdopted(t *testing.T) {
+	t.Parallel()
+	for name, wrong := range map[string]time.Duration{"behind": -day, "ahead": day} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t, noon.Add(wrong))
+			wantAhead := func(what string, want time.Duration) {
+				t.Helper()
+				if ahead := s.moment(t).Sub(time.UnixMicro(s.wall.Load())); ahead != want {
+					t.Errorf("%s: ahead by %v, want %v", what, ahead, want)
+				}
+			}
+			first := execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "p"}).Hold.Token
+			s.restart(t, -wrong)
+			wantAhead("held", wrong)
+			execute(t, s.Store, lock.Release{Resource: "r", ProcessID: "p"})
+			execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "p", MinHold: time.Hour})
+			execute(t, s.Store, lock.Release{Resource: "r", ProcessID: "p"})
+			s.restart(t, 0)
+			wantAhead("kept by its minimum", wrong)
+			execute(t, s.Store, lock.ForceRelease{Resource: "r", Reason: "test"})
+			execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "p", TTL: time.Second})
+			s.restart(t, 0)
+			wantAhead("expired, and not yet recorded", wrong)
+			execute(t, s.Store, lock.Settle{Names: []string{"r"}})
+			execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "p"})
+			waiter := waiting("r", "w")
+			enqueue(t, s.Store, waiter)
+			s.restart(t, 0)
+			execute(t, s.Store, lock.ForceRelease{Resource: "r", Reason: "test"}) // w is not there to be granted it
+			s.restart(t, 0)
+			wantAhead("somebody may come back to wait", wrong)
+			execute(t, s.Store, lock.Vacate{Gone: []lock.Place{{Resource: "r", ProcessID: "w", RequestID: waiter.RequestID}}})
+			s.restart(t, 0)
+			wantAhead("idle", 0)
+			if next := execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "p"}).Hold.Token; next <= first {
+				t.Errorf("token %d after %d", next, first)
+			}
+		})
 	}
 }

@@ -15,6 +15,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if path, asked := os.LookupEnv(openOnly); asked {
+		os.Exit(openAndSay(path))
+	}
 	code := testdb.Main(m)
 	if err := goleak.Find(); err != nil && code == 0 {
 		println(err.Error())

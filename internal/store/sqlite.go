@@ -7,12 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
-	"path/filepath"
 	"runtime"
-	"time"
+	"sync"
 
-	"github.com/gofrs/flock"
 	"github.com/mattn/go-sqlite3"
 	"github.com/pressly/goose/v3"
 	"gorm.io/driver/sqlite"
@@ -45,52 +42,52 @@ const (
 // fewer pages than events that are filed at once may touch.
 const sqliteWriterCache = "-16000"
 
-// openSQLite opens a file for this process alone: one connection writes, several read.
+// openSQLite opens a file for this process alone: one connection writes, several read, and one keeps the write-ahead log
+// short.
 func openSQLite(ctx context.Context, cfg Config) (_ *Store, err error) {
-	release := func() error { return nil }
-	location := "file:/" + rand.Text()
-	memory := "?vfs=memdb"
+	location, kind := "file:/"+rand.Text(), "?vfs=memdb"
+	var file *databaseFile // nil for a database in memory
 	if cfg.Source != "" {
-		memory = "?_journal_mode=WAL"
-		path := resolve(cfg.Source)
-		location = "file:" + (&url.URL{Path: path}).EscapedPath()
-		if release, err = lockFile(path); err != nil {
+		if file, err = lockFile(cfg.Source, cfg.Logger); err != nil {
 			return nil, err
 		}
+		location, kind = "file:"+(&url.URL{Path: file.real}).EscapedPath(), "?_journal_mode=WAL"
 	}
+	pool := func(n int, options string) *sql.DB {
+		db := sql.OpenDB(connector{&sqlite3.SQLiteDriver{}, location + kind + options, file})
+		keep(db, n)
+		return db
+	}
+	writerDB := pool(1, "&_synchronous=FULL&_busy_timeout=5000&_txlock=immediate&_cache_size="+sqliteWriterCache)
+	readerDB := pool(max(4, runtime.NumCPU()), "&_query_only=1&_busy_timeout=5000")
+	checkpointDB := pool(1, "&_busy_timeout="+checkpointPatience)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, release())
+			err = errors.Join(file.openError(err), closeAll(checkpointDB, readerDB, writerDB), file.Close())
 		}
 	}()
 
-	writing := memory + "&_synchronous=FULL&_busy_timeout=5000&_txlock=immediate&_cache_size=" + sqliteWriterCache
-	writer, err := gorm.Open(sqlite.Open(location+writing), gormConfig(false))
-	if err != nil {
-		return nil, sqliteOpenError(cfg.Source, err)
-	}
-	writerDB, err := writer.DB()
+	writer, err := gorm.Open(sqlite.New(sqlite.Config{Conn: writerDB}), gormConfig(false))
 	if err != nil {
 		return nil, err
 	}
-	keep(writerDB, 1)
+	if err := requireUTF8(ctx, writerDB); err != nil {
+		return nil, err
+	}
 	if err := migrate(ctx, goose.DialectSQLite3, writerDB, nil); err != nil {
-		return nil, errors.Join(sqliteOpenError(cfg.Source, err), writerDB.Close())
+		return nil, err
+	}
+	if err := file.watch(); err != nil {
+		return nil, err
 	}
 	clock, err := newSteadyClock(writer, cfg)
 	if err != nil {
-		return nil, errors.Join(err, writerDB.Close())
+		return nil, err
 	}
-	reader, err := gorm.Open(sqlite.Open(location+memory+"&_query_only=1&_busy_timeout=5000"), gormConfig(true))
+	reader, err := gorm.Open(sqlite.New(sqlite.Config{Conn: readerDB}), gormConfig(true))
 	if err != nil {
-		return nil, errors.Join(sqliteOpenError(cfg.Source, err), writerDB.Close())
+		return nil, err
 	}
-	readerDB, err := reader.DB()
-	if err != nil {
-		return nil, errors.Join(err, writerDB.Close())
-	}
-	keep(readerDB, max(4, runtime.NumCPU()))
-
 	s := &Store{
 		dialect: dialect{
 			clock:  clock.now,
@@ -106,12 +103,25 @@ func openSQLite(ctx context.Context, cfg Config) (_ *Store, err error) {
 		},
 		writer: writer,
 		reader: reader,
-		close:  func() error { return errors.Join(closeAll(readerDB, writerDB), release()) },
+		file:   file,
 	}
-	if err := s.prepareSQLite(ctx, writerDB); err != nil {
-		return nil, errors.Join(err, closeAll(readerDB, writerDB))
+	s.wal = newWALKeeper(file, checkpointDB, s.reading)
+	s.close = sync.OnceValue(func() error {
+		return errors.Join(closeAll(checkpointDB, readerDB), file.leaveOthers(writerDB), writerDB.Close(), file.Close())
+	})
+	return s, s.prepareSQLite(ctx, writerDB)
+}
+
+// requireUTF8 returns an error for a database in another encoding, in which the order of names is another one.
+func requireUTF8(ctx context.Context, db *sql.DB) error {
+	var encoding string
+	if err := db.QueryRowContext(ctx, "PRAGMA encoding").Scan(&encoding); err != nil {
+		return err
 	}
-	return s, nil
+	if encoding != "UTF-8" {
+		return fmt.Errorf("its encoding is %s, but must be UTF-8: use another file", encoding)
+	}
+	return nil
 }
 
 // prepareSQLite prepares the statements of a batch, and what this server remembers between batches.
@@ -215,57 +225,6 @@ func keep(db *sql.DB, n int) {
 	db.SetMaxIdleConns(n)
 }
 
-// resolve follows symbolic links, also to a file that does not exist yet: they lead to the same lock as the file.
-func resolve(path string) string {
-	for range 40 { // as many as Linux follows
-		if target, err := filepath.EvalSymlinks(path); err == nil {
-			return target
-		}
-		target, err := os.Readlink(path)
-		if err != nil { // no link: a file that does not exist yet
-			if folder, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
-				return filepath.Join(folder, filepath.Base(path))
-			}
-			return path
-		}
-		if !filepath.IsAbs(target) {
-			target = filepath.Join(filepath.Dir(path), target)
-		}
-		path = target
-	}
-	return path
-}
-
-// lockFile makes sure that no other server uses the file: two of them would have two clocks. The lock is advisory and
-// ends with the process.
-func lockFile(path string) (release func() error, err error) {
-	switch info, err := os.Stat(path); {
-	case err != nil: // it will be made
-	case info.IsDir():
-		return nil, fmt.Errorf("the database file %s is a directory", path)
-	case names(info) > 1:
-		return nil, fmt.Errorf("the database file %s has several names (hard links): "+
-			"another server could use it under another one, leave it only this name", path)
-	}
-	l := flock.New(path + ".lock")
-	switch locked, err := l.TryLock(); {
-	case err != nil:
-		return nil, fmt.Errorf("the folder of the database file %s must exist and be writable: %w", path, err)
-	case !locked:
-		return nil, fmt.Errorf("the database file %s is in use by another server: "+
-			"only one server may use a SQLite file, because its clock decides when locks expire; use Postgres for several", path)
-	}
-	return l.Close, nil
-}
-
-// sqliteOpenError says in words which file could not be used.
-func sqliteOpenError(path string, err error) error {
-	if path == "" {
-		path = "in memory"
-	}
-	return fmt.Errorf("cannot use the SQLite database %s: %w", path, err)
-}
-
 // classifySQLite: a code that speaks of the file or the disk is nobody's fault; BUSY means that a foreign program kept
 // its lock for longer than the busy timeout.
 func classifySQLite(err error) failure {
@@ -287,50 +246,4 @@ func classifySQLite(err error) failure {
 func refusedBySQLite(err error) bool {
 	var e sqlite3.Error
 	return errors.As(err, &e) && e.Code != sqlite3.ErrIoErr
-}
-
-// steadyClock tells the wall time of its start plus the steady time since: stepping the wall clock neither ends nor
-// extends a hold. It starts no earlier than the newest moment in the database, so that a restart after the wall clock
-// went back does not extend holds or repeat tokens.
-type steadyClock struct {
-	base   time.Time
-	steady func() time.Duration // grows evenly, also while the machine is suspended
-	zero   time.Duration        // its reading at base
-}
-
-func newSteadyClock(db *gorm.DB, cfg Config) (*steadyClock, error) {
-	wall, steady := time.Now, sinceBoot
-	if cfg.Wall != nil {
-		wall = cfg.Wall
-	}
-	if cfg.Steady != nil {
-		steady = cfg.Steady
-	}
-	c := &steadyClock{base: wall().UTC(), steady: steady, zero: steady()}
-
-	var locked, ended, renewed, released, event instant
-	var token sql.NullInt64
-	row := db.Raw(`SELECT max(locked_at), max(ended_at), max(renewed_at), max(released_at),
-			max(max(fencing_token), (SELECT fencing_token FROM token_floor)),
-			(SELECT at FROM lock_events ORDER BY id DESC LIMIT 1)
-		FROM resource_locks`).Row()
-	if err := row.Scan(&locked, &ended, &renewed, &released, &token, &event); err != nil {
-		return nil, err
-	}
-	for _, t := range []time.Time{
-		locked.Time, ended.Time, renewed.Time, released.Time, time.UnixMicro(token.Int64).UTC(), event.Time,
-	} {
-		if t.After(c.base) {
-			c.base = t
-		}
-	}
-	if ahead := c.base.Sub(wall()); ahead > time.Second {
-		cfg.Logger.Warn("the database holds moments from the future of this machine's clock; going on from the newest of them",
-			"newest", c.base, "ahead", ahead)
-	}
-	return c, nil
-}
-
-func (c *steadyClock) now() time.Time {
-	return c.base.Add(c.steady() - c.zero).Truncate(time.Microsecond)
 }

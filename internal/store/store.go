@@ -73,9 +73,11 @@ type Config struct {
 	MaxQueue int    // how many commands may wait for the database before Execute returns ErrOverloaded
 	Logger   *slog.Logger
 
-	// Wall and Steady are the clocks of SQLite, time.Now and the system's steady clock when nil.
+	// Wall and Steady are the clocks of SQLite, time.Now and the system's steady clock when nil. BootID names the time for
+	// which Steady goes on through restarts, the system's when empty.
 	Wall   func() time.Time
 	Steady func() time.Duration
+	BootID string
 }
 
 // Store implements lock.Store. Make one with Open; Execute works between Start and Close.
@@ -84,7 +86,9 @@ type Store struct {
 	writer     *gorm.DB
 	statements statements // of the writer, prepared
 	reader     *gorm.DB
-	known      *known // nil where several servers share the database
+	known      *known        // nil where several servers share the database
+	file       *databaseFile // of SQLite, unless it is in memory
+	wal        *walKeeper    // of that file
 	close      func() error
 
 	snapshots chan struct{} // a place for each snapshot that may be open
@@ -170,6 +174,7 @@ func (s *Store) Start() {
 	s.started = true
 	s.committer.Start()
 	s.looks.Start()
+	s.wal.start()
 	if s.dialect.beat != "" {
 		ctx, cancel := context.WithCancel(context.Background())
 		s.endLease, s.leaseOver = cancel, make(chan struct{})
@@ -183,6 +188,7 @@ func (s *Store) Close() error {
 		s.committer.Stop()
 		s.looks.Stop()
 	}
+	s.wal.stop()
 	if s.endLease != nil {
 		s.endLease()
 		<-s.leaseOver
@@ -190,8 +196,11 @@ func (s *Store) Close() error {
 	return s.close()
 }
 
-// Ping returns an error when the database does not answer.
+// Ping returns an error when the database does not answer, or its file is not where it was.
 func (s *Store) Ping(ctx context.Context) error {
+	if err := s.file.check(); err != nil {
+		return err
+	}
 	return s.read(ctx, func(db *gorm.DB) error { return db.Exec("SELECT 1").Error })
 }
 
@@ -225,6 +234,9 @@ func translateCommit(err error) error {
 
 // read runs a query outside the committer.
 func (s *Store) read(ctx context.Context, query func(db *gorm.DB) error) error {
+	if err := s.file.checkForReading(); err != nil {
+		return err
+	}
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	return s.translate(query(s.reader.WithContext(ctx)))
@@ -232,6 +244,9 @@ func (s *Store) read(ctx context.Context, query func(db *gorm.DB) error) error {
 
 // write runs a statement that has nothing to do with locks outside the committer.
 func (s *Store) write(ctx context.Context, statement func(db *gorm.DB) error) error {
+	if err := s.file.check(); err != nil {
+		return err
+	}
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	return s.translate(statement(s.writer.WithContext(ctx)))
@@ -250,8 +265,14 @@ func (s *Store) snapshot(ctx context.Context, queries func(tx *gorm.DB) error) e
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if err := s.file.checkForReading(); err != nil {
+		return err
+	}
 	return s.translate(s.reader.WithContext(ctx).Transaction(queries, s.dialect.snapshot))
 }
+
+// reading reports whether a snapshot is open.
+func (s *Store) reading() bool { return len(s.snapshots) > 0 }
 
 func (s *Store) translate(err error) error {
 	if err != nil && s.classify(err) != faulty {

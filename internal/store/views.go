@@ -21,7 +21,7 @@ func (s *Store) Find(ctx context.Context, name string) (lock.Resource, time.Time
 	if s.dialect.clock != nil {
 		now := s.dialect.clock() // before the look, see look
 		if r, known := s.known.find(name); known {
-			return r, now, nil
+			return r, now, s.file.checkForReading()
 		}
 	}
 	seen, err := s.looks.Do(ctx, name)
