@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -12,9 +13,11 @@ import (
 	"runtime"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"resource-lock-manager/internal/app"
 	"resource-lock-manager/internal/config"
+	"resource-lock-manager/internal/logbuffer"
 )
 
 //	@title			Resource Lock Manager
@@ -27,17 +30,40 @@ import (
 //	@tag.description	For probes
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+	// A log whose reader has ended must not end the server: the write fails instead.
+	signal.Ignore(syscall.SIGPIPE)
+	os.Exit(run(untilSignal(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }
 
-// run is the program. It returns the exit code: 0 after a shutdown by signal, 1 when it could not start, go on, or finish
-// what it had accepted in time, 2 for a wrong command line.
+// sameSignal is the time within which several signals count as one: make passes on to the server
+// what the server's process group has been sent as well.
+const sameSignal = 200 * time.Millisecond
+
+// untilSignal returns a context that ends when the program is told to stop: by SIGINT, SIGTERM, or
+// SIGHUP unless nohup has it ignored. SIGINT or SIGTERM after that ends the process at once. SIGHUP
+// does not: of a terminal that closes, the kernel tells it, and then the shell.
+func untilSignal() context.Context {
+	ctx := context.Background()
+	if !signal.Ignored(syscall.SIGHUP) {
+		ctx, _ = signal.NotifyContext(ctx, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, func() { time.AfterFunc(sameSignal, stop) })
+	return ctx
+}
+
+// run is the program. It returns the exit code: 0 after a shutdown by signal, 1 when it could not
+// start, go on, or finish what it had accepted in time, 2 for a wrong command line.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	var cfg config.Config
+	log := logbuffer.New(stderr, func(w io.Writer, dropped int64, cause error) {
+		level := max(slog.LevelWarn, cfg.LogLevel) // said whatever the level
+		newLogger(cfg, w).Log(ctx, level, "log records were dropped", "dropped", dropped, "error", cause)
+	})
+	defer log.Stop()
 	flags := flag.NewFlagSet("lockd", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	envFile := flags.String("env-file", ".env", "`file` with settings; the environment wins over it")
+	flags.SetOutput(log)
+	envFile := flags.String("env-file", config.DefaultFile, "`file` with settings; the environment wins over it")
 	version := flags.Bool("version", false, "print the version and exit")
 	switch err := flags.Parse(args); {
 	case err == flag.ErrHelp: //nolint:errorlint // the flag package returns it bare
@@ -45,25 +71,23 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	case err != nil:
 		return 2
 	case flags.NArg() > 0:
-		fmt.Fprintf(stderr, "lockd: takes no arguments, got %q\n", flags.Args())
+		fmt.Fprintf(log, "lockd: takes no arguments, got %q\n", flags.Args())
+		return 2
+	case *envFile == "":
+		fmt.Fprintln(log, "lockd: -env-file: want the name of a file")
 		return 2
 	case *version:
 		fmt.Fprintln(stdout, "lockd", buildVersion())
 		return 0
 	}
-	if *envFile != ".env" { // only the default may be missing
-		if _, err := os.Stat(*envFile); err != nil {
-			fmt.Fprintln(stderr, "lockd:", err)
-			return 1
-		}
-	}
-	cfg, err := config.Load(environ, *envFile)
-	if err != nil {
-		fmt.Fprintln(stderr, "lockd:", err)
+	var err error
+	if cfg, err = config.Load(environ, *envFile); err != nil {
+		fmt.Fprintln(log, "lockd:", err)
 		return 1
 	}
-	if err := serve(ctx, cfg, newLogger(cfg, stderr)); err != nil {
-		fmt.Fprintln(stderr, "lockd:", err)
+	log.Start()
+	if err := serve(ctx, cfg, newLogger(cfg, log)); err != nil {
+		fmt.Fprintln(log, "lockd:", err)
 		return 1
 	}
 	return 0
@@ -77,6 +101,10 @@ const ballast = 32 << 20
 func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	defer runtime.KeepAlive(make([]byte, ballast))
 	server, err := app.Start(ctx, cfg, log)
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+		log.Info("stopped", "while", "starting")
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,9 @@ func Launch(tb testing.TB, cmd *exec.Cmd) *Process {
 	}
 	// The race detector would let every process wait for a second before it exits.
 	cmd.Env = append(cmd.Env, "GORACE=atexit_sleep_ms=0")
-	cmd.Stdout, cmd.Stderr = p.Output, p.Output
+	if cmd.Stderr == nil { // a test may want the log elsewhere
+		cmd.Stdout, cmd.Stderr = p.Output, p.Output
+	}
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}

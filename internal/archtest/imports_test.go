@@ -20,7 +20,7 @@ const (
 // needs a line here: that is the moment to ask whether it earns its door.
 var mayImport = map[string][]string{
 	"cmd/lockbench":        {"internal/api", "internal/lock"},
-	"cmd/lockd":            {"internal/app", "internal/config"},
+	"cmd/lockd":            {"internal/app", "internal/config", "internal/logbuffer"},
 	"docs":                 {},
 	"docs/openapi":         {"internal/wire"},
 	"internal/api":         {"docs", "internal/lock", "internal/wire"},
@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"internal/config":      {},
 	"internal/groupcommit": {},
 	"internal/lock":        {},
+	"internal/logbuffer":   {},
 	"internal/notify":      {},
 	"internal/store":       {"internal/groupcommit", "internal/lock", "migrations"},
 	"internal/sweep":       {},
@@ -42,6 +43,7 @@ var testSupport = []string{"internal/apptest", "internal/archtest", "internal/ro
 var onlyIn = map[string][]string{
 	"gorm.io":                {"internal/store"},
 	"github.com/go-chi/chi":  {"internal/api"},
+	"github.com/hbollon":     {"internal/config"},
 	"github.com/jackc/pgx":   {"internal/config", "internal/notify", "internal/store", "internal/testdb"},
 	"github.com/mattn":       {"internal/store"},
 	"github.com/pressly":     {"internal/store"},
@@ -55,7 +57,9 @@ var onlyIn = map[string][]string{
 }
 
 // standardOnly are the packages that import the standard library and nothing else.
-var standardOnly = []string{"internal/groupcommit", "internal/lock", "internal/sweep", "internal/wire"}
+var standardOnly = []string{
+	"internal/groupcommit", "internal/lock", "internal/logbuffer", "internal/sweep", "internal/wire",
+}
 
 // pkg is a package as go list tells it. Imports leaves test files out.
 type pkg struct {
