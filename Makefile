@@ -14,8 +14,9 @@ SHELL := bash
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: ## start the server on http://localhost:8000
-	go run ./cmd/lockd
+# exec, so that a signal which ends make ends the server too.
+run: build ## start the server on http://localhost:8000
+	exec bin/lockd
 
 build: ## build bin/lockd
 	go build -trimpath -o bin/lockd ./cmd/lockd

@@ -162,12 +162,15 @@ func (c rawConn) sendHead(t *testing.T, length int) {
 	}
 }
 
-// signalAndWaitForRefusal returns when the server takes no new connections.
 func (s *server) signalAndWaitForRefusal(t *testing.T) {
 	t.Helper()
-	if err := syscall.Kill(s.ID(), syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
+	s.Signal(t, syscall.SIGTERM)
+	s.waitForRefusal(t)
+}
+
+// waitForRefusal returns when the server takes no new connections.
+func (s *server) waitForRefusal(t *testing.T) {
+	t.Helper()
 	apptest.Eventually(t, "new connections refused", func() bool {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 		if err == nil {

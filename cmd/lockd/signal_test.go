@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"resource-lock-manager/internal/apptest"
+)
+
+// busy is a request that keeps a server from stopping until it is finished.
+func (s *server) busy(t *testing.T) (finish func()) {
+	t.Helper()
+	c := dial(t, s)
+	body := `{"resource_name":"r","process_id":"p"}`
+	c.sendHead(t, len(body))
+	return func() {
+		t.Helper()
+		c.send(t, body)
+		response, err := http.ReadResponse(bufio.NewReader(c), nil)
+		must(t, err)
+		must(t, response.Body.Close())
+		if response.StatusCode != http.StatusOK {
+			t.Errorf("status %d", response.StatusCode)
+		}
+	}
+}
+
+// Of a terminal that closes, the kernel tells the server, and then the shell does: that is one request to stop.
+func TestHangUpSignal(t *testing.T) {
+	t.Parallel()
+	s := start(t, "sqlite://")
+	finish := s.busy(t)
+	s.Signal(t, syscall.SIGHUP)
+	s.waitForRefusal(t)
+	s.Signal(t, syscall.SIGHUP)
+	finish()
+	s.WantStopped(t)
+}
+
+func TestHangUpSignalThatIsIgnored(t *testing.T) {
+	t.Parallel()
+	p := launchInto(t, nil, []string{"sh", "-c", `trap "" HUP; exec "$0"`})
+	s := listening(t, p)
+	s.Signal(t, syscall.SIGHUP)
+	s.acquire(t, "r", "p")
+	s.Stop(t, syscall.SIGTERM)
+}
+
+// A shell that ends a job signals the process group, and make passes the signal on to its child.
+func TestSignalThatComesTwice(t *testing.T) {
+	t.Parallel()
+	s := start(t, "sqlite://")
+	finish := s.busy(t)
+	// So they come at the same time.
+	s.Signal(t, syscall.SIGSTOP)
+	s.Signal(t, syscall.SIGTERM)
+	s.Signal(t, syscall.SIGINT)
+	s.Signal(t, syscall.SIGCONT)
+	s.waitForRefusal(t)
+	finish()
+	s.WantStopped(t)
+}
+
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	s := start(t, "sqlite://", "SHUTDOWN_TIMEOUT=1h")
+	s.busy(t) // and never finished
+	s.signalAndWaitForRefusal(t)
+	apptest.Eventually(t, "it ends", func() bool {
+		select {
+		case <-s.Exited:
+			return true
+		default:
+			s.Signal(t, syscall.SIGTERM)
+			return false
+		}
+	})
+	if code := s.ExitCode(t); code != -1 {
+		t.Errorf("exit code %d, want the end by the signal", code)
+	}
+}
+
+// A server that cannot start yet obeys too, and that is no failure.
+func TestSignalWhileStarting(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { _ = silent.Close() })
+	p := launch(t, t.TempDir(), environment("postgresql://u@"+silent.Addr().String()+"/d"))
+	conn, err := silent.Accept() // it waits for an answer now
+	must(t, err)
+	defer conn.Close()
+	p.Stop(t, syscall.SIGTERM)
+}
+
+// What ends "make run" ends the server.
+func TestMakeRun(t *testing.T) {
+	t.Parallel()
+	// The build may take minutes, so it is not measured by the patience for a server.
+	build := exec.CommandContext(t.Context(), "make", "build")
+	build.Dir = "../.."
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("make build: %v\n%s", err, out)
+	}
+	tests := map[string]struct {
+		signal  syscall.Signal
+		toGroup bool
+	}{
+		"SIGTERM to make":        {syscall.SIGTERM, false},
+		"SIGTERM to the group":   {syscall.SIGTERM, true},
+		"Ctrl-C in the terminal": {syscall.SIGINT, true},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.Command("make", "run")
+			cmd.Dir = "../.."
+			cmd.Env = append(os.Environ(), environment(sqliteURL(filepath.Join(t.TempDir(), "locks.db")))...)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+			p := apptest.Launch(t, cmd)
+			t.Cleanup(func() { _ = syscall.Kill(-p.ID(), syscall.SIGKILL) })
+			s := listening(t, p)
+			s.acquire(t, "r", "p")
+
+			whom := p.ID()
+			if test.toGroup {
+				whom = -whom
+			}
+			must(t, syscall.Kill(whom, test.signal))
+			p.ExitCode(t) // of make, which ends by the signal too
+			if !strings.Contains(p.Output.String(), `"msg":"stopped"`) {
+				t.Error("the server has not stopped in order")
+			}
+			if _, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://")); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("the server is still there: %v", err)
+			}
+			if err := syscall.Kill(-p.ID(), 0); !errors.Is(err, syscall.ESRCH) {
+				t.Errorf("something of make's process group is left: %v", err)
+			}
+		})
+	}
+}
