@@ -2,7 +2,8 @@
 //
 // A setting comes from the environment, else from a .env file, else from its default; .env.example lists them all. A
 // variable that is empty counts as unset in either place, so an empty one in the environment leaves the file's value
-// standing. Variables that the server does not know are ignored.
+// standing. Variables that the server does not know are ignored, but for a name in the file that is
+// nearly a setting's: it is an error.
 //
 // Load either returns settings that are all within their limits or an error that names every bad one, so that an
 // operator mends them in one go. No error shows the password of the database, nor does a Config that slog logs, that
@@ -12,18 +13,18 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
-	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/caarlos0/env/v11"
-	"github.com/joho/godotenv"
+	"github.com/hbollon/go-edlib"
 )
 
 // longestTTL is the largest MAX_TTL: a hundred years, which is also the longest TTL that the lock rules can express.
@@ -80,25 +81,42 @@ type Config struct {
 	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"30s"`
 }
 
-// Load reads the settings from environ, whose entries have the form of os.Environ's, and from the .env file at envFile.
-// The environment wins. A file that does not exist is fine; one that cannot be read or understood is an error, which
-// then stands alone. Otherwise the error has one line for each bad setting, in the order of Config.
+// DefaultFile is the settings file that need not exist.
+const DefaultFile = ".env"
+
+// Load reads the settings from environ, whose entries have the form of os.Environ's, and from the
+// .env file at envFile, if that is not empty. The environment wins. A file that does not exist is an
+// error unless it is DefaultFile; an error about the file stands alone. Otherwise the error has one
+// line for each bad setting, in the order of Config.
 func Load(environ []string, envFile string) (Config, error) {
-	values, err := readFile(envFile)
+	inFile, err := readFile(envFile)
 	if err != nil {
 		return Config{}, err
 	}
+	values, places := maps.Clone(inFile), map[string]string{}
+	for name := range inFile {
+		places[name] = name + " in " + absolute(envFile)
+	}
 	for _, entry := range environ {
 		if name, value, _ := strings.Cut(entry, "="); value != "" {
-			values[name] = value
+			values[name], places[name] = value, name
 		}
 	}
 	// The env package would give a variable without a name to the untagged fields within Database.
 	delete(values, "")
 
 	c, err := env.ParseAsWithOptions[Config](env.Options{Environment: values})
-	if err := c.faults(values, err); err != nil {
+	faults, err := c.faults(values, places, err)
+	if err != nil {
 		return Config{}, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(inFile)) {
+		if meant := misspelt(name); meant != "" {
+			faults = append(faults, fmt.Errorf("%s in %s: there is no such setting: write %s, or remove it", name, absolute(envFile), meant))
+		}
+	}
+	if len(faults) > 0 {
+		return Config{}, errors.Join(faults...)
 	}
 	return c, nil
 }
@@ -108,83 +126,130 @@ func (c Config) Address() string {
 	return net.JoinHostPort(c.Host, strconv.Itoa(c.Port))
 }
 
-// readFile returns the variables of a .env file, none if there is no file.
-func readFile(path string) (map[string]string, error) {
-	content, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return map[string]string{}, nil
-	case err != nil:
-		return nil, fmt.Errorf("settings file: %w", err)
-	}
-	values, err := godotenv.UnmarshalBytes(content)
-	// A last line that is only a word makes godotenv report a variable without a name instead of an error.
-	if _, nameless := values[""]; err != nil || nameless {
-		// godotenv's own words quote the file, passwords included.
-		return nil, fmt.Errorf("settings file %s: want one NAME=value on each line, quotes closed, comments after #", path)
-	}
-	return values, nil
-}
-
-// faults words everything that is wrong with c, given the values it was read from and what the env package said.
-func (c Config) faults(values map[string]string, parseErr error) error {
+// faults words everything that is wrong with c, given the values it was read from, how to call each
+// of them, and what the env package said.
+func (c Config) faults(values, places map[string]string, parseErr error) ([]error, error) {
 	unparsed := map[string]error{}
 	if parseErr != nil {
 		aggregate, ok := errors.AsType[env.AggregateError](parseErr)
 		if !ok {
-			return parseErr
+			return nil, parseErr
 		}
 		for _, err := range aggregate.Errors {
 			parse, ok := errors.AsType[env.ParseError](err)
 			if !ok {
-				return err
+				return nil, err
 			}
 			field, _ := reflect.TypeFor[Config]().FieldByName(parse.Name)
 			unparsed[field.Tag.Get("env")] = parse.Err
 		}
 	}
 
-	var lines []error
+	var faults []error
 	// The value of this one is not shown: it may hold a password in places where only its writer sees one.
 	if err := unparsed["DATABASE_URL"]; err != nil {
-		lines = append(lines, fmt.Errorf("DATABASE_URL: %w", err))
+		faults = append(faults, fmt.Errorf("%s: %w%s", places["DATABASE_URL"], err, wrapping(values["DATABASE_URL"])))
 	}
 	for _, rule := range c.rules() {
-		if unparsed[rule.variable] != nil || !rule.holds {
-			lines = append(lines, fmt.Errorf("%s: %q is not %s", rule.variable, values[rule.variable], rule.wanted))
+		value := values[rule.variable]
+		fault := ""
+		if unparsed[rule.variable] != nil {
+			fault = rule.form
+		} else {
+			fault = rule.fault
+		}
+		if fault != "" {
+			faults = append(faults, fmt.Errorf("%s: %q is %s%s", places[rule.variable], value, fault, wrapping(value)))
 		}
 	}
-	return errors.Join(lines...)
+	return faults, nil
 }
 
-// rule is what the value of a variable must fulfil beyond having the right type. The words fit a wrong type too.
+// wrapping says what to take away from around a value: a shell would have, but systemd, docker and
+// others pass on what stands there.
+func wrapping(value string) string {
+	switch {
+	case value != strings.TrimSpace(value):
+		return "; remove the space around it"
+	case len(value) > 1 && value[0] == value[len(value)-1] && strings.ContainsRune("\"'`", rune(value[0])):
+		return "; remove the quotes around it"
+	}
+	return ""
+}
+
+// rule is what the value of a variable must fulfil.
 type rule struct {
 	variable string
-	holds    bool
-	wanted   string
+	form     string // what a value is not that has the wrong type
+	fault    string // what is wrong with a value of the right type; "" if nothing is
 }
 
 func (c Config) rules() []rule {
-	const duration = "a duration: want a number above zero with its unit, such as 500ms, 10s or 1h30m"
-	return []rule{
-		{"HOST", isHost(c.Host), "a host: want a name or an IP address, without port and brackets"},
-		{"PORT", 0 <= c.Port && c.Port <= 65535, "a port: want a whole number from 0 to 65535"},
-		{"LOG_LEVEL", isLevel(c.LogLevel), "a log level: want debug, info, warn or error"},
-		{"LOG_FORMAT", c.LogFormat == LogText || c.LogFormat == LogJSON, "a log format: want text or json"},
-		{"SWEEP_INTERVAL", c.SweepInterval > 0, duration},
-		{"IDLE_RETENTION", c.IdleRetention > 0, duration},
-		{"HISTORY_RETENTION", c.HistoryRetention > 0, duration},
-		{"MAX_TTL", 0 < c.MaxTTL && c.MaxTTL <= longestTTL, duration + ", and at most 876600h"},
-		{"DEFAULT_TTL", 0 <= c.DefaultTTL && c.DefaultTTL <= c.MaxTTL, duration + " and at most MAX_TTL, or 0s for none"},
-		{"MAX_WAIT", c.MaxWait > 0, duration},
-		{"MAX_WAITERS", c.MaxWaiters >= 1, "a number of waiters: want a whole number from 1 to 2147483647"},
-		{"MAX_WAITERS_PER_RESOURCE", c.MaxWaitersPerResource >= 1, "a number of waiters: want a whole number from 1 to 2147483647"},
-		{"KEEP_PLACE", c.KeepPlace > 0, duration},
-		{"NOTIFICATIONS", true, "a switch: want true or false"},
-		{"RECHECK_INTERVAL", c.RecheckInterval > 0, duration},
-		{"MAX_QUEUE", c.MaxQueue >= 1, "a queue length: want a whole number from 1 to 2147483647"},
-		{"SHUTDOWN_TIMEOUT", c.ShutdownTimeout > 0, duration},
+	const (
+		host     = "not a host: want a name or an IP address, without port and brackets"
+		port     = "not a port: want a whole number from 0 to 65535"
+		level    = "not a log level: want debug, info, warn or error"
+		format   = "not a log format: want text or json"
+		duration = "not a duration: want a number with its unit, such as 500ms, 10s or 1h30m; a day is 24h"
+		positive = "too short: want a duration above zero"
+		waiters  = "not a number of waiters: want a whole number from 1 to 2147483647"
+		commands = "not a queue length: want a whole number from 1 to 2147483647"
+	)
+	unless := func(holds bool, fault string) string {
+		if holds {
+			return ""
+		}
+		return fault
 	}
+	maxTTL, defaultTTL := unless(c.MaxTTL > 0, positive), unless(c.DefaultTTL >= 0, "too short: want a duration, or 0s for none")
+	switch {
+	case c.MaxTTL > longestTTL:
+		maxTTL = "too long: want at most 876600h"
+	case maxTTL == "" && c.DefaultTTL > c.MaxTTL:
+		defaultTTL = fmt.Sprintf("above MAX_TTL, which is %v", c.MaxTTL)
+	}
+	return []rule{
+		{"HOST", host, unless(isHost(c.Host), host)},
+		{"PORT", port, unless(0 <= c.Port && c.Port <= 65535, port)},
+		{"LOG_LEVEL", level, unless(isLevel(c.LogLevel), level)},
+		{"LOG_FORMAT", format, unless(c.LogFormat == LogText || c.LogFormat == LogJSON, format)},
+		{"SWEEP_INTERVAL", duration, unless(c.SweepInterval > 0, positive)},
+		{"IDLE_RETENTION", duration, unless(c.IdleRetention > 0, positive)},
+		{"HISTORY_RETENTION", duration, unless(c.HistoryRetention > 0, positive)},
+		{"MAX_TTL", duration, maxTTL},
+		{"DEFAULT_TTL", duration, defaultTTL},
+		{"MAX_WAIT", duration, unless(c.MaxWait > 0, positive)},
+		{"MAX_WAITERS", waiters, unless(c.MaxWaiters >= 1, waiters)},
+		{"MAX_WAITERS_PER_RESOURCE", waiters, unless(c.MaxWaitersPerResource >= 1, waiters)},
+		{"KEEP_PLACE", duration, unless(c.KeepPlace > 0, positive)},
+		{"NOTIFICATIONS", "not a switch: want true or false", ""},
+		{"RECHECK_INTERVAL", duration, unless(c.RecheckInterval > 0, positive)},
+		{"MAX_QUEUE", commands, unless(c.MaxQueue >= 1, commands)},
+		{"SHUTDOWN_TIMEOUT", duration, unless(c.ShutdownTimeout > 0, positive)},
+	}
+}
+
+// misspelt returns the setting that the name of a variable is nearly: equal without case, "_" and
+// "-", or, for settings of at least 6 characters, a few slips away. It is "" for a setting's own
+// name and for one that is like none.
+func misspelt(name string) string {
+	plain := func(text string) string {
+		return strings.NewReplacer("_", "", "-", "").Replace(strings.ToUpper(text))
+	}
+	meant, fewest := "", len(name)
+	for field := range reflect.TypeFor[Config]().Fields() {
+		setting := field.Tag.Get("env")
+		slips := edlib.DamerauLevenshteinDistance(strings.ToUpper(name), setting)
+		switch {
+		case name == setting:
+			return ""
+		case plain(name) == plain(setting):
+			meant, fewest = setting, 0
+		case len(setting) >= 6 && 5*slips <= len(setting) && slips < fewest:
+			meant, fewest = setting, slips
+		}
+	}
+	return meant
 }
 
 // isHost finds what could never be listened on, above all a port or brackets that Address would double.
@@ -192,7 +257,7 @@ func isHost(text string) bool {
 	if _, err := netip.ParseAddr(text); err == nil {
 		return true
 	}
-	return !strings.ContainsAny(text, ":/[]@ \t\r\n\x00")
+	return !strings.ContainsAny(text, ":/[]@ \t\r\n\x00\"'`")
 }
 
 // isLevel keeps out slog's levels in between, such as info+1.

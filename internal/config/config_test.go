@@ -93,6 +93,11 @@ func TestLoad(t *testing.T) {
 			},
 		},
 		{
+			name: "a file from Windows",
+			file: "\ufeffPORT=9000\r\nHOST=0.0.0.0\r\n",
+			want: func(c *config.Config) { c.Port, c.Host = 9000, "0.0.0.0" },
+		},
+		{
 			name:    "the environment wins over the file",
 			environ: []string{"PORT=9001"},
 			file:    "PORT=9000\nHOST=0.0.0.0\n",
@@ -163,7 +168,7 @@ func TestLoad(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "no such file")
+			path := ""
 			if test.file != "" {
 				path = envFile(t, test.file)
 			}
@@ -189,7 +194,12 @@ func TestLoadWithoutFileName(t *testing.T) {
 }
 
 func TestLoadNamesABadSetting(t *testing.T) {
-	const duration = " is not a duration: want a number above zero with its unit, such as 500ms, 10s or 1h30m"
+	const (
+		duration = " is not a duration: want a number with its unit, such as 500ms, 10s or 1h30m; a day is 24h"
+		positive = " is too short: want a duration above zero"
+		space    = "; remove the space around it"
+		quotes   = "; remove the quotes around it"
+	)
 	tests := []struct{ entry, want string }{
 		{"HOST=localhost:80", `"localhost:80" is not a host: want a name or an IP address, without port and brackets`},
 		{"HOST=[::1]", `"[::1]" is not a host: want a name or an IP address, without port and brackets`},
@@ -198,36 +208,45 @@ func TestLoadNamesABadSetting(t *testing.T) {
 		{"PORT=-1", `"-1" is not a port: want a whole number from 0 to 65535`},
 		{"PORT=http", `"http" is not a port: want a whole number from 0 to 65535`},
 		{"PORT=99999999999999999999", `"99999999999999999999" is not a port: want a whole number from 0 to 65535`},
-		{"PORT= ", `" " is not a port: want a whole number from 0 to 65535`},
+		{"PORT= ", `" " is not a port: want a whole number from 0 to 65535` + space},
+		{`PORT="8000"`, `"\"8000\"" is not a port: want a whole number from 0 to 65535` + quotes},
+		{"PORT='8000'", `"'8000'" is not a port: want a whole number from 0 to 65535` + quotes},
+		{"PORT=8000 ", `"8000 " is not a port: want a whole number from 0 to 65535` + space},
+		{"PORT='8000", `"'8000" is not a port: want a whole number from 0 to 65535`},
+		{`HOST="127.0.0.1"`, `"\"127.0.0.1\"" is not a host: want a name or an IP address, without port and brackets` + quotes},
 		{"LOG_LEVEL=loud", `"loud" is not a log level: want debug, info, warn or error`},
 		{"LOG_LEVEL=info+1", `"info+1" is not a log level: want debug, info, warn or error`},
-		{"LOG_FORMAT=xml\n", `"xml\n" is not a log format: want text or json`},
+		{"LOG_FORMAT=xml\n", `"xml\n" is not a log format: want text or json` + space},
 		{"SWEEP_INTERVAL=10", `"10"` + duration},
-		{"SWEEP_INTERVAL=0s", `"0s"` + duration},
+		{"SWEEP_INTERVAL=0s", `"0s"` + positive},
 		{"IDLE_RETENTION=7d", `"7d"` + duration},
-		{"IDLE_RETENTION=-1h", `"-1h"` + duration},
-		{"MAX_TTL=876600h1ns", `"876600h1ns"` + duration + ", and at most 876600h"},
-		{"HISTORY_RETENTION=0s", `"0s"` + duration},
-		{"DEFAULT_TTL=-1s", `"-1s"` + duration + " and at most MAX_TTL, or 0s for none"},
-		{"DEFAULT_TTL=876601h", `"876601h"` + duration + " and at most MAX_TTL, or 0s for none"},
-		{"MAX_TTL=0", `"0"` + duration + ", and at most 876600h"},
+		{"IDLE_RETENTION=-1h", `"-1h"` + positive},
+		{"MAX_TTL=876600h1ns", `"876600h1ns" is too long: want at most 876600h`},
+		{"HISTORY_RETENTION=0s", `"0s"` + positive},
+		{"DEFAULT_TTL=-1s", `"-1s" is too short: want a duration, or 0s for none`},
+		{"DEFAULT_TTL=876601h", `"876601h" is above MAX_TTL, which is 876600h0m0s`},
+		{"MAX_TTL=0", `"0"` + positive},
+		{"MAX_TTL=3600", `"3600"` + duration},
 		{"MAX_QUEUE=0", `"0" is not a queue length: want a whole number from 1 to 2147483647`},
 		{"MAX_QUEUE=2147483648", `"2147483648" is not a queue length: want a whole number from 1 to 2147483647`},
 		{"SHUTDOWN_TIMEOUT=30", `"30"` + duration},
-		{"MAX_WAIT=0s", `"0s"` + duration},
-		{"MAX_WAIT=-5m", `"-5m"` + duration},
+		{"MAX_WAIT=0s", `"0s"` + positive},
+		{"MAX_WAIT=-5m", `"-5m"` + positive},
 		{"MAX_WAIT=300", `"300"` + duration},
 		{"MAX_WAITERS=0", `"0" is not a number of waiters: want a whole number from 1 to 2147483647`},
 		{"MAX_WAITERS=2147483648", `"2147483648" is not a number of waiters: want a whole number from 1 to 2147483647`},
 		{"MAX_WAITERS=many", `"many" is not a number of waiters: want a whole number from 1 to 2147483647`},
 		{"MAX_WAITERS_PER_RESOURCE=0", `"0" is not a number of waiters: want a whole number from 1 to 2147483647`},
 		{"MAX_WAITERS_PER_RESOURCE=1.5", `"1.5" is not a number of waiters: want a whole number from 1 to 2147483647`},
-		{"KEEP_PLACE=0s", `"0s"` + duration},
+		{"KEEP_PLACE=0s", `"0s"` + positive},
 		{"NOTIFICATIONS=perhaps", `"perhaps" is not a switch: want true or false`},
-		{"RECHECK_INTERVAL=0s", `"0s"` + duration},
+		{"RECHECK_INTERVAL=0s", `"0s"` + positive},
 		{"RECHECK_INTERVAL=1 s", `"1 s"` + duration},
 		{"DATABASE_URL=mysql://u:" + secret + "@db/locks", "not the URL of a known database: want " +
 			"sqlite:///path/of/file.db, sqlite:///:memory: or postgresql://user:password@host:5432/name"},
+		{`DATABASE_URL="sqlite:///x.db"`, "not the URL of a known database: want sqlite:///path/of/file.db, " +
+			"sqlite:///:memory: or postgresql://user:password@host:5432/name" + quotes},
+		{"DATABASE_URL=sqlite:///x.db ", "the URL must not begin or end with a space" + space},
 	}
 	for _, test := range tests {
 		t.Run(test.entry, func(t *testing.T) {
@@ -258,7 +277,8 @@ func TestLoadNamesEveryBadSetting(t *testing.T) {
 	}
 	var names []string
 	for line := range strings.Lines(err.Error()) {
-		name, _, _ := strings.Cut(line, ":")
+		place, _, _ := strings.Cut(line, ":")
+		name, _, _ := strings.Cut(place, " in ")
 		names = append(names, name)
 	}
 	want := []string{
@@ -274,31 +294,125 @@ func TestLoadNamesEveryBadSetting(t *testing.T) {
 	}
 }
 
+// A fault of one setting is not told of another.
+func TestLoadTellsFaultsApart(t *testing.T) {
+	tests := []struct {
+		environ []string
+		want    string
+	}{
+		{[]string{"DEFAULT_TTL=2h", "MAX_TTL=1h"}, `DEFAULT_TTL: "2h" is above MAX_TTL, which is 1h0m0s`},
+		{[]string{"DEFAULT_TTL=2h", "MAX_TTL=0s"}, `MAX_TTL: "0s" is too short: want a duration above zero`},
+		{[]string{"DEFAULT_TTL=2h", "MAX_TTL=3600"}, `MAX_TTL: "3600" is not a duration: ` +
+			"want a number with its unit, such as 500ms, 10s or 1h30m; a day is 24h"},
+		{[]string{"DEFAULT_TTL=2h", "MAX_TTL=999999h"}, `MAX_TTL: "999999h" is too long: want at most 876600h`},
+	}
+	for _, test := range tests {
+		t.Run(strings.Join(test.environ, " "), func(t *testing.T) {
+			_, err := config.Load(test.environ, "")
+			if diff := cmp.Diff(test.want, fmt.Sprint(err)); diff != "" {
+				t.Errorf("error (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestLoadNamesTheFileOfABadSetting(t *testing.T) {
+	path := envFile(t, "PORT=many\nHOST=a b\n")
+	_, err := config.Load([]string{"HOST=c d"}, path)
+	want := `HOST: "c d" is not a host: want a name or an IP address, without port and brackets` + "\n" +
+		"PORT in " + path + `: "many" is not a port: want a whole number from 0 to 65535`
+	if diff := cmp.Diff(want, fmt.Sprint(err)); diff != "" {
+		t.Errorf("error (-want +got):\n%s", diff)
+	}
+}
+
+// A name in the file that is nearly a setting's would otherwise leave that setting at its default, in silence.
+func TestLoadRefusesMisspeltNames(t *testing.T) {
+	tests := []struct{ name, want string }{
+		{"DEFUALT_TTL", "DEFAULT_TTL"},
+		{"default_ttl", "DEFAULT_TTL"},
+		{"DefaultTtl", "DEFAULT_TTL"},
+		{"defaultt_tl", "DEFAULT_TTL"},
+		{"defualt_ttl", "DEFAULT_TTL"},
+		{"MAX_TTLS", "MAX_TTL"},
+		{"MAX_WAITER", "MAX_WAITERS"},
+		{"MAX_WAITR", "MAX_WAIT"},
+		{"MAXWAITERSPERRESOURCE", "MAX_WAITERS_PER_RESOURCE"},
+		{"MAX_WAITERS_PER_RSEORCE", "MAX_WAITERS_PER_RESOURCE"},
+		{"DATABASE_URI", "DATABASE_URL"},
+		{"port", "PORT"},
+		{"_HOST", "HOST"},
+		{"HOTS", ""}, // too short for a guess
+		{"PORTS", ""},
+		{"DB_URL", ""},
+		{"LOG", ""},
+		{"LOG_FILE", ""},
+		{"POSTGRES_DB", ""},
+		{"MAX_CONNECTIONS", ""},
+		{"COMPOSE_PROJECT_NAME", ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if _, err := config.Load([]string{test.name + "=x"}, ""); err != nil {
+				t.Errorf("in the environment, which has the variables of other programs: %v", err)
+			}
+			path := envFile(t, test.name+"=x\nPORT=9000\n")
+			_, err := config.Load(nil, path)
+			want := "<nil>"
+			if test.want != "" {
+				want = fmt.Sprintf("%s in %s: there is no such setting: write %s, or remove it", test.name, path, test.want)
+			}
+			if diff := cmp.Diff(want, fmt.Sprint(err)); diff != "" {
+				t.Errorf("error (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestLoadRejectsABadFile(t *testing.T) {
-	tests := []struct{ name, content string }{
-		{"a line without =", "DATABASE_URL=postgres://u:" + secret + "@h/d\nPORT 80\nMORE=" + secret + "\n"},
-		{"a last line without =", "PORT"},
-		{"an unclosed quote", "DATABASE_URL='postgres://u:" + secret + "@h/d\n"},
-		{"a bad name", "PO-RT=" + secret + "\n"},
-		{"no name", "=" + secret + "\n"},
-		{"not text", "\x00\x01\xff" + secret},
+	tests := []struct {
+		name, content string
+		line          int
+	}{
+		{"a line without =", "DATABASE_URL=postgres://u:" + secret + "@h/d\nPORT 80\nMORE=" + secret + "\n", 2},
+		{"a last line without =", "HOST=::\n\nPORT", 3},
+		{"an unclosed quote", "# comment\nDATABASE_URL='postgres://u:" + secret + "@h/d\nPORT=80\n", 2},
+		{"behind a value of several lines", "KEY='" + strings.Repeat("x\n", 60) + "'\nPORT=80\n\nHOST x\nX=1\n", 64},
+		{"a bad name", "PO-RT=" + secret + "\n", 1},
+		{"no name", "PORT=80\n=" + secret + "\n", 2},
+		{"not text", "\x00\x01\xff" + secret, 1},
+		{"Windows' line ends", "PORT=80\r\nHOST x\r\n", 2},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			path := envFile(t, test.content)
 			_, err := config.Load(nil, path)
-			if err == nil {
-				t.Fatal("no error")
-			}
-			if !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), secret) {
-				t.Errorf("the error must name the file and quote nothing of it: %v", err)
+			want := fmt.Sprintf("settings file %s, line %d: want NAME=value, a closing quote for each opening one, comments after #",
+				path, test.line)
+			if diff := cmp.Diff(want, fmt.Sprint(err)); diff != "" {
+				t.Errorf("error (-want +got):\n%s", diff)
 			}
 		})
 	}
 	t.Run("a directory", func(t *testing.T) {
 		dir := t.TempDir()
-		if _, err := config.Load(nil, dir); err == nil || !strings.Contains(err.Error(), dir) {
-			t.Errorf("got %v, want an error that names %s", err, dir)
+		_, err := config.Load(nil, dir)
+		if diff := cmp.Diff("settings file "+dir+": is a directory", fmt.Sprint(err)); diff != "" {
+			t.Errorf("error (-want +got):\n%s", diff)
+		}
+	})
+	t.Run("missing", func(t *testing.T) {
+		t.Chdir(t.TempDir())
+		if _, err := config.Load(nil, config.DefaultFile); err != nil {
+			t.Errorf("the default may be missing: %v", err)
+		}
+		folder, err := os.Getwd()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = config.Load(nil, "other.env")
+		if diff := cmp.Diff("settings file "+folder+"/other.env: no such file or directory", fmt.Sprint(err)); diff != "" {
+			t.Errorf("error (-want +got):\n%s", diff)
 		}
 	})
 }

@@ -2,7 +2,10 @@ package config
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -45,6 +48,9 @@ type Database struct {
 func ParseDatabaseURL(text string) (Database, error) {
 	if strings.ContainsAny(text, "\x00\r\n") {
 		return Database{}, errors.New("the URL must not contain line breaks or NUL")
+	}
+	if text != strings.TrimSpace(text) {
+		return Database{}, errors.New("the URL must not begin or end with a space")
 	}
 	scheme, rest, found := strings.Cut(text, "://")
 	dialect, _, _ := strings.Cut(strings.ToLower(scheme), "+")
@@ -95,12 +101,52 @@ func parsePostgres(rest string) (Database, error) {
 		return Database{}, errors.New("a user, password, database name or parameter of a Postgres URL needs " +
 			"its special characters percent-encoded: @ as %40, / as %2F, ? as %3F, % as %25")
 	}
-	// The reason that pgx gives may quote a part of a password, so it is not passed on.
 	if _, err := pgx.ParseConfig(postgresScheme + rest); err != nil {
-		return Database{}, errors.New("not a usable Postgres URL: want postgresql://user:password@host:5432/name, " +
-			"special characters percent-encoded, then ?sslmode=... and the like; PG* variables that are set count as well")
+		return Database{}, postgresFault(err)
 	}
 	return Database{Driver: Postgres, Source: postgresScheme + rest}, nil
+}
+
+// postgresFault words what is wrong with a Postgres URL, or with the PG* variables and files that
+// count as well. Of what pgx says, only names of files and services are passed on: the rest may
+// quote a part of a password.
+func postgresFault(err error) error {
+	_, said, _ := strings.Cut(err.Error(), "`: ") // behind the URL
+	if path, ok := strings.CutPrefix(said, "failed to read service (failed to read service file: "); ok {
+		path = strings.TrimSuffix(path, ")")
+		_, err := os.ReadFile(path)
+		if err == nil {
+			err = errors.New("it must consist of [sections] with NAME=value on each line")
+		}
+		return fmt.Errorf("servicefile or PGSERVICEFILE: %w", unreadable(path, err))
+	}
+	for _, fault := range []struct{ said, words string }{
+		{"failed to configure TLS (unable to read CA", "sslrootcert or PGSSLROOTCERT"},
+		{"failed to configure TLS (unable to read sslkey", "sslkey or PGSSLKEY"},
+		{"failed to configure TLS (unable to read cert", "sslcert or PGSSLCERT"},
+		{"failed to configure TLS (unable to add CA", "sslrootcert or PGSSLROOTCERT: the file holds no certificate (PEM)"},
+		{"failed to configure TLS (failed to decode sslkey", "sslkey or PGSSLKEY: the file holds no key (PEM)"},
+		{"failed to configure TLS (unable to load cert", "sslcert and sslkey: the files do not hold a certificate and its key (PEM)"},
+		{"failed to configure TLS (unable to find sslpassword", "sslkey or PGSSLKEY: the key is encrypted, give its sslpassword"},
+		{"failed to configure TLS (unable to decrypt key", "sslpassword or PGSSLPASSWORD does not open the key of sslkey"},
+		{"failed to configure TLS (both", "sslcert and sslkey: want both or none of them"},
+		{"failed to configure TLS (sslmode", "sslmode or PGSSLMODE: want disable, allow, prefer, require, verify-ca or verify-full"},
+		{"failed to read service (unable to find", "service or PGSERVICE: the service file has no section of that name"},
+		{"invalid connect_timeout", "connect_timeout or PGCONNECT_TIMEOUT: want a whole number of seconds"},
+		{"invalid port", "the port, or PGPORT: want a whole number from 1 to 65535, and a password's special characters percent-encoded"},
+		{"could not match", "want one port, or one for each host"},
+		{"unknown target_session_attrs", "target_session_attrs or PGTARGETSESSIONATTRS: want any, read-write or primary"},
+	} {
+		if !strings.HasPrefix(said, fault.said) {
+			continue
+		}
+		if file, ok := errors.AsType[*fs.PathError](err); ok {
+			return fmt.Errorf("%s: %w", fault.words, unreadable(file.Path, err))
+		}
+		return errors.New(fault.words)
+	}
+	return errors.New("not a usable Postgres URL: want postgresql://user:password@host:5432/name, " +
+		"special characters percent-encoded, then ?sslmode=... and the like; PG* variables that are set count as well")
 }
 
 // location cuts user, password and parameters from what follows "postgres://". It is not ok if another reading of the

@@ -1,6 +1,9 @@
 package config_test
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -94,6 +97,8 @@ func TestParseDatabaseURLErrors(t *testing.T) {
 		control = "line breaks or NUL"
 		escape  = "percent-encoded: @ as %40"
 		shape   = "not a usable Postgres URL"
+		port    = "the port, or PGPORT: want a whole number from 1 to 65535"
+		space   = "begin or end with a space"
 	)
 	tests := []struct{ name, text, want string }{
 		{"empty", "", forms},
@@ -103,7 +108,9 @@ func TestParseDatabaseURLErrors(t *testing.T) {
 		{"one slash", "sqlite:/x.db", forms},
 		{"other database", "mysql://u:" + secret + "@h/d", forms},
 		{"misspelt", "postgre://u:" + secret + "@h/d", forms},
-		{"space before", " postgres://u:" + secret + "@h/d", forms},
+		{"space before", " postgres://u:" + secret + "@h/d", space},
+		{"space behind", "sqlite:///x.db ", space},
+		{"tab behind", "postgres://u:" + secret + "@h/d\t", space},
 		{"keyword form", "host=h password=" + secret, forms},
 		{"two slashes", "sqlite://x.db", slashes},
 		{"two slashes and memory", "sqlite://:memory:", slashes},
@@ -117,9 +124,15 @@ func TestParseDatabaseURLErrors(t *testing.T) {
 		{"? in the password", "postgres://u:12?a=" + secret + "@h/d", escape},
 		{"@ in a parameter", "postgres://u:" + secret + "@h/d?application_name=a@b", escape},
 		{"bad escape", "postgres://u:" + secret + "%zz@h/d", shape},
-		{"bad port", "postgres://u:" + secret + "@h:port/d", shape},
-		{"password as port", "postgres://u:" + secret, shape},
-		{"bad sslmode", "postgres://u:" + secret + "@h/d?sslmode=maybe", shape},
+		{"bad port", "postgres://u:" + secret + "@h:port/d", port},
+		{"password as port", "postgres://u:" + secret, port},
+		{"bad sslmode", "postgres://u:" + secret + "@h/d?sslmode=maybe", "sslmode or PGSSLMODE: want disable, "},
+		{"port of zero", "postgres://u:" + secret + "@h:0/d", port},
+		{"ports that do not match", "postgres://u:" + secret + "@h1,h2/d?port=1,2,3", "want one port, or one for each host"},
+		{"bad connect_timeout", "postgres://u:" + secret + "@h/d?connect_timeout=5s", "connect_timeout or PGCONNECT_TIMEOUT: want "},
+		{"bad target", "postgres://u:" + secret + "@h/d?target_session_attrs=rw", "target_session_attrs or PGTARGETSESSIONATTRS: want "},
+		{"key without certificate", "postgres://u:" + secret + "@h/d?sslkey=x", "sslcert and sslkey: want both or none"},
+		{"other parameter of pgx", "postgres://u:" + secret + "@h/d?channel_binding=perhaps", shape},
 		{"unfinished IPv6", "postgres://u:" + secret + "@[::1/d", shape},
 	}
 	for _, test := range tests {
@@ -207,4 +220,38 @@ func FuzzParseDatabaseURL(f *testing.F) {
 			t.Errorf("%q, which comes from %q, gives %#v, %v", same, text, again, err)
 		}
 	})
+}
+
+// Each file that a Postgres URL or a PG* variable names is named when it cannot be used, with its whole path.
+func TestParseDatabaseURLNamesFiles(t *testing.T) {
+	folder := t.TempDir()
+	t.Chdir(folder)
+	text := filepath.Join(folder, "text")
+	if err := os.WriteFile(text, []byte("neither certificate nor key\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const missing = "/missing: no such file or directory"
+	tests := []struct{ parameters, variable, want string }{
+		{"sslrootcert=missing", "", "sslrootcert or PGSSLROOTCERT: " + folder + missing},
+		{"", "PGSSLROOTCERT=missing", "sslrootcert or PGSSLROOTCERT: " + folder + missing},
+		{"sslrootcert=" + folder, "", "sslrootcert or PGSSLROOTCERT: " + folder + ": is a directory"},
+		{"sslrootcert=text", "", "sslrootcert or PGSSLROOTCERT: the file holds no certificate (PEM)"},
+		{"sslcert=text&sslkey=missing", "", "sslkey or PGSSLKEY: " + folder + missing},
+		{"sslcert=text&sslkey=text", "", "sslkey or PGSSLKEY: the file holds no key (PEM)"},
+		{"service=x&servicefile=missing", "", "servicefile or PGSERVICEFILE: " + folder + missing},
+		{"service=x", "PGSERVICEFILE=missing", "servicefile or PGSERVICEFILE: " + folder + missing},
+		{"service=x", "PGSERVICEFILE=text", "servicefile or PGSERVICEFILE: " + text + ": it must consist of [sections] with NAME=value on each line"},
+		{"service=x", "PGSERVICEFILE=/dev/null", "service or PGSERVICE: the service file has no section of that name"},
+	}
+	for _, test := range tests {
+		t.Run(test.parameters+" "+test.variable, func(t *testing.T) {
+			if name, value, found := strings.Cut(test.variable, "="); found {
+				t.Setenv(name, value)
+			}
+			_, err := config.ParseDatabaseURL("postgres://u:" + secret + "@h/d?" + test.parameters)
+			if diff := cmp.Diff(test.want, fmt.Sprint(err)); diff != "" {
+				t.Errorf("error (-want +got):\n%s", diff)
+			}
+		})
+	}
 }
