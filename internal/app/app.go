@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"syscall"
 	"time"
 
 	"resource-lock-manager/internal/api"
@@ -40,7 +41,7 @@ func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*App, erro
 	// The port first: nobody's database is touched by a server that cannot serve.
 	listener, err := (&net.ListenConfig{KeepAliveConfig: keepAlive}).Listen(ctx, "tcp", cfg.Address())
 	if err != nil {
-		return nil, fmt.Errorf("cannot listen on %s (HOST, PORT): %w", cfg.Address(), err)
+		return nil, cannotListen(cfg, err)
 	}
 	locks, err := store.Open(ctx, store.Config{
 		Driver:   cfg.Database.Driver,
@@ -49,7 +50,7 @@ func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*App, erro
 		Logger:   log,
 	})
 	if err != nil {
-		return nil, errors.Join(err, listener.Close())
+		return nil, errors.Join(fmt.Errorf("DATABASE_URL: %w", err), listener.Close())
 	}
 	service := lock.NewService(locks, lock.Limits{
 		MaxTTL:     cfg.MaxTTL,
@@ -104,6 +105,23 @@ func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*App, erro
 		}
 	}()
 	return a, nil
+}
+
+// cannotListen says which of the settings is in the way, and what to do.
+func cannotListen(cfg config.Config, err error) error {
+	lookup, isLookup := errors.AsType[*net.DNSError](err)
+	switch {
+	case isLookup:
+		return fmt.Errorf("HOST: %q cannot be found (%s): want a name or an IP address of this machine, or 0.0.0.0 for all", cfg.Host, lookup.Err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("HOST: %q is not an address of this machine: want one that is, or 0.0.0.0 for all", cfg.Host)
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("PORT: another program listens on %s (%w): end it, or choose another port", cfg.Address(), syscall.EADDRINUSE)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("PORT: this user may not listen on %s (%w): choose a port from 1024 up, or grant CAP_NET_BIND_SERVICE",
+			cfg.Address(), syscall.EACCES)
+	}
+	return fmt.Errorf("HOST, PORT: cannot listen on %s: %w", cfg.Address(), err)
 }
 
 // Address is where the server listens.

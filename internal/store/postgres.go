@@ -112,6 +112,7 @@ func openPostgres(ctx context.Context, cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	conf.RuntimeParams["timezone"] = "UTC"
+	conf.RuntimeParams["client_encoding"] = "UTF8" // whatever the defaults of the role say
 	if conf.RuntimeParams["application_name"] == "" {
 		conf.RuntimeParams["application_name"] = "lockd"
 	}
@@ -130,14 +131,20 @@ func openPostgres(ctx context.Context, cfg Config) (_ *Store, err error) {
 	}()
 	// GORM's own ping would not heed ctx.
 	if err := writerDB.PingContext(ctx); err != nil {
-		return nil, fmt.Errorf("cannot reach the Postgres database: %w", err)
+		return nil, unreachable(conf, err)
+	}
+	if err := checkDatabase(ctx, writerDB); err != nil {
+		return nil, err
 	}
 	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 60))
 	if err != nil {
 		return nil, err
 	}
 	if err := migrate(ctx, goose.DialectPostgres, writerDB, locker); err != nil {
-		return nil, fmt.Errorf("cannot use the Postgres database: %w", err)
+		return nil, notMigrated(err)
+	}
+	if err := checkPrivileges(ctx, writerDB); err != nil {
+		return nil, err
 	}
 	warnOfUnsafeServer(ctx, writerDB, cfg)
 	writer, err := gorm.Open(postgres.New(postgres.Config{Conn: writerDB}), gormConfig(false))
