@@ -51,8 +51,8 @@ type Config struct {
 	LogLevel slog.Level `env:"LOG_LEVEL" envDefault:"info"`
 	// LogFormat is LogText or LogJSON.
 	LogFormat LogFormat `env:"LOG_FORMAT" envDefault:"text"`
-	// SweepInterval is the time between two clean-ups of expired locks; above zero.
-	SweepInterval time.Duration `env:"SWEEP_INTERVAL" envDefault:"10s"`
+	// SweepInterval is the time within which the expiry of a lock is recorded in the history; above zero.
+	SweepInterval time.Duration `env:"SWEEP_INTERVAL" envDefault:"1s"`
 	// IdleRetention is how long nobody must have held a resource before its row is deleted; above zero.
 	IdleRetention time.Duration `env:"IDLE_RETENTION" envDefault:"168h"`
 	// HistoryRetention is how long events stay in the history; above zero.

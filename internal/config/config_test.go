@@ -25,7 +25,7 @@ func defaults() config.Config {
 		Port:             8000,
 		LogLevel:         slog.LevelInfo,
 		LogFormat:        config.LogText,
-		SweepInterval:    10 * time.Second,
+		SweepInterval:    time.Second,
 		IdleRetention:    7 * 24 * time.Hour,
 		HistoryRetention: 30 * 24 * time.Hour,
 		MaxTTL:           36525 * 24 * time.Hour,

@@ -1,12 +1,14 @@
 // Package sweep runs the housekeeping of a lock database: it records the end of holds whose time is over and of places in
-// queues that nobody came back for, forgets resources that nothing has held for long, and deletes old history. Nothing depends on it for correctness: an expired
-// hold counts as gone whether or not it was swept.
+// queues that nobody came back for, forgets resources that nothing has held for long, and deletes
+// old history. Nothing depends on it for correctness: an expired hold counts as gone whether or
+// not it was swept.
 package sweep
 
 import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
 )
 
@@ -30,65 +32,74 @@ const (
 	idleWindows  = 10   // windows in one round: a large table is walked over many rounds
 )
 
+// choresEvery is how many intervals lie between two rounds of what is in no hurry.
+const choresEvery = 10
+
 // Config says how often and how far.
 type Config struct {
-	Interval  time.Duration // between two rounds, give or take a tenth so that several servers spread out
+	Interval  time.Duration // by when the end of a hold is recorded; other work is done at every tenth
 	Retention time.Duration // resources that nothing has held for this long are forgotten
 	History   time.Duration // events of a greater age are deleted
 	Logger    *slog.Logger
 }
 
-// Sweeper is the loop. Make one with New; it runs between Start and Stop.
+// Sweeper runs two loops, so that whatever else there is to do, the end of a hold is recorded in
+// time. Make one with New; it runs between Start and Stop.
 type Sweeper struct {
 	target Target
 	cfg    Config
-	cancel context.CancelFunc
-	done   chan struct{}
+	cancel context.CancelFunc // nil before Start
+	loops  sync.WaitGroup
 	after  int64 // where the walk over idle rows goes on
 }
 
 // New returns a sweeper that does nothing before Start.
 func New(target Target, cfg Config) *Sweeper {
-	return &Sweeper{target: target, cfg: cfg, done: make(chan struct{})}
+	return &Sweeper{target: target, cfg: cfg}
 }
 
 // Start begins the rounds. It is called once.
 func (s *Sweeper) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
-	go s.loop(ctx)
+	s.loops.Go(func() { s.loop(ctx, s.cfg.Interval, s.expired) })
+	s.loops.Go(func() { s.loop(ctx, choresEvery*s.cfg.Interval, s.chores) })
 }
 
-// Stop ends the loop, after the batch in progress. It is called once, after Start.
+// Stop ends the loops, after the batches in progress. It may be called again, and without Start.
 func (s *Sweeper) Stop() {
-	s.cancel()
-	<-s.done
+	if s.cancel != nil {
+		s.cancel()
+	}
+	s.loops.Wait()
 }
 
-func (s *Sweeper) loop(ctx context.Context) {
-	defer close(s.done)
+// loop begins a round within every interval, a tenth to a fifth of it early: that leaves time for
+// the round itself, and lets several servers drift apart.
+func (s *Sweeper) loop(ctx context.Context, interval time.Duration, round func(context.Context) error) {
 	for {
-		spread := s.cfg.Interval / 10
-		timer := time.NewTimer(s.cfg.Interval - spread + rand.N(2*spread+1))
+		timer := time.NewTimer(interval - interval/5 + rand.N(interval/10+1))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return
 		case <-timer.C:
 		}
-		if err := s.round(ctx); err != nil && ctx.Err() == nil {
+		if err := round(ctx); err != nil && ctx.Err() == nil {
 			s.cfg.Logger.Warn("sweep failed; it goes on with the next round", "error", err)
 		}
 	}
 }
 
-// round ends all expired holds and places, deletes all old events and walks some way over the idle rows.
-func (s *Sweeper) round(ctx context.Context) error {
-	err := inBatches(ctx, expiredBatch, func() (int, error) { return s.target.SweepExpired(ctx, expiredBatch) })
-	if err != nil {
-		return err
-	}
-	err = inBatches(ctx, expiredBatch, func() (int, error) { return s.target.SweepPlaces(ctx, expiredBatch) })
+// expired ends all expired holds.
+func (s *Sweeper) expired(ctx context.Context) error {
+	return inBatches(ctx, expiredBatch, func() (int, error) { return s.target.SweepExpired(ctx, expiredBatch) })
+}
+
+// chores ends all places that are not kept any more, deletes all old events and walks some way
+// over the idle rows.
+func (s *Sweeper) chores(ctx context.Context) error {
+	err := inBatches(ctx, expiredBatch, func() (int, error) { return s.target.SweepPlaces(ctx, expiredBatch) })
 	if err != nil {
 		return err
 	}
