@@ -34,6 +34,7 @@ var (
 var parameters = map[string]any{
 	"resource_name": resource, "process_id": process, "fencing_token": token, "reason": broken,
 	"prefix": "database_", "limit": 100, "cursor": cursor,
+	"event": "released,force_released,expired", "since": "2024-01-15T00:00:00Z", "until": "2024-01-16T00:00:00Z",
 }
 
 // answers are the example bodies of one path's statuses.
@@ -59,7 +60,7 @@ var answers = map[string]map[int]any{
 		}),
 	},
 	"/locks/release-all": {
-		200: success("Released 2 locks of process 'process_123'", wire.ReleasedAll{ProcessID: process, Released: 2}),
+		200: success("Released 2 locks of process 'process_123'", wire.ReleasedAll{ProcessID: process, Released: 2, Lost: []wire.Owned{}}),
 	},
 	"/locks/force-release": {
 		200: success("Lock force-released for resource 'database_backup'", wire.ForceReleased{
@@ -74,7 +75,7 @@ var answers = map[string]map[int]any{
 		}),
 	},
 	"/locks/queue": {
-		200: success("Retrieved 1 waiters of resource 'database_backup'", wire.Queue{
+		200: success("Retrieved 1 waiter of resource 'database_backup'", wire.Queue{
 			ResourceName: resource,
 			Waiters: []wire.Waiter{
 				{Position: 1, ProcessID: "process_456", WaitingSince: lockedAt, WaitedSeconds: held, Reason: &reason},
@@ -96,6 +97,7 @@ var answers = map[string]map[int]any{
 			{
 				ID: 2, Event: "force_released", At: releasedAt, ResourceName: resource, ProcessID: process, FencingToken: &token,
 				HeldSeconds: &held, Renewals: &renewals, Reason: &broken, By: &ops,
+				HoldReason: &reason,
 			},
 			{ID: 1, Event: "acquired", At: lockedAt, ResourceName: resource, ProcessID: process, FencingToken: &token, Reason: &reason},
 		}}),

@@ -154,7 +154,7 @@ func TestExpiredIsGoneEverywhere(t *testing.T) {
 		if got := s.lockedNames(t); len(got) > 0 {
 			t.Errorf("all-locked still lists %q", got)
 		}
-		s.release(t, "r", "p").wantFailure(t, 404, wire.CodeNotHeld, "No active lock found for resource 'r' by process 'p'")
+		s.release(t, "r", "p").wantFailure(t, 404, wire.CodeExpired, "No active lock found for resource 'r' by process 'p'")
 	})
 }
 

@@ -81,6 +81,12 @@ func (e *invalid) take(rest *lock.InvalidError, place string) {
 func decode(w http.ResponseWriter, r *http.Request, fields func(o *object), check func() error) error {
 	o := objects.Get().(*object)
 	defer o.free()
+	if r.ContentLength == 0 && r.URL.RawQuery != "" { // the fields may all stand in the wrong place
+		if fields(o); o.withoutQuery(r) {
+			return o.invalid.with(check, "body")
+		}
+		o.reset()
+	}
 	if err := readBody(w, r, &o.body); err != nil {
 		return err
 	}
@@ -88,6 +94,7 @@ func decode(w http.ResponseWriter, r *http.Request, fields func(o *object), chec
 		return err
 	}
 	fields(o)
+	o.withoutQuery(r)
 	return o.invalid.with(check, "body")
 }
 
@@ -120,6 +127,7 @@ type object struct {
 	body    bytes.Buffer
 	decoder jsontext.Decoder
 	fields  []field
+	asked   []string // the names of the fields that were looked for
 	invalid invalid
 }
 
@@ -142,6 +150,7 @@ func (o *object) free() {
 func (o *object) reset() {
 	o.body.Reset()
 	o.fields = o.fields[:0]
+	o.asked = o.asked[:0]
 	o.invalid = invalid{}
 }
 
@@ -214,6 +223,9 @@ func (o *object) reject(field, kind, message string) {
 }
 
 func (o *object) find(name string) (value jsontext.Value, found bool) {
+	if !slices.Contains(o.asked, name) {
+		o.asked = append(o.asked, name)
+	}
 	for _, f := range o.fields {
 		if string(f.name) == name {
 			return f.value, true
@@ -272,6 +284,28 @@ func (o *object) seconds(field string) time.Duration {
 		return 0
 	}
 	return d
+}
+
+// requiredSeconds reads a number of seconds greater than 0 that must be there.
+func (o *object) requiredSeconds(field string) time.Duration {
+	switch value, found := o.find(field); {
+	case !found:
+		o.reject(field, "missing", "Field required")
+		return 0
+	case value.Kind() == 'n':
+		o.reject(field, "float_type", "Input should be a valid number")
+		return 0
+	}
+	return o.seconds(field)
+}
+
+// secondsOrNever reads a number of seconds greater than 0 that must be there; null is 0 and
+// stands for a time that never ends.
+func (o *object) secondsOrNever(field string) time.Duration {
+	if value, found := o.find(field); found && value.Kind() == 'n' {
+		return 0
+	}
+	return o.requiredSeconds(field)
 }
 
 // duration reads an optional number of seconds of either sign, in microseconds, away from 0. What is beyond every limit

@@ -34,6 +34,7 @@ var notHeldCodes = map[lock.Why]wire.Code{
 	lock.OtherToken:      wire.CodeTokenMismatch,
 	lock.AlreadyReleased: wire.CodeAlreadyReleased,
 	lock.Broken:          wire.CodeForceReleased,
+	lock.HasExpired:      wire.CodeExpired,
 }
 
 // statusClientGone stands in the log only: the client disconnected before it was answered.
@@ -73,6 +74,8 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 		writeJSON(w, http.StatusNotFound, wire.Failure{Detail: notHeld.Error(), Code: notHeldCodes[notHeld.Why]})
 	} else if notLocked, is := errors.AsType[*lock.NotLockedError](err); is {
 		writeJSON(w, http.StatusNotFound, wire.Failure{Detail: notLocked.Error(), Code: wire.CodeNotLocked})
+	} else if other, is := errors.AsType[*lock.OtherHoldError](err); is {
+		writeJSON(w, http.StatusNotFound, wire.Failure{Detail: other.Error(), Code: wire.CodeTokenMismatch})
 	} else if unparsed, is := errors.AsType[*invalid](err); is {
 		writeJSON(w, http.StatusUnprocessableEntity, wire.ValidationFailure{Detail: unparsed.faults, Code: wire.CodeValidation})
 	} else if unsound, is := errors.AsType[*lock.InvalidError](err); is {

@@ -1,7 +1,9 @@
 package api_test
 
 import (
+	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -56,7 +58,7 @@ func TestForceRelease(t *testing.T) {
 				lasted := time.Time(got.ReleasedAt).Sub(time.Time(hold.LockedAt)).Seconds()
 				wantEvent := wire.Event{
 					ID: event.ID, Event: "force_released", At: got.ReleasedAt, ResourceName: "r", ProcessID: "p", FencingToken: &hold.FencingToken,
-					HeldSeconds: &lasted, Renewals: new(0), Reason: &want.Reason, By: &by,
+					HeldSeconds: &lasted, Renewals: new(0), Reason: &want.Reason, By: &by, HoldReason: want.Holder.Reason,
 				}
 				if diff := cmp.Diff(wantEvent, event, s.asTold()); diff != "" {
 					t.Error("history (-want +got):\n" + diff)
@@ -108,4 +110,46 @@ func TestForceReleaseFreesWhatItsMinimumKeeps(t *testing.T) {
 		}
 		s.hold(t, "r", "q", nil)
 	})
+}
+
+// TestForceReleaseOfACertainHold: with a token it ends the hold that was seen, or nothing.
+func TestForceReleaseOfACertainHold(t *testing.T) {
+	forms := map[string]func(t *testing.T, s *server, token int64) answer{
+		"DELETE": func(t *testing.T, s *server, token int64) answer {
+			return s.delete(t, "/locks/force-release", "resource_name", "r", "reason", "stuck", "fencing_token", strconv.FormatInt(token, 10))
+		},
+		"POST": func(t *testing.T, s *server, token int64) answer {
+			return s.post(t, "/locks/force-release", fields{"resource_name": "r", "reason": "stuck", "fencing_token": token})
+		},
+	}
+	for name, force := range forms {
+		t.Run(name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, s *server) {
+				const free = "Resource 'r' is not locked"
+				force(t, s, 1).wantFailure(t, 404, wire.CodeNotLocked, free)
+				seen := s.hold(t, "r", "p", nil).FencingToken
+				s.release(t, "r", "p").want(t, 200)
+				force(t, s, seen).wantFailure(t, 404, wire.CodeNotLocked, free)
+				now := s.hold(t, "r", "p", nil).FencingToken
+				before := s.told(t)
+				for _, token := range []int64{seen, now + 1, 1} {
+					force(t, s, token).wantFailure(t, 404, wire.CodeTokenMismatch, fmt.Sprintf(
+						"Resource 'r' is not locked with this fencing token: process 'p' holds it with the fencing token %d", now))
+				}
+				if diff := cmp.Diff(before, s.told(t)); diff != "" {
+					t.Error("a refusal changed (-before +after):\n" + diff)
+				}
+				if got := dataOf[wire.ForceReleased](t, force(t, s, now)); got.Holder.FencingToken != now {
+					t.Errorf("got %+v, want the hold %d", got, now)
+				}
+
+				// Its process has released it, and its minimum keeps the resource.
+				kept := dataOf[wire.Acquired](t, s.acquireWith(t, "r", "p", fields{"min_hold_seconds": 600})).FencingToken
+				s.release(t, "r", "p").want(t, 200)
+				force(t, s, now).wantCode(t, 404, wire.CodeTokenMismatch)
+				force(t, s, kept).want(t, 200)
+				force(t, s, kept).wantFailure(t, 404, wire.CodeNotLocked, free)
+			})
+		})
+	}
 }

@@ -183,8 +183,10 @@ func FuzzRenewAllBody(f *testing.F) {
 	target := newFuzzTarget(f)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		defer target.releaseEverything(t)
-		target.acquire(t, "r", "p")
-		target.acquire(t, "s", "p")
+		target.acquire(t, "r", "p") // without expiry
+		for _, name := range []string{"s", "t"} {
+			target.ask(t, http.MethodPost, "/locks/request", `{"resource_name":"`+name+`","process_id":"p","ttl_seconds":3000}`).want(t, 200)
+		}
 		a := target.ask(t, http.MethodPost, "/locks/renew-all", string(body))
 		renewed := map[string]int{} // by process
 		switch a.status {
@@ -198,8 +200,9 @@ func FuzzRenewAllBody(f *testing.F) {
 				t.Errorf("%q lost %d of %d", body, len(got.Lost), len(sent.Holds))
 			}
 			renewed[got.ProcessID] = got.Renewed
-			if (got.ProcessID == "p") != (got.Renewed == 2) {
-				t.Errorf("%q renewed %d locks of %q", body, got.Renewed, got.ProcessID)
+			all := got.ProcessID == "p" && sent.Holds == nil
+			if all && (got.Renewed != 2 || got.WithoutExpiry != 1) || !all && got.Renewed+got.WithoutExpiry > len(sent.Holds) {
+				t.Errorf("%q renewed %d locks of %q and left %d alone", body, got.Renewed, got.ProcessID, got.WithoutExpiry)
 			}
 		case http.StatusUnprocessableEntity, http.StatusRequestEntityTooLarge:
 		default:
@@ -207,12 +210,12 @@ func FuzzRenewAllBody(f *testing.F) {
 		}
 		list := dataOf[wire.AllLocked](t, target.ask(t, http.MethodGet, "/locks/all-locked", ""))
 		for _, l := range list.Locks {
-			if (l.ExpiresAt != nil) != (renewed[l.ProcessID] > 0) {
+			if (l.ExpiresAt != nil) != (l.ResourceName != "r") || renewed["p"] == 0 && l.ExpiresAt != nil && *l.ExpiresInSeconds != 3000 {
 				t.Errorf("%q left %+v", body, l)
 			}
 		}
-		if len(list.Locks) != 2 {
-			t.Errorf("%q left %d locks of 2", body, len(list.Locks))
+		if len(list.Locks) != 3 {
+			t.Errorf("%q left %d locks of 3", body, len(list.Locks))
 		}
 	})
 }
@@ -223,6 +226,7 @@ func FuzzQuery(f *testing.F) {
 		"", "resource_name=r&process_id=p", "resource_name=r&process_id=p&fencing_token=1", "resource_name=r&fencing_token=1",
 		"resource_name=r&reason=x", "prefix=%25_%5C&process_id=p&limit=1&cursor=MQ", "limit=1000&resource_name=r", "cursor=enp6enp6enp6eg",
 		"limit=0&limit=1", "resource_name=%00&fencing_token=-1", "resource_name=%ff&reason=%f0%9f", "a=%zz", ";&=&&%", "resource_name=\xff\x00",
+		"event=released,x&since=2024-01-15T10:30:00+01:00&until=0000-01-01T00:00:00%2B23:59", "until=9999-12-31T23:59:59-23:59&event=expired",
 		"prefix=" + strings.Repeat("%F0%9F%94%92", 255), "fencing_token=9223372036854775808&cursor===", "process_id=p", "resource_name=r&reason=+",
 	} {
 		f.Add(seed)

@@ -15,7 +15,8 @@ func TestRenewAll(t *testing.T) {
 	type owned = wire.Owned
 	onBoth(t, func(t *testing.T, s *server) {
 		expired := s.acquireAndOutlive(t, "expired", "p")
-		a, b := s.hold(t, "a", "p", 300), s.hold(t, "b", "p", nil)
+		a, b := s.hold(t, "a", "p", 300), s.hold(t, "b", "p", 200)
+		endless := s.hold(t, "endless", "p", nil)
 		foreign := s.hold(t, "foreign", "q", 3000)
 		released := dataOf[wire.Acquired](t, s.acquireWith(t, "released", "p", fields{"min_hold_seconds": 3000}))
 		s.release(t, "released", "p").want(t, 200)
@@ -32,42 +33,45 @@ func TestRenewAll(t *testing.T) {
 			{ResourceName: "b", FencingToken: b.FencingToken},
 		}
 		tests := []struct {
-			name    string
-			holds   any
-			renewed int
-			lost    []owned
+			name          string
+			holds         any
+			renewed       []string
+			withoutExpiry int
+			lost          []owned
 		}{
-			{"nothing listed", nil, 2, []owned{}},
-			{"an empty list", []owned{}, 2, []owned{}},
-			// Listing one does not keep the others from being renewed.
-			{"one of two listed", listed[:1], 2, []owned{}},
-			{"some are lost, told in the order of the list", listed, 2, listed[1:7]},
-			{"one is listed twice", []owned{listed[2], listed[0], listed[2], listed[0]}, 2, []owned{listed[2], listed[2]}},
+			{"no list", nil, []string{"a", "b"}, 1, []owned{}},
+			{"an empty list", []owned{}, nil, 0, []owned{}},
+			{"one of two listed", listed[:1], []string{"a"}, 0, []owned{}},
+			{"another run's", listed[1:2], nil, 0, listed[1:2]},
+			{"without expiry", []owned{{ResourceName: "endless", FencingToken: endless.FencingToken}}, nil, 1, []owned{}},
+			{"some are lost, told in the order of the list", listed, []string{"a", "b"}, 0, listed[1:7]},
+			{"one is listed twice", []owned{listed[2], listed[0], listed[2], listed[0]}, []string{"a"}, 0, []owned{listed[2], listed[2]}},
 		}
+		renewals := map[string]int{}
 		for i, test := range tests {
 			t.Run(test.name, func(t *testing.T) {
 				s.clock.advance(10 * time.Second)
 				ttl := 600 + i
 				a := s.post(t, "/locks/renew-all", fields{"process_id": "p", "ttl_seconds": ttl, "holds": test.holds})
-				want := wire.RenewedAll{ProcessID: "p", Renewed: test.renewed, Lost: test.lost}
+				want := wire.RenewedAll{ProcessID: "p", Renewed: len(test.renewed), WithoutExpiry: test.withoutExpiry, Lost: test.lost}
 				if diff := cmp.Diff(want, dataOf[wire.RenewedAll](t, a)); diff != "" {
 					t.Error("renewed (-want +got):\n" + diff)
 				}
-				wantMessage(t, a, fmt.Sprintf("Renewed %d locks of process 'p'", test.renewed))
-				for _, name := range []string{"a", "b"} {
-					got := s.status(t, name)
-					if *got.Renewals != i+1 || !cmp.Equal(float64(ttl), *got.ExpiresInSeconds, s.asTold()) {
-						t.Errorf("%s after %d heartbeats: %+v", name, i+1, got)
+				wantMessage(t, a, fmt.Sprintf("Renewed %d lock%s of process 'p'", len(test.renewed), plural(len(test.renewed))))
+				for _, name := range test.renewed {
+					renewals[name]++
+					if got := s.status(t, name); !cmp.Equal(float64(ttl), *got.ExpiresInSeconds, s.asTold()) {
+						t.Errorf("%s after the heartbeat: %+v", name, got)
 					}
 				}
-				for _, name := range []string{"foreign", "released"} {
-					if got := s.status(t, name); *got.Renewals != 0 {
-						t.Errorf("%s was renewed: %+v", name, got)
+				for _, name := range []string{"a", "b", "endless", "foreign", "released"} {
+					if got := s.status(t, name); *got.Renewals != renewals[name] || (got.ExpiresAt == nil) != (name == "endless") {
+						t.Errorf("%s after %d renewals: %+v", name, renewals[name], got)
 					}
 				}
 			})
 		}
-		if diff := cmp.Diff([]string{"a", "b", "foreign", "released"}, sorted(s.lockedNames(t))); diff != "" {
+		if diff := cmp.Diff([]string{"a", "b", "endless", "foreign", "released"}, sorted(s.lockedNames(t))); diff != "" {
 			t.Error("locked (-want +got):\n" + diff)
 		}
 		// A process that holds nothing is no mistake: the heartbeat tells it what it has lost.
@@ -83,10 +87,11 @@ func TestReleaseAll(t *testing.T) {
 		releaseAll := func(process string, want int) {
 			t.Helper()
 			a := s.delete(t, "/locks/release-all", "process_id", process)
-			if diff := cmp.Diff(wire.ReleasedAll{ProcessID: process, Released: want}, dataOf[wire.ReleasedAll](t, a)); diff != "" {
+			all := wire.ReleasedAll{ProcessID: process, Released: want, Lost: []wire.Owned{}}
+			if diff := cmp.Diff(all, dataOf[wire.ReleasedAll](t, a)); diff != "" {
 				t.Error("released (-want +got):\n" + diff)
 			}
-			wantMessage(t, a, fmt.Sprintf("Released %d locks of process '%s'", want, process))
+			wantMessage(t, a, fmt.Sprintf("Released %d lock%s of process '%s'", want, plural(want), process))
 		}
 		releaseAll("p", 0)
 		s.acquireAndOutlive(t, "expired", "p") // that one has ended by itself
@@ -108,6 +113,48 @@ func TestReleaseAll(t *testing.T) {
 	})
 }
 
+// plural is the ending of a noun.
+func plural(n int) string {
+	if n == 1 {
+		return ""
+	}
+	return "s"
+}
+
+// TestReleaseListed: with a list, only its holds end, each by its own token.
+func TestReleaseListed(t *testing.T) {
+	type owned = wire.Owned
+	onBoth(t, func(t *testing.T, s *server) {
+		expired := s.acquireAndOutlive(t, "expired", "p")
+		a, b := s.hold(t, "a", "p", 300), s.hold(t, "b", "p", nil)
+		foreign := s.hold(t, "foreign", "q", nil)
+		release := func(what string, holds any, want wire.ReleasedAll) {
+			t.Helper()
+			answer := s.post(t, "/locks/release-all", fields{"process_id": "p", "holds": holds})
+			want.ProcessID = "p"
+			if diff := cmp.Diff(want, dataOf[wire.ReleasedAll](t, answer)); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", what, diff)
+			}
+			wantMessage(t, answer, fmt.Sprintf("Released %d lock%s of process 'p'", want.Released, plural(want.Released)))
+		}
+		before := s.told(t)
+		none := []owned{}
+		release("an empty list", none, wire.ReleasedAll{Lost: none})
+		wrong := []owned{{ResourceName: "a", FencingToken: a.FencingToken + 1}, {ResourceName: "foreign", FencingToken: foreign.FencingToken}}
+		release("another run's, and another's", wrong, wire.ReleasedAll{Lost: wrong})
+		if diff := cmp.Diff(before, s.told(t)); s.driver == store.SQLite && diff != "" {
+			t.Error("what was not released has changed (-before +after):\n" + diff)
+		}
+		mine, lost := owned{ResourceName: "b", FencingToken: b.FencingToken}, owned{ResourceName: "expired", FencingToken: expired.FencingToken}
+		release("one, and one that was lost", []owned{lost, mine}, wire.ReleasedAll{Released: 1, Lost: []owned{lost}})
+		release("once more", []owned{lost, mine}, wire.ReleasedAll{Lost: []owned{lost, mine}})
+		if diff := cmp.Diff([]string{"a", "foreign"}, sorted(s.lockedNames(t))); diff != "" {
+			t.Error("still locked (-want +got):\n" + diff)
+		}
+		release("all that is left", nil, wire.ReleasedAll{Released: 1, Lost: none})
+	})
+}
+
 // TestManyHolds: more than one transaction takes.
 func TestManyHolds(t *testing.T) {
 	const many = 1203
@@ -115,7 +162,7 @@ func TestManyHolds(t *testing.T) {
 		// Names that databases may order otherwise than by their bytes: none may be left out between two transactions.
 		names := numbered("r", many-6)
 		names = append(names, "É", "é", "R0001", " ", "ÿ", "\U0010ffff")
-		holds := s.acquireMany(t, names, "p", "")
+		holds := s.acquireMany(t, names, "p", "", 3000*time.Second)
 		s.hold(t, "foreign", "q", nil)
 		listed := make([]wire.Owned, 0, 600) // a body's worth
 		for _, h := range holds[:600] {
@@ -123,7 +170,7 @@ func TestManyHolds(t *testing.T) {
 		}
 		listed[599].FencingToken--
 		got := dataOf[wire.RenewedAll](t, s.post(t, "/locks/renew-all", fields{"process_id": "p", "ttl_seconds": 600, "holds": listed}))
-		if diff := cmp.Diff(wire.RenewedAll{ProcessID: "p", Renewed: many, Lost: listed[599:]}, got); diff != "" {
+		if diff := cmp.Diff(wire.RenewedAll{ProcessID: "p", Renewed: 599, Lost: listed[599:]}, got); diff != "" {
 			t.Error("renewed (-want +got):\n" + diff)
 		}
 		for _, l := range s.allLocked(t).Locks {
@@ -131,8 +178,16 @@ func TestManyHolds(t *testing.T) {
 				t.Errorf("after the heartbeat: %+v", l)
 			}
 		}
-		if got := dataOf[wire.ReleasedAll](t, s.delete(t, "/locks/release-all", "process_id", "p")); got.Released != many {
-			t.Errorf("released %d of %d", got.Released, many)
+		all := dataOf[wire.RenewedAll](t, s.post(t, "/locks/renew-all", fields{"process_id": "p", "ttl_seconds": 600}))
+		if diff := cmp.Diff(wire.RenewedAll{ProcessID: "p", Renewed: many, Lost: []wire.Owned{}}, all); diff != "" {
+			t.Error("renewed all (-want +got):\n" + diff)
+		}
+		some := dataOf[wire.ReleasedAll](t, s.post(t, "/locks/release-all", fields{"process_id": "p", "holds": listed}))
+		if diff := cmp.Diff(wire.ReleasedAll{ProcessID: "p", Released: 599, Lost: listed[599:]}, some); diff != "" {
+			t.Error("released some (-want +got):\n" + diff)
+		}
+		if got := dataOf[wire.ReleasedAll](t, s.delete(t, "/locks/release-all", "process_id", "p")); got.Released != many-599 {
+			t.Errorf("released %d of %d", got.Released, many-599)
 		}
 		if diff := cmp.Diff([]string{"foreign"}, s.lockedNames(t)); diff != "" {
 			t.Error("still locked (-want +got):\n" + diff)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,6 +46,9 @@ func TestHistoryOfAResource(t *testing.T) {
 		ended := func(kind string, h wire.Acquired, at wire.Time, renewals int) wire.Event {
 			e := event(kind, h, at)
 			e.HeldSeconds, e.Renewals = lasted(h.LockedAt, at), &renewals
+			if h.FencingToken == first.FencingToken {
+				e.HoldReason = new("nightly backup")
+			}
 			return e
 		}
 		want := []wire.Event{
@@ -72,6 +76,7 @@ func TestHistoryOfAResource(t *testing.T) {
 			t.Errorf("held for %v and %v seconds", *got.Events[6].HeldSeconds, *got.Events[4].HeldSeconds)
 		}
 		wantMessage(t, s.get(t, "/locks/history"), "Retrieved 8 events")
+		wantMessage(t, s.get(t, "/locks/history", "limit", "1"), "Retrieved 1 event")
 	})
 }
 
@@ -200,7 +205,7 @@ func TestHistoryPages(t *testing.T) {
 // TestHistoryHasPagesByDefault: nobody gets a month's events for want of a parameter.
 func TestHistoryHasPagesByDefault(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
-		s.acquireMany(t, numbered("r", 100), "p", "")
+		s.acquireMany(t, numbered("r", 100), "p", "", 0)
 		if got := s.history(t); len(got.Events) != 100 || got.NextCursor != nil {
 			t.Errorf("of 100 events %d, next_cursor %v", len(got.Events), got.NextCursor)
 		}
@@ -251,6 +256,129 @@ func TestHistoryRetention(t *testing.T) {
 		s.release(t, "r", "p").want(t, 200)
 		if diff := cmp.Diff([]string{"released r p"}, eventLines(s.history(t).Events)); diff != "" {
 			t.Error("it goes on (-want +got):\n" + diff)
+		}
+	})
+}
+
+// TestHistoryOfATime: since is the first moment, until is not there any more, and both are read as RFC 3339 says.
+func TestHistoryOfATime(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		for range 3 {
+			s.hold(t, "a", "p", nil)
+			s.clock.advance(time.Minute)
+			s.release(t, "a", "p").want(t, 200)
+			s.clock.advance(time.Microsecond)
+			s.hold(t, "b", "q", nil)
+			s.clock.advance(time.Second)
+			s.forceRelease(t, "b", "stuck").want(t, 200)
+			s.clock.advance(time.Microsecond)
+		}
+		events := s.history(t).Events
+		const micros = "2006-01-02T15:04:05.000000Z07:00"
+		at := func(i int, zone *time.Location) string { return time.Time(events[i].At).In(zone).Format(micros) }
+		india := time.FixedZone("", 5*3600+1800)
+		const start, end = "0000-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"
+		tests := []struct{ name, since, until string }{
+			{"since an event", at(5, time.UTC), ""},
+			{"until an event", "", at(5, time.UTC)},
+			{"between two", at(8, time.UTC), at(3, time.UTC)},
+			{"with an offset", at(8, india), at(3, india)},
+			{"since a nanosecond behind an event", strings.Replace(at(5, time.UTC), "Z", "001Z", 1), ""},
+			{"until a nanosecond behind an event", "", strings.Replace(at(5, time.UTC), "Z", "001Z", 1)},
+			{"all that there may be", start, end},
+			{"before all", "", start},
+			{"after all", end, ""},
+		}
+		for _, test := range tests {
+			t.Run(test.name, func(t *testing.T) {
+				want := slices.DeleteFunc(slices.Clone(events), func(e wire.Event) bool {
+					since, sinceErr := time.Parse(time.RFC3339, test.since)
+					until, untilErr := time.Parse(time.RFC3339, test.until)
+					return sinceErr == nil && time.Time(e.At).Before(since) || untilErr == nil && !time.Time(e.At).Before(until)
+				})
+				var query []string
+				raw := "/locks/history?" // pasted, so that a plus is a space
+				for name, value := range map[string]string{"since": test.since, "until": test.until} {
+					if value != "" {
+						query = append(query, name, value)
+						raw += name + "=" + value + "&"
+					}
+				}
+				got := idsOf(s.history(t, query...).Events)
+				if diff := cmp.Diff(idsOf(want), got); diff != "" {
+					t.Error("events (-want +got):\n" + diff)
+				}
+				if diff := cmp.Diff(got, idsOf(dataOf[wire.History](t, s.call(t, "GET", raw, "")).Events)); diff != "" {
+					t.Error("without percent-encoding (-encoded +raw):\n" + diff)
+				}
+			})
+		}
+	})
+}
+
+func idsOf(events []wire.Event) []int64 {
+	ids := make([]int64, len(events))
+	for i, e := range events {
+		ids[i] = e.ID
+	}
+	return ids
+}
+
+// TestHistoryOfSomeEvents: kinds are a list, and go together with everything else.
+func TestHistoryOfSomeEvents(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		expired := s.acquireAndOutlive(t, "r", "p")
+		s.clock.advance(time.Microsecond)
+		s.hold(t, "other", "q", nil) // recorded before that expiry
+		s.sweepExpired(t)
+		s.hold(t, "r", "p", nil)
+		s.release(t, "r", "p").want(t, 200)
+		s.hold(t, "r", "q", nil)
+		s.forceRelease(t, "r", "stuck").want(t, 200)
+		tests := []struct {
+			query []string
+			want  []string
+		}{
+			{[]string{"event", "expired"}, []string{"expired r p"}},
+			{[]string{"event", "force_released,expired"}, []string{"force_released r q", "expired r p"}},
+			{[]string{"event", "expired,force_released,expired"}, []string{"force_released r q", "expired r p"}},
+			{[]string{"event", "queued"}, []string{}},
+			{[]string{"event", "acquired", "resource_name", "r"}, []string{"acquired r q", "acquired r p", "acquired r p"}},
+			{[]string{"event", "acquired", "process_id", "q"}, []string{"acquired r q", "acquired other q"}},
+			{[]string{"event", "released,expired", "process_id", "q"}, []string{}},
+			// By time, an expiry stands where it came.
+			{
+				[]string{"event", "acquired,expired"},
+				[]string{"acquired r q", "acquired r p", "acquired other q", "expired r p", "acquired r p"},
+			},
+			{
+				[]string{"event", "acquired,expired", "since", time.Time(*expired.ExpiresAt).Format(time.RFC3339Nano)},
+				[]string{"acquired r q", "acquired r p", "acquired other q", "expired r p"},
+			},
+		}
+		for _, test := range tests {
+			t.Run(strings.Join(test.query, " "), func(t *testing.T) {
+				if diff := cmp.Diff(test.want, eventLines(s.history(t, test.query...).Events)); diff != "" {
+					t.Error("events (-want +got):\n" + diff)
+				}
+				var got []string // one by one
+				for cursor := []string{"limit", "1"}; ; {
+					page := s.history(t, append(cursor, test.query...)...)
+					got = append(got, eventLines(page.Events)...)
+					if page.NextCursor == nil {
+						break
+					}
+					cursor = []string{"limit", "1", "cursor", *page.NextCursor}
+				}
+				if diff := cmp.Diff(test.want, append([]string{}, got...)); diff != "" {
+					t.Error("events by pages (-want +got):\n" + diff)
+				}
+			})
+		}
+		// By id, it stands where it was recorded.
+		want := []string{"expired r p", "acquired other q", "acquired r p"}
+		if got := eventLines(s.history(t).Events); !slices.Equal(want, got[len(got)-3:]) {
+			t.Errorf("got %q, want %q at the end", got, want)
 		}
 	})
 }

@@ -68,7 +68,6 @@ var invalidTTLs = []struct{ name, value, fault string }{
 	{"minus one", `-1`, "greater_than"},
 	{"string", `"60"`, "float_type"},
 	{"bool", `true`, "float_type"},
-	{"null", `null`, "missing"},
 	{"out of range", `1e400`, "finite_number"},
 	{"above the most", `3155760001`, "less_than_equal"},
 }
@@ -209,6 +208,7 @@ func TestInvalidHeartbeats(t *testing.T) {
 		{"missing", "process_id", ``, []string{"body.process_id missing"}},
 		{"empty", "process_id", `""`, []string{"body.process_id string_too_short"}},
 		{"missing", "ttl_seconds", ``, []string{"body.ttl_seconds missing"}},
+		{"null", "ttl_seconds", `null`, []string{"body.ttl_seconds float_type"}}, // locks without expiry are left alone
 		{"object", "holds", `{}`, []string{"body.holds list_type"}},
 		{"string", "holds", `"kept"`, []string{"body.holds list_type"}},
 		{"number", "holds", `1`, []string{"body.holds list_type"}},

@@ -89,6 +89,23 @@ func TestInvalidParameters(t *testing.T) {
 		}},
 	}...)
 	for _, value := range []string{
+		"", "yesterday", "2024-01-15", "2024-01-15T10:30:00", "2024-01-15 10:30:00Z", "2024-01-15T10:30:00+0100", "1705314600",
+		"2024-01-15T24:30:00Z", "2024-02-30T10:30:00Z", "2024-01-15t10:30:00z", "10000-01-01T00:00:00Z", "2024-01-15T10:30:00Z ", "%00",
+	} {
+		for _, name := range []string{"since", "until"} {
+			tests = append(tests, test{name + " " + value, "GET", history + "?" + name + "=" + value, []string{"query." + name + " datetime_parsing"}})
+		}
+	}
+	for _, value := range []string{"", "release", "Released", "released,", ",", "released, expired", "released;expired", "renewed", "%00"} {
+		tests = append(tests, test{"event " + value, "GET", history + "?event=" + value, []string{"query.event enum"}})
+	}
+	tests = append(tests, []test{
+		{"event twice", "GET", history + "?event=released&event=released", []string{"query.event duplicate"}},
+		{"since twice", "GET", history + "?since=2024-01-15T10:30:00Z&since=2024-01-15T10:30:00Z", []string{"query.since duplicate"}},
+		{"no time", "GET", history + "?since=2024-01-15T10:30:00Z&until=2024-01-15T11:30:00%2B01:00", []string{"query.until greater_than"}},
+		{"times the wrong way round", "GET", history + "?since=2024-01-16T10:30:00Z&until=2024-01-15T11:30:00Z", []string{"query.until greater_than"}},
+	}...)
+	for _, value := range []string{
 		"", "abc", "0", "-1", "-0", "1.5", "1.0", "1e3", "0x10", "1_000", " 1", "1%20", "+1", "9223372036854775808", "%00", "١",
 	} {
 		fault := []string{"query.fencing_token int_parsing"}

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
@@ -78,7 +79,12 @@ func TestRenewalsKeepToTheMost(t *testing.T) {
 					return s.post(t, path, fields{"resource_name": "r", "process_id": "p", "ttl_seconds": ttl})
 				}
 				wantFault(t, renew(60.1), "ttl_seconds", "Input should be less than or equal to 60")
-				wantFault(t, renew(nil), "ttl_seconds", "Field required")
+				wantFault(t, renew(nil), "ttl_seconds", "Field required") // fields leaves nil out
+				null := "Field required: locks that never expire are not allowed, the longest TTL is 60 seconds"
+				if path == "/locks/renew-all" {
+					null = "Input should be a valid number"
+				}
+				wantFault(t, renew(json.RawMessage("null")), "ttl_seconds", null)
 				before := *s.status(t, "r").Renewals
 				renew(60).want(t, 200)
 				got := s.status(t, "r")

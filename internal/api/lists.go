@@ -123,13 +123,18 @@ const defaultHistory = 100
 //	@Summary		Read the history
 //	@Description	Tells what happened to a resource, or what a process did, newest first: every acquire, release,
 //	@Description	force-release and expiry, with how long the hold had lasted; and who was queued, was granted the resource
-//	@Description	after waiting, or gave up. Renewals are counted, not listed.
+//	@Description	after waiting, or gave up. Renewals are counted, not listed. The end of a hold also tells why it had been
+//	@Description	taken, in `hold_reason`. With `event`, `since` or `until`, newest first is by `at`, otherwise by `id`: these
+//	@Description	differ in that an expiry is recorded up to a second after it came.
 //	@Tags			locks
 //	@Produce		json
 //	@Param			resource_name	query		string	false	"only events of this resource"		maxlength(255)
 //	@Param			process_id		query		string	false	"only events of holds of this process"	maxlength(255)
+//	@Param			event			query		string	false	"only these events, separated by commas: acquired, granted, released, force_released, expired, queued, gave_up"
+//	@Param			since			query		string	false	"only events at this moment or later, in RFC 3339 with an offset"
+//	@Param			until			query		string	false	"only events before this moment, in RFC 3339 with an offset"
 //	@Param			limit			query		integer	false	"at most so many"	minimum(1)	maximum(1000)	default(100)
-//	@Param			cursor			query		string	false	"the next_cursor of the page before"
+//	@Param			cursor			query		string	false	"the next_cursor of the page before, with the same other parameters"
 //	@Success		200				{object}	wire.Success[wire.History]
 //	@Failure		422				{object}	wire.ValidationFailure	"the request is malformed; `detail` names each field"
 //	@Failure		500				{object}	wire.Failure			"a fault of the server"
@@ -140,6 +145,8 @@ func (a *API) history(w http.ResponseWriter, r *http.Request) error {
 	err := query(r, func(p *parameters) {
 		f.Resource, _ = p.optional("resource_name")
 		f.ProcessID, _ = p.optional("process_id")
+		f.Kinds = p.events("event")
+		f.Since, f.Until = p.moment("since"), p.moment("until")
 		f.Limit = p.limit("limit")
 		f.BeforeID = p.cursor("cursor")
 	}, func() error { return a.locks.CheckHistory(f) })
@@ -164,7 +171,7 @@ func (a *API) history(w http.ResponseWriter, r *http.Request) error {
 	for i, e := range events {
 		data.Events[i] = wire.Event{
 			ID: e.ID, Event: string(e.Kind), At: wire.Time(e.At), ResourceName: e.Resource, ProcessID: e.ProcessID,
-			Reason: optional(e.Reason), By: optional(e.By),
+			Reason: optional(e.Reason), By: optional(e.By), HoldReason: optional(e.HoldReason),
 		}
 		took := secondsUntil(e.At, e.Since)
 		switch e.Kind {
@@ -178,6 +185,6 @@ func (a *API) history(w http.ResponseWriter, r *http.Request) error {
 			data.Events[i].FencingToken = &e.Token
 		}
 	}
-	succeed(w, fmt.Sprintf("Retrieved %d events", len(events)), data)
+	succeed(w, "Retrieved "+counted(len(events), "event"), data)
 	return nil
 }

@@ -89,9 +89,10 @@ func (a *API) acquire(w http.ResponseWriter, r *http.Request) error {
 // release ends a lock.
 //
 //	@Summary		Release a lock
-//	@Description	Ends the lock that the process holds. A lock that has expired is not held any more. When the lock has a
-//	@Description	minimum hold, the resource stays taken until `free_at`. Repeating a release changes nothing and answers
-//	@Description	404 with the code `already_released`.
+//	@Description	Ends the lock that the process holds. When the lock has a minimum hold, the resource stays taken until
+//	@Description	`free_at`. A repeated release changes nothing and answers 404 with the code `already_released`. The other
+//	@Description	codes of a 404: `expired`, `force_released`; `token_mismatch` when the process holds the resource by another
+//	@Description	token; `not_held` when it never held it, or longer ago than the history reaches.
 //	@Tags			locks
 //	@Produce		json
 //	@Param			resource_name	query		string	true	"name of the resource to release"			minlength(1)	maxlength(255)
@@ -105,11 +106,11 @@ func (a *API) acquire(w http.ResponseWriter, r *http.Request) error {
 //	@Router			/locks/release [delete]
 func (a *API) release(w http.ResponseWriter, r *http.Request) error {
 	var command lock.Release
-	err := query(r, func(p *parameters) {
+	err := eitherWay(w, r, func(s source) {
 		command = lock.Release{
-			Resource:  p.required("resource_name"),
-			ProcessID: p.required("process_id"),
-			Token:     p.token("fencing_token"),
+			Resource:  s.text("resource_name"),
+			ProcessID: s.text("process_id"),
+			Token:     s.token("fencing_token"),
 		}
 	}, func() error { return a.locks.CheckRelease(command) })
 	if err != nil {
@@ -126,6 +127,24 @@ func (a *API) release(w http.ResponseWriter, r *http.Request) error {
 	succeed(w, "Lock released successfully for resource '"+command.Resource+"'", data)
 	return nil
 }
+
+// postRelease is release with a body.
+//
+//	@Summary		Release a lock, with a JSON body
+//	@Description	The same as `DELETE`, for names that would have to be percent-encoded in a query.
+//	@Tags			locks
+//	@Accept			json
+//	@Produce		json
+//	@Param			request	body		wire.ReleaseRequest	true	"which lock"
+//	@Success		200		{object}	wire.Success[wire.Released]
+//	@Failure		404		{object}	wire.Failure			"the process does not hold the resource; `code` tells more"
+//	@Failure		413		{object}	wire.Failure			"the body is larger than 64 KiB"
+//	@Failure		415		{object}	wire.Failure			"the body is not declared as application/json"
+//	@Failure		422		{object}	wire.ValidationFailure	"the request is malformed; `detail` names each field"
+//	@Failure		500		{object}	wire.Failure			"a fault of the server"
+//	@Failure		503		{object}	wire.Failure			"try again after Retry-After seconds"
+//	@Router			/locks/release [post]
+func (a *API) postRelease(w http.ResponseWriter, r *http.Request) error { return a.release(w, r) }
 
 // status tells who holds a resource.
 //
@@ -216,24 +235,30 @@ func (a *API) validate(w http.ResponseWriter, r *http.Request) error {
 // forceRelease breaks a lock.
 //
 //	@Summary		Force-release a lock
-//	@Description	Ends whatever hold the resource has, whoever has it, its minimum hold notwithstanding. It is recorded with
-//	@Description	the reason and who asked; the former holder's next renewal tells it.
+//	@Description	Ends whatever hold the resource has, whoever has it, its minimum hold notwithstanding; with a
+//	@Description	`fencing_token` that very hold or nothing. It is recorded with the reason and who asked; the former holder's
+//	@Description	next renewal tells it. The codes of a 404: `not_locked`, and `token_mismatch` when another hold is there.
 //	@Tags			locks
 //	@Produce		json
 //	@Param			resource_name	query		string	true	"name of the resource to free"			minlength(1)	maxlength(255)
 //	@Param			reason			query		string	true	"why"									minlength(1)	maxlength(500)
 //	@Param			process_id		query		string	false	"who asks; the caller's address if absent"	maxlength(255)
+//	@Param			fencing_token	query		integer	false	"only if this is the token of the current hold"
 //	@Success		200				{object}	wire.Success[wire.ForceReleased]
-//	@Failure		404				{object}	wire.Failure			"nobody holds the resource"
+//	@Failure		404				{object}	wire.Failure			"nobody holds the resource, or another hold is there"
 //	@Failure		422				{object}	wire.ValidationFailure	"the request is malformed; `detail` names each field"
 //	@Failure		500				{object}	wire.Failure			"a fault of the server"
 //	@Failure		503				{object}	wire.Failure			"try again after Retry-After seconds"
 //	@Router			/locks/force-release [delete]
 func (a *API) forceRelease(w http.ResponseWriter, r *http.Request) error {
 	var command lock.ForceRelease
-	err := query(r, func(p *parameters) {
-		command = lock.ForceRelease{Resource: p.required("resource_name"), Reason: p.required("reason")}
-		command.By, _ = p.optional("process_id")
+	err := eitherWay(w, r, func(s source) {
+		command = lock.ForceRelease{
+			Resource: s.text("resource_name"),
+			Reason:   s.text("reason"),
+			By:       s.optionalText("process_id"),
+			Token:    s.token("fencing_token"),
+		}
 	}, func() error { return a.locks.CheckForceRelease(command) })
 	if err != nil {
 		return err
@@ -253,6 +278,26 @@ func (a *API) forceRelease(w http.ResponseWriter, r *http.Request) error {
 		Holder:       holdOf(out.Hold, out.Now),
 	})
 	return nil
+}
+
+// postForceRelease is forceRelease with a body.
+//
+//	@Summary		Force-release a lock, with a JSON body
+//	@Description	The same as `DELETE`, for names that would have to be percent-encoded in a query.
+//	@Tags			locks
+//	@Accept			json
+//	@Produce		json
+//	@Param			request	body		wire.ForceReleaseRequest	true	"which lock, and why"
+//	@Success		200		{object}	wire.Success[wire.ForceReleased]
+//	@Failure		404		{object}	wire.Failure			"nobody holds the resource, or another hold is there"
+//	@Failure		413		{object}	wire.Failure			"the body is larger than 64 KiB"
+//	@Failure		415		{object}	wire.Failure			"the body is not declared as application/json"
+//	@Failure		422		{object}	wire.ValidationFailure	"the request is malformed; `detail` names each field"
+//	@Failure		500		{object}	wire.Failure			"a fault of the server"
+//	@Failure		503		{object}	wire.Failure			"try again after Retry-After seconds"
+//	@Router			/locks/force-release [post]
+func (a *API) postForceRelease(w http.ResponseWriter, r *http.Request) error {
+	return a.forceRelease(w, r)
 }
 
 // holdOf tells of a hold as it is at a moment.

@@ -5,9 +5,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
+
+	"resource-lock-manager/internal/lock"
 )
 
 // parameters are a request's query parameters, read by name. Unknown ones are ignored.
@@ -27,6 +31,7 @@ func query(r *http.Request, read func(p *parameters), check func() error) error 
 		return &p.invalid
 	}
 	read(&p)
+	p.invalid.withoutBody(r)
 	return p.invalid.with(check, "query")
 }
 
@@ -119,6 +124,63 @@ func (p *parameters) limit(name string) int {
 		p.invalid.add("int_parsing", fmt.Sprintf("Input should be a whole number from 1 to %d", maxPage), "query", name)
 	}
 	return n
+}
+
+// events returns the kinds of events that a list separated by commas names; nil when it is
+// absent.
+func (p *parameters) events(name string) (kinds []lock.EventKind) {
+	value, present := p.optional(name)
+	if !present {
+		return nil
+	}
+	for kind := range strings.SplitSeq(value, ",") {
+		switch kind := lock.EventKind(kind); {
+		case !slices.Contains(lock.EventKinds(), kind):
+			message := fmt.Sprintf("Input should be one or more of %s, separated by commas", joined(lock.EventKinds()))
+			p.invalid.add("enum", message, "query", name)
+			return nil
+		case !slices.Contains(kinds, kind):
+			kinds = append(kinds, kind)
+		}
+	}
+	return kinds
+}
+
+func joined(kinds []lock.EventKind) string {
+	var names []string
+	for _, kind := range kinds {
+		names = append(names, string(kind))
+	}
+	return strings.Join(names, ", ")
+}
+
+// moment returns a moment in whole microseconds, as events have them, rounded up; zero when it is
+// absent. A plus that was not percent-encoded has become a space, which can be nothing else in
+// front of an offset.
+func (p *parameters) moment(name string) time.Time {
+	value, present := p.optional(name)
+	if !present {
+		return time.Time{}
+	}
+	t, err := time.Parse(time.RFC3339, value)
+	if i := len(value) - len(" 00:00"); err != nil && i > 0 && value[i] == ' ' {
+		t, err = time.Parse(time.RFC3339, value[:i]+"+"+value[i+1:])
+	}
+	if err != nil {
+		message := "Input should be a moment in RFC 3339, such as 2024-01-15T10:30:00Z or 2024-01-15T11:30:00%2B01:00"
+		p.invalid.add("datetime_parsing", message, "query", name)
+		return time.Time{}
+	}
+	if whole := t.Truncate(time.Microsecond); whole.Before(t) {
+		t = whole.Add(time.Microsecond)
+	}
+	switch t = t.UTC(); { // in UTC it may lie in a year that the databases cannot express
+	case t.Year() < 1 || t.IsZero():
+		return time.Date(1, 1, 1, 0, 0, 0, 1000, time.UTC)
+	case t.Year() > 9999:
+		return time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	}
+	return t
 }
 
 // maxPage is the most entries of one page.

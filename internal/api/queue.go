@@ -61,6 +61,6 @@ func (a *API) queue(w http.ResponseWriter, r *http.Request) error {
 			data.Waiters[i].Metadata = []byte(waiter.Request.Metadata)
 		}
 	}
-	succeed(w, fmt.Sprintf("Retrieved %d waiters of resource '%s'", len(waiters), name), data)
+	succeed(w, fmt.Sprintf("Retrieved %s of resource '%s'", counted(len(waiters), "waiter"), name), data)
 	return nil
 }

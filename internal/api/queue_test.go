@@ -235,7 +235,7 @@ func TestHistoryOfWaiting(t *testing.T) {
 			t.Fatalf("got %q", eventLines(got))
 		}
 		want := []wire.Event{
-			{Event: "released", ProcessID: "q", FencingToken: &granted.FencingToken, HeldSeconds: seconds(granted.LockedAt, got[0].At), Renewals: new(0)},
+			{Event: "released", ProcessID: "q", FencingToken: &granted.FencingToken, HeldSeconds: seconds(granted.LockedAt, got[0].At), Renewals: new(0), HoldReason: new("nightly backup")},
 			{
 				Event: "granted", At: granted.LockedAt, ProcessID: "q", FencingToken: &granted.FencingToken,
 				WaitedSeconds: &granted.WaitedSeconds, Reason: new("nightly backup"),

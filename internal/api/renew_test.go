@@ -1,12 +1,14 @@
 package api_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"resource-lock-manager/internal/lock"
 	"resource-lock-manager/internal/store"
 	"resource-lock-manager/internal/wire"
 )
@@ -104,25 +106,25 @@ func TestRenewNeverCreatesRevivesOrSteals(t *testing.T) {
 		{"expired", func(t *testing.T, s *server, r string) int64 {
 			s.acquireAndOutlive(t, r, "p")
 			return 0
-		}, wire.CodeNotHeld},
+		}, wire.CodeExpired},
 		{"expired, with its token", func(t *testing.T, s *server, r string) int64 {
 			return s.acquireAndOutlive(t, r, "p").FencingToken
-		}, wire.CodeNotHeld},
+		}, wire.CodeExpired},
 		{"expired, and taken by another since", func(t *testing.T, s *server, r string) int64 {
 			token := s.acquireAndOutlive(t, r, "p").FencingToken
 			s.hold(t, r, "q", nil)
 			return token
-		}, wire.CodeNotHeld},
+		}, wire.CodeExpired},
 		{"released", func(t *testing.T, s *server, r string) int64 {
 			s.hold(t, r, "p", nil)
 			s.release(t, r, "p").want(t, 200)
 			return 0
-		}, wire.CodeNotHeld},
+		}, wire.CodeAlreadyReleased},
 		{"released before its minimum", func(t *testing.T, s *server, r string) int64 {
 			token := dataOf[wire.Acquired](t, s.acquireWith(t, r, "p", fields{"min_hold_seconds": 600})).FencingToken
 			s.release(t, r, "p").want(t, 200)
 			return token
-		}, wire.CodeNotHeld},
+		}, wire.CodeAlreadyReleased},
 		{"force-released", func(t *testing.T, s *server, r string) int64 {
 			s.hold(t, r, "p", nil)
 			s.forceRelease(t, r, "stuck").want(t, 200)
@@ -151,7 +153,7 @@ func TestRenewNeverCreatesRevivesOrSteals(t *testing.T) {
 			s.hold(t, r, "p", nil)
 			s.release(t, r, "p").want(t, 200)
 			return 0
-		}, wire.CodeNotHeld},
+		}, wire.CodeAlreadyReleased},
 		{"another's was force-released", func(t *testing.T, s *server, r string) int64 {
 			token := s.hold(t, r, "q", nil).FencingToken
 			s.forceRelease(t, r, "stuck").want(t, 200)
@@ -162,7 +164,7 @@ func TestRenewNeverCreatesRevivesOrSteals(t *testing.T) {
 			s.forceRelease(t, r, "stuck").want(t, 200)
 			s.acquireAndOutlive(t, r, "p") // nobody broke this one, swept or not
 			return 0
-		}, wire.CodeNotHeld},
+		}, wire.CodeExpired},
 	}
 	onBoth(t, func(t *testing.T, s *server) {
 		for i, test := range tests {
@@ -180,6 +182,44 @@ func TestRenewNeverCreatesRevivesOrSteals(t *testing.T) {
 					t.Errorf("a refused renewal was counted: %+v", got)
 				}
 			})
+		}
+	})
+}
+
+// TestRenewToNoEnd: null makes a lock endless (again), also within its minimum; renew-all leaves it so.
+func TestRenewToNoEnd(t *testing.T) {
+	onBothWithin(t, lock.Limits{MaxTTL: maxTTL, DefaultTTL: time.Minute}, func(t *testing.T, s *server) {
+		hold := s.hold(t, "r", "p", nil)
+		if hold.ExpiresAt == nil {
+			t.Fatal("it was not given the default TTL")
+		}
+		for renewals := 1; renewals <= 2; renewals++ {
+			got := dataOf[wire.Renewed](t, s.renew(t, "r", "p", json.RawMessage("null"), hold.FencingToken))
+			want := wire.Renewed{
+				ResourceName: "r", ProcessID: "p", FencingToken: hold.FencingToken, Renewals: renewals, Times: wire.Times{LockedAt: hold.LockedAt},
+			}
+			if diff := cmp.Diff(want, got, s.asTold()); diff != "" {
+				t.Error("renewed (-want +got):\n" + diff)
+			}
+		}
+		for _, holds := range []any{nil, []wire.Owned{{ResourceName: "r", FencingToken: hold.FencingToken}}} {
+			got := dataOf[wire.RenewedAll](t, s.post(t, "/locks/renew-all", fields{"process_id": "p", "ttl_seconds": 30, "holds": holds}))
+			if diff := cmp.Diff(wire.RenewedAll{ProcessID: "p", WithoutExpiry: 1, Lost: []wire.Owned{}}, got); diff != "" {
+				t.Error("renewed all (-want +got):\n" + diff)
+			}
+		}
+		s.clock.advance(time.Hour)
+		if got := s.status(t, "r"); !got.IsLocked || got.ExpiresAt != nil {
+			t.Errorf("an hour later: %+v", got)
+		}
+		s.renew(t, "r", "p", 60, 0).want(t, 200)
+		if got := s.status(t, "r"); got.ExpiresAt == nil {
+			t.Errorf("renewed to an end: %+v", got)
+		}
+		// In an acquire null stays the default.
+		s.acquireWith(t, "other", "p", fields{"ttl_seconds": json.RawMessage("null")}).want(t, 200)
+		if got := s.status(t, "other"); got.ExpiresAt == nil {
+			t.Errorf("acquired with null: %+v", got)
 		}
 	})
 }

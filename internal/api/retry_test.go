@@ -189,17 +189,17 @@ func TestRepeatedRelease(t *testing.T) {
 		{"expired", func(t *testing.T, s *server, r string) answer {
 			s.acquireAndOutlive(t, r, "p")
 			return s.release(t, r, "p")
-		}, wire.CodeNotHeld},
+		}, wire.CodeExpired},
 		{"expired, by its token", func(t *testing.T, s *server, r string) answer {
 			return s.releaseToken(t, r, "p", s.acquireAndOutlive(t, r, "p").FencingToken)
-		}, wire.CodeNotHeld},
+		}, wire.CodeExpired},
 		{"expired, after an earlier release, swept", func(t *testing.T, s *server, r string) answer {
 			s.hold(t, r, "p", nil)
 			s.release(t, r, "p").want(t, 200)
 			s.acquireAndOutlive(t, r, "p")
 			s.sweepExpired(t)
 			return s.release(t, r, "p")
-		}, wire.CodeNotHeld},
+		}, wire.CodeExpired},
 		{
 			// Nobody has released this hold: it was lost, and its process must hear that, swept or not.
 			"expired, after an earlier release, not swept", func(t *testing.T, s *server, r string) answer {
@@ -207,8 +207,21 @@ func TestRepeatedRelease(t *testing.T) {
 				s.release(t, r, "p").want(t, 200)
 				s.acquireAndOutlive(t, r, "p")
 				return s.release(t, r, "p")
-			}, wire.CodeNotHeld,
+			}, wire.CodeExpired,
 		},
+		{"expired, and taken by another since", func(t *testing.T, s *server, r string) answer {
+			token := s.acquireAndOutlive(t, r, "p").FencingToken
+			s.hold(t, r, "q", nil)
+			s.release(t, r, "p").wantCode(t, 404, wire.CodeExpired)
+			return s.releaseToken(t, r, "p", token)
+		}, wire.CodeExpired},
+		{"another's expired", func(t *testing.T, s *server, r string) answer {
+			return s.releaseToken(t, r, "p", s.acquireAndOutlive(t, r, "q").FencingToken)
+		}, wire.CodeNotHeld},
+		{"a typo in the name", func(t *testing.T, s *server, r string) answer {
+			s.acquireAndOutlive(t, r, "p")
+			return s.release(t, r+" ", "p")
+		}, wire.CodeNotHeld},
 	}
 	onBoth(t, func(t *testing.T, s *server) {
 		for i, test := range tests {

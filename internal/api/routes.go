@@ -17,10 +17,13 @@ func (a *API) routes() http.Handler {
 
 	r.Post("/locks/request", a.answer(a.acquire))
 	r.Delete("/locks/release", a.answer(a.release))
+	r.Post("/locks/release", a.answer(a.postRelease))
 	r.Post("/locks/renew", a.answer(a.renew))
 	r.Post("/locks/renew-all", a.answer(a.renewAll))
 	r.Delete("/locks/release-all", a.answer(a.releaseAll))
+	r.Post("/locks/release-all", a.answer(a.postReleaseAll))
 	r.Delete("/locks/force-release", a.answer(a.forceRelease))
+	r.Post("/locks/force-release", a.answer(a.postForceRelease))
 	r.Get("/locks/status", a.answer(a.status))
 	r.Get("/locks/queue", a.answer(a.queue))
 	r.Get("/locks/validate", a.answer(a.validate))

@@ -193,7 +193,7 @@ func (s *server) callMany(t *testing.T, path string, bodies []string) []answer {
 
 // acquireMany acquires resources for one process by a shorter way than HTTP and returns the holds in the order of the
 // names.
-func (s *server) acquireMany(t *testing.T, names []string, process, metadata string) []wire.Acquired {
+func (s *server) acquireMany(t *testing.T, names []string, process, metadata string, ttl time.Duration) []wire.Acquired {
 	t.Helper()
 	holds, failed := make([]wire.Acquired, len(names)), make([]error, len(names))
 	free := make(chan struct{}, 20*crowd) // within what may wait for the database
@@ -201,7 +201,7 @@ func (s *server) acquireMany(t *testing.T, names []string, process, metadata str
 	for i, name := range names {
 		free <- struct{}{}
 		all.Go(func() {
-			out, err := s.locks.Acquire(t.Context(), lock.Acquire{Resource: name, ProcessID: process, Metadata: metadata})
+			out, err := s.locks.Acquire(t.Context(), lock.Acquire{Resource: name, ProcessID: process, Metadata: metadata, TTL: ttl})
 			if <-free; err != nil {
 				failed[i] = err
 				return

@@ -25,7 +25,7 @@ func TestTheWholeListIsStreamed(t *testing.T) {
 	const many = 3000
 	onBoth(t, func(t *testing.T, s *server) {
 		held := map[int64]wire.Acquired{}
-		for _, h := range s.acquireMany(t, numbered("r", many), "p", "") {
+		for _, h := range s.acquireMany(t, numbered("r", many), "p", "", 0) {
 			held[h.LockID] = h
 		}
 		a := s.get(t, "/locks/all-locked")
@@ -91,7 +91,7 @@ func TestSlowReaders(t *testing.T) {
 		// for how long they may take to be read: what comes meanwhile takes long on a slow machine.
 		process := strings.Repeat("p", lock.MaxNameLength)
 		names := numbered(strings.Repeat("r", lock.MaxNameLength-10), 990)
-		s.acquireMany(t, names, process, `{"a":"`+strings.Repeat("x", lock.MaxMetadataSize-10)+`"}`)
+		s.acquireMany(t, names, process, `{"a":"`+strings.Repeat("x", lock.MaxMetadataSize-10)+`"}`, 0)
 
 		_, response := s.slowClient(t)
 		for range 24 {
@@ -173,7 +173,7 @@ func TestListHead(t *testing.T) {
 	locks := lock.NewService(db, lock.Limits{MaxTTL: maxTTL}, log)
 	s := serve(t, locks, db.Ping, log)
 	s.locks = locks
-	s.acquireMany(t, numbered("r", 300), "p", "")
+	s.acquireMany(t, numbered("r", 300), "p", "", 0)
 	s.call(t, "HEAD", "/locks/all-locked", "").want(t, 200)
 	s.Close()
 	if got := lines(); got[len(got)-1].Error != "" || got[len(got)-1].Level != slog.LevelDebug.String() {
@@ -186,7 +186,7 @@ func TestListHead(t *testing.T) {
 func TestListWithoutRoom(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir()+"/missing")
 	s := realServer(t, "sqlite")
-	s.acquireMany(t, numbered("r", 300), "p", `{"a":"`+strings.Repeat("x", lock.MaxMetadataSize-10)+`"}`)
+	s.acquireMany(t, numbered("r", 300), "p", `{"a":"`+strings.Repeat("x", lock.MaxMetadataSize-10)+`"}`, 0)
 	a := s.get(t, "/locks/all-locked")
 	if a.status != 503 || !strings.Contains(a.body, `"code":"overloaded"`) || a.header.Get("Retry-After") == "" {
 		t.Errorf("got %d %.300s", a.status, a.body)

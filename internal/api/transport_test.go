@@ -162,14 +162,14 @@ func TestWrongMethods(t *testing.T) {
 		{"HEAD", "/locks/request", "POST"},
 		{"PUT", "/locks/request", "POST"},
 		{"DELETE", "/locks/request", "POST"},
-		{"POST", "/locks/release?resource_name=kept&process_id=p", "DELETE"},
-		{"GET", "/locks/release?resource_name=kept&process_id=p", "DELETE"},
+		{"PUT", "/locks/release?resource_name=kept&process_id=p", "POST DELETE"},
+		{"GET", "/locks/release?resource_name=kept&process_id=p", "POST DELETE"},
 		{"POST", "/locks/status", "GET"},
 		{"DELETE", "/locks/all-locked", "GET"},
 		{"PUT", "/locks/renew", "POST"},
 		{"GET", "/locks/renew-all", "POST"},
-		{"POST", "/locks/release-all?process_id=p", "DELETE"},
-		{"GET", "/locks/force-release?resource_name=kept&reason=x", "DELETE"},
+		{"PATCH", "/locks/release-all?process_id=p", "POST DELETE"},
+		{"GET", "/locks/force-release?resource_name=kept&reason=x", "POST DELETE"},
 		{"POST", "/locks/validate", "GET"},
 		{"DELETE", "/locks/history", "GET"},
 		{"POST", "/locks/queue", "GET"},
@@ -183,7 +183,7 @@ func TestWrongMethods(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.method+" "+test.path, func(t *testing.T) {
 			a := s.call(t, test.method, test.path, "").want(t, http.StatusMethodNotAllowed)
-			if got := a.header.Values("Allow"); len(got) != 1 || got[0] != test.allow {
+			if got := strings.Join(a.header.Values("Allow"), " "); got != test.allow {
 				t.Errorf("Allow %q, want %q", got, test.allow)
 			}
 			if want := `{"detail":"Method Not Allowed","code":"method_not_allowed"}`; test.method != "HEAD" && compact(t, a.body) != want {

@@ -1,6 +1,9 @@
 package lock
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Acquire asks for a hold. While anyone, the asking process included, holds the resource, or anyone who waits is before
 // it, it is refused with [HeldError], or waits if it may: it gets a place in the queue, and a hold when its turn comes.
@@ -79,7 +82,7 @@ func (c Acquire) Decide(now time.Time, before []Resource) (Outcome, error) {
 		}
 		out.Hold = hold
 		out.Changed = []Resource{r.grant(hold)}
-		out.Events = append(append(out.Events, expired...), beginning(r.Name, hold))
+		out.Events = slices.Concat(expired, out.Events, []Event{beginning(r.Name, hold)})
 		return out, nil
 	case c.Wait == 0:
 		return Outcome{}, r.refusal(now)

@@ -1,6 +1,9 @@
 package lock
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Command is one change to one or more resources. Decide is pure: the same states and moment give the same outcome, and
 // an error is a refusal that changes nothing.
@@ -55,6 +58,7 @@ type Outcome struct {
 	Repeated   bool      // an acquire found the hold of an earlier request with its RequestID
 	Ticket     int64     // the place of an acquire that waits, or that had waited before it was granted; 0: none
 	Superseded []*Waiter // requests whose place an acquire has taken
+	Endless    []Owned   // the holds that RenewAll left alone because they never expire
 }
 
 // Grant is what an acquire got.
@@ -80,8 +84,12 @@ func (g Grant) undo(keep time.Duration) (Leave, bool) {
 
 // settle adds the new state of a resource, after it has ended what is over and handed the resource on if it is free.
 func (o *Outcome) settle(r Resource) {
-	r, events := r.endExpired(o.Now)
-	o.Events = append(o.Events, events...)
+	r, expired := r.endExpired(o.Now)
+	first := len(o.Events)
+	for first > 0 && o.Events[first-1].Resource == r.Name {
+		first--
+	}
+	o.Events = slices.Insert(o.Events, first, expired...) // before what happens to the resource now
 	if first := r.next(o.Now); first != nil && first.Here {
 		r = r.leave(first)
 		grant := Grant{ID: r.ID, Now: o.Now, Hold: first.Request.hold(o.Now, r), To: first.Request, Ticket: first.Ticket}

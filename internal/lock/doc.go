@@ -54,6 +54,8 @@
 //	    while there is one.
 //	I9  Nobody is granted a resource who is not there to be told: not a waiter that is away or whose server is dead. A hold
 //	    whose request hung up before it was answered ends at once, its minimum notwithstanding.
+//	I10 The moments of a resource's events never go back while the clock does not. An expiry is recorded before
+//	    anything else that happens to the resource, at the moment when it came.
 //
 // # How rules become durable
 //

@@ -88,13 +88,15 @@ type Why int
 
 // The reasons why a process does not hold a resource.
 const (
-	Unknown         Why = iota // it never held it, it expired, or the history does not reach back that far
+	Unknown         Why = iota // it never held it, or the history does not reach back that far
 	OtherToken                 // it holds it, but by another acquisition than the token says
 	AlreadyReleased            // it has released it
 	Broken                     // its hold was force-released
+	HasExpired                 // its hold has expired
 )
 
-// words end the sentence of a refusal; a repeated release gets the seed's sentence as it is.
+// words end the sentence of a refusal. A repeated release, and one that comes after the
+// expiry, get the seed's sentence as it is.
 func (w Why) words() string {
 	switch w {
 	case OtherToken:
@@ -113,6 +115,18 @@ type NotLockedError struct {
 
 func (e *NotLockedError) Error() string {
 	return fmt.Sprintf("Resource '%s' is not locked", e.Resource)
+}
+
+// OtherHoldError refuses the force-release of a certain hold: the resource is held by another
+// one.
+type OtherHoldError struct {
+	Resource string
+	Holder   Hold
+}
+
+func (e *OtherHoldError) Error() string {
+	return fmt.Sprintf("Resource '%s' is not locked with this fencing token: process '%s' holds it with the fencing token %d",
+		e.Resource, e.Holder.ProcessID, e.Holder.Token)
 }
 
 // InvalidError refuses a request that does not keep to the limits. It lists every fault at once.

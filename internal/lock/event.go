@@ -2,7 +2,9 @@ package lock
 
 import "time"
 
-// Event is one entry of a resource's history. Events are appended in the transaction that makes them true.
+// Event is one entry of a resource's history. Events are appended in the transaction that makes
+// them true, except for an expiry, which nothing makes true but the time: it is appended by the
+// next transaction that changes the resource. The events of a resource are in the order of time.
 type Event struct {
 	ID        int64 // the order of all events; 0 until stored
 	Kind      EventKind
@@ -15,6 +17,8 @@ type Event struct {
 	Renewals int       // how often the hold had been renewed
 	Reason   string    // Acquired, Queued, Granted: what for; ForceReleased: why it was broken; GaveUp, Released: why, if known
 	By       string    // ForceReleased: who broke it
+
+	HoldReason string // Released, ForceReleased, Expired: what the hold was for
 }
 
 // EventKind says what happened.
@@ -34,12 +38,21 @@ const (
 // Begins tells whether a hold begins with the event.
 func (k EventKind) Begins() bool { return k == Acquired || k == Granted }
 
+// EventKinds returns all kinds.
+func EventKinds() []EventKind {
+	return []EventKind{Acquired, Granted, Released, ForceReleased, Expired, Queued, GaveUp}
+}
+
 // eventOf tells of a hold.
 func eventOf(kind EventKind, resource string, h Hold, at time.Time) Event {
-	return Event{
+	e := Event{
 		Kind: kind, At: at, Resource: resource, ProcessID: h.ProcessID, Token: h.Token,
 		Since: h.LockedAt, Renewals: h.Renewals,
 	}
+	if !kind.Begins() {
+		e.HoldReason = h.Reason
+	}
+	return e
 }
 
 // waitingEvent tells of a waiter.

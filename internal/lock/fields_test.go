@@ -161,11 +161,14 @@ func TestTokenLimits(t *testing.T) {
 			s := service(m)
 			release := lock.Release{Resource: "r", ProcessID: "p", Token: token}
 			renew := lock.Renew{Resource: "r", ProcessID: "p", Token: token, TTL: time.Minute}
+			force := lock.ForceRelease{Resource: "r", Reason: "it hangs", Token: token}
 			wantEqual(t, "check of release", want, broken(t, s.CheckRelease(release)))
 			wantEqual(t, "check of renew", want, broken(t, s.CheckRenew(renew)))
+			wantEqual(t, "check of force-release", want, broken(t, s.CheckForceRelease(force)))
 			wantUntouched(t, m)
 			wantEqual(t, "release", want, broken(t, refusedOrInvalid(s.Release(t.Context(), release))))
 			wantEqual(t, "renew", want, broken(t, refusedOrInvalid(s.Renew(t.Context(), renew))))
+			wantEqual(t, "force-release", want, broken(t, refusedOrInvalid(s.ForceRelease(t.Context(), force))))
 			if want != nil {
 				wantUntouched(t, m)
 			}
@@ -202,14 +205,18 @@ func TestAllFaultsAtOnce(t *testing.T) {
 	wantEqual(t, "force-release", []string{
 		"resource_name string_too_short", "reason string_too_short", "process_id string_control_character",
 	}, broken(t, err))
-	_, _, err = s.RenewAll(t.Context(), "", time.Hour+1, []lock.Owned{{Resource: "\n"}, {Resource: "r"}, {}})
+	_, err = s.RenewAll(t.Context(), "", time.Hour+1, []lock.Owned{{Resource: "\n"}, {Resource: "r"}, {}})
 	wantEqual(t, "renew all", []string{
 		"process_id string_too_short", "ttl_seconds less_than_equal", "holds.0.resource_name string_control_character",
 		"holds.2.resource_name string_too_short",
 	}, broken(t, err))
+	_, _, err = s.ReleaseAll(t.Context(), "", []lock.Owned{{Resource: "r"}, {Resource: strings.Repeat("x", 256)}})
+	wantEqual(t, "release all", []string{"process_id string_too_short", "holds.1.resource_name string_too_long"}, broken(t, err))
 	err = s.List(t.Context(), lock.ListFilter{Prefix: "\n", ProcessID: "\t"}, nil, nil)
 	wantEqual(t, "list", []string{"prefix string_control_character", "process_id string_control_character"}, broken(t, err))
-	_, err = s.History(t.Context(), lock.HistoryFilter{Resource: "\n", ProcessID: "\t"})
-	wantEqual(t, "history", []string{"resource_name string_control_character", "process_id string_control_character"}, broken(t, err))
+	_, err = s.History(t.Context(), lock.HistoryFilter{Resource: "\n", ProcessID: "\t", Since: t0, Until: t0})
+	wantEqual(t, "history", []string{
+		"resource_name string_control_character", "process_id string_control_character", "until greater_than",
+	}, broken(t, err))
 	wantUntouched(t, m)
 }

@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"resource-lock-manager/internal/lock"
 )
@@ -30,18 +34,24 @@ func TestAllHoldsInChunks(t *testing.T) {
 	}{
 		{
 			"renew", func(ctx context.Context, s *lock.Service) (int, error) {
-				renewed, lost, err := s.RenewAll(ctx, "p", time.Hour, nil)
-				if len(lost) > 0 {
-					err = fmt.Errorf("lost %v although nothing was listed", lost)
+				done, err := s.RenewAll(ctx, "p", time.Hour, nil)
+				if len(done.Lost) > 0 {
+					err = fmt.Errorf("lost %v although nothing was listed", done.Lost)
 				}
-				return renewed, err
+				return done.Renewed, err
 			},
 			func(h lock.Hold, held bool) bool {
 				return held && h.ExpiresAt.Equal(after(time.Hour)) && h.Renewals == 1
 			},
 		},
 		{
-			"release", func(ctx context.Context, s *lock.Service) (int, error) { return s.ReleaseAll(ctx, "p") },
+			"release", func(ctx context.Context, s *lock.Service) (int, error) {
+				released, lost, err := s.ReleaseAll(ctx, "p", nil)
+				if len(lost) > 0 {
+					err = fmt.Errorf("lost %v although nothing was listed", lost)
+				}
+				return released, err
+			},
 			func(_ lock.Hold, held bool) bool { return !held },
 		},
 	}
@@ -94,99 +104,168 @@ func TestAllHoldsInChunks(t *testing.T) {
 	}
 }
 
+// What was done before the failure stays done, and is counted. The call can be repeated.
 func TestFailureBetweenChunks(t *testing.T) {
-	m, own := manyHeld(501)
-	m.before = func() { m.stuck = lock.ErrUnavailable } // from the second transaction on
-	listed := []lock.Owned{{Resource: own[0], Token: 100}, {Resource: own[500], Token: 100}}
-	renewed, _, err := service(m).RenewAll(t.Context(), "p", time.Hour, listed)
-	if renewed != 500 || !errors.Is(err, lock.ErrUnavailable) {
-		t.Errorf("renewed %d, %v, want 500 and %v", renewed, err, lock.ErrUnavailable)
-	}
-	m, _ = manyHeld(501)
-	m.before = func() { m.stuck = lock.ErrUnavailable }
-	if released, err := service(m).ReleaseAll(t.Context(), "p"); released != 500 || !errors.Is(err, lock.ErrUnavailable) {
-		t.Errorf("released %d, %v, want 500 and %v", released, err, lock.ErrUnavailable)
-	}
-}
-
-// What HeldBy names may have ended since, and what it found may be over: only what was changed counts.
-func TestAllCountsWhatItChanged(t *testing.T) {
-	stored := []lock.Resource{
-		named("a", heldBy("p1", time.Time{})), named("expired", heldBy("p1", t0)), named("kept", kept()),
-		named("stolen", heldBy("p1", time.Time{})), named("z", heldBy("p1", time.Time{})),
-	}
-	steal := func(m *memory) *memory {
-		m.before = func() { m.resources["stolen"] = named("stolen", heldBy("p2", time.Time{})) }
-		return m
-	}
-	renewed, _, err := service(steal(newMemory(stored...))).RenewAll(t.Context(), "p1", time.Minute, nil)
-	if renewed != 2 || err != nil {
-		t.Errorf("renewed %d, %v, want 2", renewed, err)
-	}
-	m := steal(newMemory(stored...))
-	released, err := service(m).ReleaseAll(t.Context(), "p1")
-	if released != 2 || err != nil {
-		t.Errorf("released %d, %v, want 2", released, err)
-	}
-	wantEqual(t, "events", []lock.EventKind{lock.Released, lock.Released}, kindsOf(m.events))
-}
-
-func TestRenewAllTellsWhatIsLost(t *testing.T) {
-	b := named("b", heldBy("p1", after(time.Minute)))
-	b.Token, b.Holds[0].Token = 200, 200
-	m := newMemory(
-		named("a", heldBy("p1", time.Time{})), b, named("expired", heldBy("p1", t0)),
-		named("another's", heldBy("p2", time.Time{})), named("kept", kept()), named("free", freed(100)),
-	)
-	own := func(name string, token int64) lock.Owned { return lock.Owned{Resource: name, Token: token} }
-	tests := []struct {
-		name         string
-		listed, lost []lock.Owned
+	for _, test := range []struct {
+		name   string
+		listed func(own []string) []lock.Owned
 	}{
-		{"nothing listed", nil, nil},
-		{"all there", []lock.Owned{own("b", 200), own("a", 100)}, nil},
-		{"not all listed", []lock.Owned{own("a", 100)}, nil},
-		{"expired", []lock.Owned{own("expired", 100), own("a", 100)}, []lock.Owned{own("expired", 100)}},
-		{"another's, with its token", []lock.Owned{own("another's", 100)}, []lock.Owned{own("another's", 100)}},
-		{"released within its minimum", []lock.Owned{own("kept", 100)}, []lock.Owned{own("kept", 100)}},
-		{"released", []lock.Owned{own("free", 100)}, []lock.Owned{own("free", 100)}},
-		{"never seen", []lock.Owned{own("new", 1)}, []lock.Owned{own("new", 1)}},
-		{"acquired anew since", []lock.Owned{own("a", 99)}, []lock.Owned{own("a", 99)}},
-		{"the token of another name", []lock.Owned{own("a", 200), own("b", 100)}, []lock.Owned{own("a", 200), own("b", 100)}},
-		{
-			"in the order of the list",
-			[]lock.Owned{own("new", 2), own("b", 200), own("free", 100), own("a", 100), own("expired", 100)},
-			[]lock.Owned{own("new", 2), own("free", 100), own("expired", 100)},
-		},
-	}
-	for _, test := range tests {
+		{"all", func([]string) []lock.Owned { return nil }},
+		{"listed", listedOf},
+	} {
 		t.Run(test.name, func(t *testing.T) {
-			m.asked = nil
-			listed := append([]lock.Owned{}, test.listed...)
-			renewed, lost, err := service(m).RenewAll(t.Context(), "p1", time.Minute, listed)
-			if renewed != 2 || err != nil { // listing changes nothing about what is renewed
-				t.Errorf("renewed %d, %v, want 2", renewed, err)
+			m, own := manyHeld(501)
+			m.before = func() { m.stuck = lock.ErrUnavailable } // from the second transaction on
+			done, err := service(m).RenewAll(t.Context(), "p", time.Hour, test.listed(own))
+			if done.Renewed != 500 || !errors.Is(err, lock.ErrUnavailable) {
+				t.Errorf("renewed %d, %v, want 500 and %v", done.Renewed, err, lock.ErrUnavailable)
 			}
-			if len(lost)+len(test.lost) > 0 {
-				wantEqual(t, "lost", test.lost, lost)
+			m, own = manyHeld(501)
+			m.before = func() { m.stuck = lock.ErrUnavailable }
+			released, _, err := service(m).ReleaseAll(t.Context(), "p", test.listed(own))
+			if released != 500 || !errors.Is(err, lock.ErrUnavailable) {
+				t.Errorf("released %d, %v, want 500 and %v", released, err, lock.ErrUnavailable)
 			}
-			if len(listed) > 0 {
-				wantEqual(t, "the caller's list", test.listed, listed)
+			m.stuck, m.before, m.asked = nil, nil, nil
+			released, lost, err := service(m).ReleaseAll(t.Context(), "p", test.listed(own))
+			if released != 1 || err != nil {
+				t.Errorf("released %d when repeated, %v, want 1", released, err)
+			}
+			if listed := test.listed(own); listed != nil {
+				wantEqual(t, "lost when repeated", listed[:500], lost)
 			}
 		})
 	}
 }
 
-func TestRenewAllFindsWhatIsListedInEveryChunk(t *testing.T) {
-	m, own := manyHeld(1203)
+// listedOf lists the holds of manyHeld.
+func listedOf(own []string) []lock.Owned {
 	var listed []lock.Owned
 	for _, name := range own {
 		listed = append(listed, lock.Owned{Resource: name, Token: 100})
 	}
+	return listed
+}
+
+// What HeldBy names may have ended since, and what it found may be over: only what was changed counts.
+func TestAllCountsWhatItChanged(t *testing.T) {
+	stored := []lock.Resource{
+		named("a", heldBy("p1", after(time.Hour))), named("expired", heldBy("p1", t0)), named("forever", heldBy("p1", time.Time{})),
+		named("kept", kept()), named("stolen", heldBy("p1", after(time.Hour))), named("z", heldBy("p1", after(time.Hour))),
+	}
+	steal := func(m *memory) *memory {
+		m.before = func() { m.resources["stolen"] = named("stolen", heldBy("p2", time.Time{})) }
+		return m
+	}
+	done, err := service(steal(newMemory(stored...))).RenewAll(t.Context(), "p1", time.Minute, nil)
+	if done.Renewed != 2 || done.Endless != 1 || err != nil {
+		t.Errorf("got %+v, %v, want 2 renewed and 1 without expiry", done, err)
+	}
+	m := steal(newMemory(stored...))
+	released, _, err := service(m).ReleaseAll(t.Context(), "p1", nil)
+	if released != 3 || err != nil {
+		t.Errorf("released %d, %v, want 3", released, err)
+	}
+	wantEqual(t, "events", []lock.EventKind{lock.Released, lock.Released, lock.Released}, kindsOf(m.events))
+}
+
+// With a list, only its holds are touched, each by its own token.
+func TestListedHolds(t *testing.T) {
+	b := named("b", heldBy("p1", after(time.Minute)))
+	b.Token, b.Holds[0].Token = 200, 200
+	own := func(name string, token int64) lock.Owned { return lock.Owned{Resource: name, Token: token} }
+	tests := []struct {
+		name               string
+		listed, lost       []lock.Owned
+		renewed, untouched int // untouched: without expiry
+	}{
+		{"no list", nil, nil, 2, 1},
+		{"an empty list", []lock.Owned{}, nil, 0, 0},
+		{"all there", []lock.Owned{own("b", 200), own("forever", 100), own("a", 100)}, nil, 2, 1},
+		{"not all listed", []lock.Owned{own("a", 100)}, nil, 1, 0},
+		{"without expiry", []lock.Owned{own("forever", 100)}, nil, 0, 1},
+		{"without expiry, with another token", []lock.Owned{own("forever", 99)}, []lock.Owned{own("forever", 99)}, 0, 0},
+		{"expired", []lock.Owned{own("expired", 100), own("a", 100)}, []lock.Owned{own("expired", 100)}, 1, 0},
+		{"another's, with its token", []lock.Owned{own("another's", 100)}, []lock.Owned{own("another's", 100)}, 0, 0},
+		{"released within its minimum", []lock.Owned{own("kept", 100)}, []lock.Owned{own("kept", 100)}, 0, 0},
+		{"released", []lock.Owned{own("free", 100)}, []lock.Owned{own("free", 100)}, 0, 0},
+		{"never seen", []lock.Owned{own("new", 1)}, []lock.Owned{own("new", 1)}, 0, 0},
+		{"acquired anew since", []lock.Owned{own("a", 99)}, []lock.Owned{own("a", 99)}, 0, 0},
+		{"the token of another name", []lock.Owned{own("a", 200), own("b", 100)}, []lock.Owned{own("a", 200), own("b", 100)}, 0, 0},
+		{"two tokens for one name", []lock.Owned{own("a", 99), own("a", 100)}, []lock.Owned{own("a", 99)}, 1, 0},
+		{"one listed twice", []lock.Owned{own("a", 100), own("a", 100)}, nil, 1, 0},
+		{"one lost listed twice", []lock.Owned{own("new", 1), own("new", 1)}, []lock.Owned{own("new", 1), own("new", 1)}, 0, 0},
+		{
+			"in the order of the list",
+			[]lock.Owned{own("new", 2), own("b", 200), own("free", 100), own("a", 100), own("expired", 100)},
+			[]lock.Owned{own("new", 2), own("free", 100), own("expired", 100)},
+			2,
+			0,
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			stored := func() *memory {
+				return newMemory(
+					named("a", heldBy("p1", after(time.Minute))), b, named("expired", heldBy("p1", t0)), named("forever", heldBy("p1", time.Time{})),
+					named("another's", heldBy("p2", time.Time{})), named("kept", kept()), named("free", freed(100)),
+				)
+			}
+			m := stored()
+			listed := slices.Clone(test.listed)
+			done, err := service(m).RenewAll(t.Context(), "p1", time.Hour, listed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := lock.Heartbeat{Renewed: test.renewed, Endless: test.untouched, Lost: test.lost}
+			if diff := cmp.Diff(want, done, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("renewed (-want +got):\n%s", diff)
+			}
+			wantEqual(t, "the caller's list", test.listed, listed)
+			changed := 0
+			for name, r := range m.resources {
+				if before := stored().resources[name]; !cmp.Equal(before, r) {
+					changed++
+					if !r.Holds[0].ExpiresAt.Equal(after(time.Hour)) || before.Holds[0].ExpiresAt.IsZero() {
+						t.Errorf("%q is %+v, was %+v", name, r.Holds[0], before.Holds[0])
+					}
+				}
+			}
+			wantEqual(t, "changed", test.renewed, changed)
+
+			m = stored()
+			released, lost, err := service(m).ReleaseAll(t.Context(), "p1", listed)
+			if err != nil || released != test.renewed+test.untouched {
+				t.Errorf("released %d, %v, want %d", released, err, test.renewed+test.untouched)
+			}
+			if diff := cmp.Diff(test.lost, lost, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("lost (-want +got):\n%s", diff)
+			}
+			wantEqual(t, "releases", released, len(m.events))
+			if test.listed != nil && len(m.asked) > 0 {
+				t.Errorf("asked which holds there are: %v", m.asked)
+			}
+		})
+	}
+}
+
+func TestListedHoldsInEveryChunk(t *testing.T) {
+	m, own := manyHeld(1203)
+	listed := listedOf(own)
 	gone := lock.Owned{Resource: "gone", Token: 100}
-	renewed, lost, err := service(m).RenewAll(t.Context(), "p", time.Hour, append(listed, gone))
-	if renewed != 1203 || err != nil {
-		t.Errorf("renewed %d, %v, want 1203", renewed, err)
+	done, err := service(m).RenewAll(t.Context(), "p", time.Hour, append(listed, gone))
+	if done.Renewed != 1203 || err != nil {
+		t.Errorf("renewed %d, %v, want 1203", done.Renewed, err)
+	}
+	wantEqual(t, "lost", []lock.Owned{gone}, done.Lost)
+	released, lost, err := service(m).ReleaseAll(t.Context(), "p", append(listed, gone))
+	if released != 1203 || err != nil {
+		t.Errorf("released %d, %v, want 1203", released, err)
 	}
 	wantEqual(t, "lost", []lock.Owned{gone}, lost)
+	for _, c := range m.executed {
+		if n := len(c.Resources()); n > 500 {
+			t.Errorf("%d names in one transaction", n)
+		}
+	}
 }

@@ -41,10 +41,14 @@ func (g *grant) shown() lock.Hold {
 
 // event tells of the grant.
 func (g *grant) event(kind lock.EventKind, resource string, at time.Time) lock.Event {
-	return lock.Event{
+	e := lock.Event{
 		Kind: kind, At: at, Resource: resource, ProcessID: g.hold.ProcessID, Token: g.hold.Token,
 		Since: g.hold.LockedAt, Renewals: g.hold.Renewals,
 	}
+	if kind != lock.Acquired {
+		e.HoldReason = g.hold.Reason
+	}
+	return e
 }
 
 func (a *account) newest() *grant {
@@ -86,6 +90,21 @@ func (a *account) owned(now time.Time, process string) *grant {
 	return nil
 }
 
+// why is what the state tells of a grant that its process has no more, and that no command has
+// noticed the end of.
+func (a *account) why(now time.Time, process string, token int64) lock.Why {
+	g := a.newest()
+	switch {
+	case g == nil || g.over || g.hold.ProcessID != process || token != 0 && token != g.hold.Token:
+		return lock.Unknown
+	case !g.released.IsZero():
+		return lock.AlreadyReleased
+	case a.expired(now):
+		return lock.HasExpired
+	}
+	return lock.Unknown
+}
+
 // release notes that a process gives its grant back, and returns what the history should tell of that.
 func (a *account) release(name string, now time.Time) lock.Event {
 	g := a.newest()
@@ -100,8 +119,11 @@ func (a *account) release(name string, now time.Time) lock.Event {
 // renew notes a renewal, which the history does not tell.
 func (a *account) renew(now time.Time, ttl time.Duration) {
 	h := &a.newest().hold
-	h.ExpiresAt, h.RenewedAt, h.Renewals = now.Add(ttl), now, h.Renewals+1
-	if h.MinHoldUntil.After(h.ExpiresAt) {
+	h.RenewedAt, h.Renewals = now, h.Renewals+1
+	switch h.ExpiresAt = now.Add(ttl); {
+	case ttl == 0:
+		h.ExpiresAt = time.Time{}
+	case h.MinHoldUntil.After(h.ExpiresAt):
 		h.ExpiresAt = h.MinHoldUntil
 	}
 }

@@ -106,7 +106,7 @@ func (m *machine) ask(t *rapid.T, c lock.Acquire) {
 // mayChange returns the grant that a release or a renewal is about. If there is none it wants the refusal.
 func (m *machine) mayChange(t *rapid.T, resource, process string, token int64, err error) *grant {
 	own := m.accounts[resource].owned(m.now, process)
-	why := lock.Unknown
+	why := m.accounts[resource].why(m.now, process, token)
 	if own != nil && token != 0 && token != own.hold.Token {
 		own, why = nil, lock.OtherToken
 	}
@@ -135,7 +135,7 @@ func (m *machine) release(t *rapid.T) {
 }
 
 func (m *machine) renew(t *rapid.T) {
-	c := lock.Renew{Resource: drawName(t), ProcessID: drawProcess(t), TTL: drawTTL(t, 1)}
+	c := lock.Renew{Resource: drawName(t), ProcessID: drawProcess(t), TTL: drawTTL(t, 0)}
 	a := m.accounts[c.Resource]
 	c.Token = a.drawToken(t)
 	out, err := m.run(t, c)
@@ -154,12 +154,20 @@ func wantHold(t *rapid.T, want lock.Hold, out lock.Outcome) {
 
 func (m *machine) forceRelease(t *rapid.T) {
 	c := lock.ForceRelease{Resource: drawName(t), Reason: "it hangs", By: rapid.SampledFrom([]string{"", "ops"}).Draw(t, "by")}
+	c.Token = m.accounts[c.Resource].drawToken(t)
 	g := m.accounts[c.Resource].holder(m.now)
 	out, err := m.run(t, c)
 	if g == nil {
 		var refusal *lock.NotLockedError
 		if !errors.As(err, &refusal) || refusal.Resource != c.Resource {
 			t.Fatalf("got %v, want a refusal: nobody holds it", err)
+		}
+		return
+	}
+	if c.Token != 0 && c.Token != g.hold.Token {
+		var refusal *lock.OtherHoldError
+		if !errors.As(err, &refusal) || *refusal != (lock.OtherHoldError{Resource: c.Resource, Holder: g.shown()}) {
+			t.Fatalf("got %v, want a refusal: the token is not that of %+v", err, g.shown())
 		}
 		return
 	}
@@ -173,27 +181,53 @@ func (m *machine) forceRelease(t *rapid.T) {
 	wantHold(t, g.shown(), out)
 }
 
+// drawOnly is no list, or one of some holds that there are and some that there are not.
+func (m *machine) drawOnly(t *rapid.T) lock.Only {
+	if rapid.Bool().Draw(t, "no list") {
+		return nil
+	}
+	only := lock.Only{}
+	for _, name := range drawNames(t) {
+		only[lock.Owned{Resource: name, Token: m.accounts[name].drawToken(t)}] = true
+	}
+	return only
+}
+
+// chosen reports whether a command for all holds of a process is about its hold of the name.
+func (m *machine) chosen(name, process string, only lock.Only) bool {
+	own := m.accounts[name].owned(m.now, process)
+	return own != nil && (only == nil || only[lock.Owned{Resource: name, Token: own.hold.Token}])
+}
+
 func (m *machine) renewAll(t *rapid.T) {
-	c := lock.RenewAll{Names: drawNames(t), ProcessID: drawProcess(t), TTL: drawTTL(t, 1)}
+	c := lock.RenewAll{Names: drawNames(t), ProcessID: drawProcess(t), TTL: drawTTL(t, 1), Only: m.drawOnly(t)}
 	out := m.accept(t, c)
 	var want []string
+	var endless []lock.Owned
 	for _, name := range c.Names {
-		if a := m.accounts[name]; a.owned(m.now, c.ProcessID) != nil {
+		if a := m.accounts[name]; !m.chosen(name, c.ProcessID, c.Only) {
+			continue
+		} else if h := a.newest().hold; h.ExpiresAt.IsZero() {
+			endless = append(endless, lock.Owned{Resource: name, Token: h.Token})
+		} else {
 			a.renew(m.now, c.TTL)
 			want = append(want, name)
 		}
 	}
 	wantChanged(t, out, want)
+	if diff := differ(endless, out.Endless); diff != "" {
+		t.Fatalf("without expiry (-want +got):\n%s", diff)
+	}
 }
 
 func (m *machine) releaseAll(t *rapid.T) {
-	c := lock.ReleaseAll{Names: drawNames(t), ProcessID: drawProcess(t)}
+	c := lock.ReleaseAll{Names: drawNames(t), ProcessID: drawProcess(t), Only: m.drawOnly(t)}
 	out := m.accept(t, c)
 	var want []string
 	var events []lock.Event
 	for _, name := range c.Names {
-		if a := m.accounts[name]; a.owned(m.now, c.ProcessID) != nil {
-			events = append(events, a.release(name, m.now))
+		if m.chosen(name, c.ProcessID, c.Only) {
+			events = append(events, m.accounts[name].release(name, m.now))
 			want = append(want, name)
 		}
 	}

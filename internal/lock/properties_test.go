@@ -93,6 +93,11 @@ func (m *machine) run(t *rapid.T, c lock.Command) (lock.Outcome, error) {
 		m.states[r.Name] = r
 	}
 	for _, e := range out.Events {
+		if i := slices.IndexFunc(m.history, func(told lock.Event) bool { // I10
+			return m.steady && told.Resource == e.Resource && told.At.After(e.At)
+		}); i >= 0 {
+			t.Fatalf("%+v comes after %+v", e, m.history[i])
+		}
 		e.ID = int64(len(m.history) + 1)
 		m.history = append(m.history, e)
 	}

@@ -100,6 +100,8 @@ func (m *queueMachine) finish(l *line) bool {
 		h.finished = true
 		if !h.released {
 			l.tell(lock.Expired, h.process)
+			n := len(l.told) - 1 // it came before all that the command did
+			l.told = append(l.told[n:], l.told[:n]...)
 		}
 		return true
 	}

@@ -20,7 +20,8 @@ type queueMachine struct {
 	lines map[string]*line
 	last  int64 // connection
 
-	displaced []lock.Acquire // requests whose place a later one has taken
+	displaced []lock.Acquire       // requests whose place a later one has taken
+	told      map[string]time.Time // the moment of each resource's newest event
 }
 
 var someResources = []string{"r", "s"}
@@ -55,6 +56,12 @@ func (m *queueMachine) run(t *rapid.T, c lock.Command) (lock.Outcome, error) {
 	}
 	if c, acquires := c.(lock.Acquire); acquires && out.Hold.LockedAt.Equal(m.now) && out.Hold.Token > before[0].Token {
 		m.wantNobodyOvertaken(t, c, before[0], c)
+	}
+	for _, e := range out.Events { // I10
+		if e.At.Before(m.told[e.Resource]) || e.At.After(m.now) {
+			t.Fatalf("%#v at %v, after an event at %v: %+v", c, m.now, m.told[e.Resource], e)
+		}
+		m.told[e.Resource] = e.At
 	}
 	for _, r := range out.Changed {
 		i := slices.Index(c.Resources(), r.Name)
@@ -557,7 +564,7 @@ func (m *queueMachine) checkQueue(t *rapid.T, l *line, r lock.Resource) {
 
 func TestQueueInvariants(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &queueMachine{database: newDatabase(), now: t0, lines: map[string]*line{}}
+		m := &queueMachine{database: newDatabase(), now: t0, lines: map[string]*line{}, told: map[string]time.Time{}}
 		for _, name := range someResources {
 			m.lines[name] = newLine(name)
 		}

@@ -191,7 +191,7 @@ func TestAcquireHandsOnWhatItFindsFree(t *testing.T) {
 	want := queued(after, x, w)
 	wantOutcome(t, lock.Outcome{
 		Now: t0, Changed: []lock.Resource{want}, Granted: grantOf(b, t0), Events: []lock.Event{
-			toldWaiting(lock.Queued, w, t0, ""), told(lock.Expired, gone.Holds[0], t0), toldGrant(b, t0),
+			told(lock.Expired, gone.Holds[0], t0), toldWaiting(lock.Queued, w, t0, ""), toldGrant(b, t0),
 		}, Ticket: w.Ticket,
 	}, out, err)
 }

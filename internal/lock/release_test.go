@@ -35,8 +35,10 @@ func TestRelease(t *testing.T) {
 		{"held for a while", heldBy("p1", after(time.Minute)), "p1", 0, true, 0},
 		{"renewed", renewed(3, heldBy("p1", after(time.Minute))), "p1", 0, true, 0},
 		{"a nanosecond before it expires", heldBy("p1", after(time.Second+1)), "p1", 0, true, 0},
-		{"expired at this very moment", heldBy("p1", after(time.Second)), "p1", 0, false, lock.Unknown},
-		{"expired before", heldBy("p1", after(time.Millisecond)), "p1", 0, false, lock.Unknown},
+		{"expired at this very moment", heldBy("p1", after(time.Second)), "p1", 0, false, lock.HasExpired},
+		{"expired before", heldBy("p1", after(time.Millisecond)), "p1", 0, false, lock.HasExpired},
+		{"another's that expired", heldBy("p1", after(time.Millisecond)), "p2", 0, false, lock.Unknown},
+		{"another's that expired, with its token", heldBy("p1", after(time.Millisecond)), "p2", 100, false, lock.Unknown},
 		{"held by another", heldBy("p1", time.Time{}), "p2", 0, false, lock.Unknown},
 		{"a process id that differs in case", heldBy("p1", time.Time{}), "P1", 0, false, lock.Unknown},
 		{"released before", freed(100), "p1", 0, false, lock.Unknown},
@@ -48,7 +50,7 @@ func TestRelease(t *testing.T) {
 		{"with a token never given", heldBy("p1", time.Time{}), "p1", 101, false, lock.OtherToken},
 		{"another's token does not help", heldBy("p1", time.Time{}), "p2", 100, false, lock.Unknown},
 		{"a token that is not another's either", heldBy("p1", time.Time{}), "p2", 99, false, lock.Unknown},
-		{"expired, with its token", heldBy("p1", after(time.Second)), "p1", 100, false, lock.Unknown},
+		{"expired, with its token", heldBy("p1", after(time.Second)), "p1", 100, false, lock.HasExpired},
 		{"expired, with an earlier token", heldBy("p1", after(time.Second)), "p1", 99, false, lock.Unknown},
 		{"released before, with its token", freed(100), "p1", 100, false, lock.Unknown},
 	}
@@ -122,7 +124,8 @@ func TestReleasedHoldKeptByItsMinimum(t *testing.T) {
 	ended := gone
 	ended.EndedAt = until.Add(-1)
 	held := &lock.HeldError{Resource: "r", Holder: hold, Now: until.Add(-1)}
-	notHeld := &lock.NotHeldError{Resource: "r", ProcessID: "p1"}
+	notHeld := &lock.NotHeldError{Resource: "r", ProcessID: "p1", Why: lock.AlreadyReleased}
+	unknown := &lock.NotHeldError{Resource: "r", ProcessID: "p1"}
 	tests := []struct {
 		name    string
 		command lock.Command
@@ -139,7 +142,7 @@ func TestReleasedHoldKeptByItsMinimum(t *testing.T) {
 		}, nil},
 		{"second release", lock.Release{Resource: "r", ProcessID: "p1"}, until.Add(-1), lock.Outcome{}, notHeld},
 		{"second release with the token", lock.Release{Resource: "r", ProcessID: "p1", Token: 100}, until.Add(-1), lock.Outcome{}, notHeld},
-		{"second release with another token", lock.Release{Resource: "r", ProcessID: "p1", Token: 99}, until.Add(-1), lock.Outcome{}, notHeld},
+		{"second release with another token", lock.Release{Resource: "r", ProcessID: "p1", Token: 99}, until.Add(-1), lock.Outcome{}, unknown},
 		{"second release at the end", lock.Release{Resource: "r", ProcessID: "p1"}, until, lock.Outcome{}, notHeld},
 		{"renew", lock.Renew{Resource: "r", ProcessID: "p1", TTL: time.Hour}, until.Add(-1), lock.Outcome{}, notHeld},
 		{"renew with the token", lock.Renew{Resource: "r", ProcessID: "p1", TTL: time.Hour, Token: 100}, until.Add(-1), lock.Outcome{}, notHeld},
@@ -261,6 +264,47 @@ func TestForceRelease(t *testing.T) {
 			wantEqual(t, "outcome", lock.Outcome{Now: now, Hold: hold, Changed: []lock.Resource{
 				{ID: 7, Name: "r", Token: 100, Holds: []lock.Hold{}, Last: hold, EndedAt: now},
 			}, Events: []lock.Event{event}}, out)
+		})
+	}
+}
+
+// With a token, a force-release ends that very hold or nothing.
+func TestForceReleaseOfACertainHold(t *testing.T) {
+	for name, before := range map[string]lock.Resource{
+		"held": heldBy("p1", time.Time{}), "kept by its minimum": kept(), "within its TTL": heldBy("p1", after(time.Minute)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := after(20 * time.Second)
+			c := lock.ForceRelease{Resource: "r", Reason: "it hangs", By: "ops"}
+			want, err := decide(c, now, before)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Token = 100
+			got, err := decide(c, now, before)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantEqual(t, "with its token (-without +with)", want, got)
+			for _, c.Token = range []int64{99, 101} {
+				out, err := decide(c, now, before)
+				var refusal *lock.OtherHoldError
+				if !errors.As(err, &refusal) {
+					t.Fatalf("token %d: got %v, want an OtherHoldError", c.Token, err)
+				}
+				wantEqual(t, "error", &lock.OtherHoldError{Resource: "r", Holder: before.Holds[0]}, refusal)
+				wantEqual(t, "outcome", lock.Outcome{}, out)
+			}
+		})
+	}
+	for name, before := range map[string]lock.Resource{
+		"released": freed(100), "expired": heldBy("p1", t0), "never held": {Name: "r"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := decide(lock.ForceRelease{Resource: "r", Reason: "it hangs", Token: 100}, after(time.Second), before)
+			if !errors.As(err, new(*lock.NotLockedError)) {
+				t.Errorf("got %v, want a NotLockedError", err)
+			}
 		})
 	}
 }

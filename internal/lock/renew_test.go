@@ -34,6 +34,9 @@ func TestRenew(t *testing.T) {
 		{"to a nanosecond before its minimum", minimum(after(time.Hour), now.Add(time.Second+1)), time.Second, 0, now.Add(time.Second + 1)},
 		{"to exactly its minimum", minimum(after(time.Hour), now.Add(time.Second)), time.Second, 0, now.Add(time.Second)},
 		{"to after its minimum", minimum(after(time.Hour), now.Add(time.Second-1)), time.Second, 0, now.Add(time.Second)},
+		{"to no end", heldBy("p1", after(time.Minute)), 0, 100, time.Time{}},
+		{"to no end, of a hold without expiry", heldBy("p1", time.Time{}), 0, 0, time.Time{}},
+		{"to no end, within its minimum", minimum(after(time.Hour), after(time.Minute)), 0, 0, time.Time{}},
 		{"when its minimum has passed", minimum(after(time.Hour), after(time.Millisecond)), time.Minute, 0, now.Add(time.Minute)},
 	}
 	for _, test := range tests {
@@ -63,15 +66,19 @@ func TestRenewRefused(t *testing.T) {
 		token   int64
 		why     lock.Why
 	}{
-		{"expired at this very moment", heldBy("p1", now), "p1", 0, lock.Unknown},
-		{"expired before, with its token", heldBy("p1", after(time.Millisecond)), "p1", 100, lock.Unknown},
+		{"expired at this very moment", heldBy("p1", now), "p1", 0, lock.HasExpired},
+		{"expired before, with its token", heldBy("p1", after(time.Millisecond)), "p1", 100, lock.HasExpired},
+		{"expired before, with an earlier token", heldBy("p1", after(time.Millisecond)), "p1", 99, lock.Unknown},
+		{"another's that expired", heldBy("p1", after(time.Millisecond)), "p2", 0, lock.Unknown},
 		{"held by another", heldBy("p1", time.Time{}), "p2", 0, lock.Unknown},
 		{"held by another, with its token", heldBy("p1", time.Time{}), "p2", 100, lock.Unknown},
 		{"a process id that differs in case", heldBy("p1", time.Time{}), "P1", 0, lock.Unknown},
 		{"with an earlier token", heldBy("p1", time.Time{}), "p1", 99, lock.OtherToken},
 		{"with a token never given", heldBy("p1", time.Time{}), "p1", 101, lock.OtherToken},
-		{"released within its minimum", released, "p1", 0, lock.Unknown},
-		{"released within its minimum, with its token", released, "p1", 100, lock.Unknown},
+		{"released within its minimum", released, "p1", 0, lock.AlreadyReleased},
+		{"released within its minimum, with its token", released, "p1", 100, lock.AlreadyReleased},
+		{"released within its minimum, with an earlier token", released, "p1", 99, lock.Unknown},
+		{"released by another within its minimum", released, "p2", 100, lock.Unknown},
 		{"released before", freed(100), "p1", 0, lock.Unknown},
 		{"never held", lock.Resource{Name: "r"}, "p1", 0, lock.Unknown},
 		{"no process id on a free resource", lock.Resource{Name: "r"}, "", 0, lock.Unknown},
@@ -86,7 +93,7 @@ func TestRenewRefused(t *testing.T) {
 
 func TestRenewAllRenewsOnlyItsOwnHolds(t *testing.T) {
 	now := after(30 * time.Second)
-	within := named("within its minimum", heldBy("p1", time.Time{}))
+	within := named("within its minimum", heldBy("p1", after(time.Hour)))
 	within.Holds[0].MinHoldUntil = after(time.Minute)
 	before := []lock.Resource{
 		named("forever", heldBy("p1", time.Time{})), named("another's", heldBy("p2", time.Time{})),
@@ -98,13 +105,13 @@ func TestRenewAllRenewsOnlyItsOwnHolds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := lock.Outcome{Now: now}
-	for i, expires := range map[int]time.Time{0: now.Add(time.Second), 3: after(time.Minute), 7: now.Add(time.Second)} {
+	want := lock.Outcome{Now: now, Endless: []lock.Owned{{Resource: "forever", Token: 100}}}
+	for i, expires := range map[int]time.Time{3: after(time.Minute), 7: now.Add(time.Second)} {
 		hold := before[i].Holds[0]
 		hold.ExpiresAt, hold.RenewedAt, hold.Renewals = expires, now, hold.Renewals+1
 		before[i].Holds = []lock.Hold{hold}
 	}
-	for _, i := range []int{0, 3, 7} { // in the order of the names
+	for _, i := range []int{3, 7} { // in the order of the names
 		want.Changed = append(want.Changed, before[i])
 	}
 	wantEqual(t, "outcome", want, out)

@@ -39,9 +39,13 @@ func decide(c lock.Command, now time.Time, r lock.Resource) (lock.Outcome, error
 
 // told is the event that tells of a hold of "r", without what only some kinds tell.
 func told(kind lock.EventKind, h lock.Hold, at time.Time) lock.Event {
-	return lock.Event{
+	e := lock.Event{
 		Kind: kind, At: at, Resource: "r", ProcessID: h.ProcessID, Token: h.Token, Since: h.LockedAt, Renewals: h.Renewals,
 	}
+	if kind == lock.Released || kind == lock.ForceReleased || kind == lock.Expired {
+		e.HoldReason = h.Reason
+	}
+	return e
 }
 
 // wantNotHeld fails unless a command was refused with that error and changed nothing.

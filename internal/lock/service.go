@@ -3,7 +3,7 @@ package lock
 import (
 	"context"
 	"errors"
-	"fmt"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -43,7 +43,8 @@ type Reader interface {
 	Held(ctx context.Context, f ListFilter, begin func(total int, now time.Time) error, each func(Resource) error) error
 	// HeldBy returns the names of up to limit resources after the given name that the process holds, ordered by name.
 	HeldBy(ctx context.Context, process, after string, limit int) ([]string, error)
-	// History returns the newest events that match the filter, newest first.
+	// History returns the newest events that match the filter, newest first. See
+	// [HistoryFilter.ByTime].
 	History(ctx context.Context, f HistoryFilter) ([]Event, error)
 	// LastEnd tells how the process's last hold of the resource ended, or for a token that very hold. It finds nothing when
 	// there was none, or when its end has not been recorded. A hold that was released is not broken afterwards.
@@ -89,8 +90,18 @@ type ListFilter struct {
 type HistoryFilter struct {
 	Resource  string
 	ProcessID string
-	BeforeID  int64 // only events with a lower id
+	Kinds     []EventKind // each once
+	Since     time.Time   // only events at this moment or later
+	Until     time.Time   // only events before this moment
+	BeforeID  int64       // only events that come behind this one
 	Limit     int
+}
+
+// ByTime reports whether the newest event is the one with the latest moment. Otherwise it is the
+// one with the highest id. The two orders differ by expiries only, which are recorded after their
+// moment, and never within a resource.
+func (f HistoryFilter) ByTime() bool {
+	return len(f.Kinds) > 0 || !f.Since.IsZero() || !f.Until.IsZero()
 }
 
 // Service is what the HTTP API offers, in terms of the domain. It checks every request against the limits, so that the
@@ -182,7 +193,7 @@ func (s *Service) Release(ctx context.Context, c Release) (Outcome, error) {
 	}
 	out, err := s.store.Execute(ctx, c)
 	if err != nil {
-		err = s.explain(ctx, err, c.Token, map[EventKind]Why{Released: AlreadyReleased, ForceReleased: Broken})
+		err = s.explain(ctx, err, c.Token)
 	}
 	return out, err
 }
@@ -197,7 +208,7 @@ func (s *Service) Renew(ctx context.Context, c Renew) (Outcome, error) {
 	}
 	out, err := s.store.Execute(ctx, c)
 	if err != nil {
-		err = s.explain(ctx, err, c.Token, map[EventKind]Why{ForceReleased: Broken})
+		err = s.explain(ctx, err, c.Token)
 	}
 	return out, err
 }
@@ -205,22 +216,33 @@ func (s *Service) Renew(ctx context.Context, c Renew) (Outcome, error) {
 // CheckRenew returns what Renew would find wrong with the request itself.
 func (s *Service) CheckRenew(c Renew) error { return c.validate(s.limits) }
 
-// explain adds to a NotHeldError how the hold ended, as far as the history knows and the caller's answer makes a
-// difference of it. The refusal stands whatever comes of this.
-func (s *Service) explain(ctx context.Context, err error, token int64, ends map[EventKind]Why) error {
+// explain adds to a NotHeldError how the hold ended, as far as the state does not tell and the
+// history knows. The end of a hold does not change, so it is true whatever happened since the
+// refusal. A process that holds the resource by another acquisition learns of an earlier hold
+// only that it was ended on purpose. The refusal stands whatever comes of this.
+func (s *Service) explain(ctx context.Context, err error, token int64) error {
 	var notHeld *NotHeldError
-	if !errors.As(err, &notHeld) {
+	if !errors.As(err, &notHeld) || notHeld.Why != Unknown && notHeld.Why != OtherToken {
 		return err
 	}
-	if end, found, endErr := s.store.LastEnd(ctx, notHeld.Resource, notHeld.ProcessID, token); endErr == nil && found {
-		if why, tells := ends[end.Kind]; tells {
-			return &NotHeldError{Resource: notHeld.Resource, ProcessID: notHeld.ProcessID, Why: why}
-		}
+	end, found, endErr := s.store.LastEnd(ctx, notHeld.Resource, notHeld.ProcessID, token)
+	if endErr != nil || !found || notHeld.Why == OtherToken && end.Kind == Expired {
+		return err
 	}
-	return err
+	explained := *notHeld
+	switch end.Kind {
+	case ForceReleased:
+		explained.Why = Broken
+	case Expired:
+		explained.Why = HasExpired
+	default:
+		explained.Why = AlreadyReleased
+	}
+	return &explained
 }
 
-// ForceRelease returns the hold that it broke, or [InvalidError], [NotLockedError] or one of the sentinel errors.
+// ForceRelease returns the hold that it broke, or [InvalidError], [NotLockedError], [OtherHoldError] or one of the
+// sentinel errors.
 func (s *Service) ForceRelease(ctx context.Context, c ForceRelease) (Outcome, error) {
 	if err := c.validate(); err != nil {
 		return Outcome{}, err
@@ -231,34 +253,40 @@ func (s *Service) ForceRelease(ctx context.Context, c ForceRelease) (Outcome, er
 // CheckForceRelease returns what ForceRelease would find wrong with the request itself.
 func (s *Service) CheckForceRelease(c ForceRelease) error { return c.validate() }
 
-// Owned is a hold as its process knows it.
-type Owned struct {
-	Resource string
-	Token    int64
-}
-
 // manyHolds is how many holds of a process one transaction renews or releases, so that nobody waits long behind it.
 const manyHolds = 500
 
-// RenewAll renews every hold of the process and returns how many that were. Of the holds that the caller lists it returns
-// those that the process has no more.
-func (s *Service) RenewAll(ctx context.Context, process string, ttl time.Duration, listed []Owned) (renewed int, lost []Owned, err error) {
+// Heartbeat is what a renewal of many holds did.
+type Heartbeat struct {
+	Renewed int
+	Endless int     // how many holds were left alone because they never expire
+	Lost    []Owned // of the listed holds those that the process has no more, in the order of the list
+}
+
+// RenewAll renews every hold of the process, or those that are listed unless the list is nil. An
+// error may come after some of them were renewed; the call can be repeated.
+func (s *Service) RenewAll(ctx context.Context, process string, ttl time.Duration, listed []Owned) (done Heartbeat, err error) {
 	if err := s.CheckRenewAll(process, ttl, listed); err != nil {
-		return 0, nil, err
+		return done, err
 	}
+	only := onlyOf(listed)
 	kept := map[Owned]bool{}
-	err = s.forHolds(ctx, process, func(names []string) (Command, func(Outcome)) {
-		return RenewAll{Names: names, ProcessID: process, TTL: ttl}, func(out Outcome) {
-			renewed += len(out.Changed)
-			for _, r := range out.Changed {
-				for _, h := range r.Holds {
-					kept[Owned{r.Name, h.Token}] = true
-				}
+	err = s.forHolds(ctx, process, listed, func(names []string) Command {
+		return RenewAll{Names: names, ProcessID: process, TTL: ttl, Only: only}
+	}, func(out Outcome) {
+		done.Renewed += len(out.Changed)
+		done.Endless += len(out.Endless)
+		for _, r := range out.Changed {
+			for _, h := range r.Holds {
+				kept[Owned{r.Name, h.Token}] = true
 			}
 		}
+		for _, o := range out.Endless {
+			kept[o] = true
+		}
 	})
-	lost = slices.DeleteFunc(slices.Clone(listed), func(o Owned) bool { return kept[o] })
-	return renewed, lost, err
+	done.Lost = without(listed, kept)
+	return done, err
 }
 
 // CheckRenewAll returns what RenewAll would find wrong with the request itself.
@@ -266,40 +294,99 @@ func (s *Service) CheckRenewAll(process string, ttl time.Duration, listed []Owne
 	var f faults
 	f.name("process_id", process)
 	f.requiredTTL(ttl, s.limits)
-	for i, o := range listed {
-		f.name(fmt.Sprintf("holds.%d.resource_name", i), o.Resource)
-	}
+	f.holds(listed)
 	return f.err()
 }
 
-// ReleaseAll ends every hold of the process and returns how many that were.
-func (s *Service) ReleaseAll(ctx context.Context, process string) (released int, err error) {
-	if err := s.CheckName("process_id", process); err != nil {
-		return 0, err
+// ReleaseAll ends every hold of the process, or those that are listed unless the list is nil. It
+// returns how many that were, and of the listed holds those that the process has no more. An
+// error may come after some of them were released; the call can be repeated.
+func (s *Service) ReleaseAll(ctx context.Context, process string, listed []Owned) (released int, lost []Owned, err error) {
+	if err := s.CheckReleaseAll(process, listed); err != nil {
+		return 0, nil, err
 	}
-	err = s.forHolds(ctx, process, func(names []string) (Command, func(Outcome)) {
-		return ReleaseAll{Names: names, ProcessID: process}, func(out Outcome) { released += len(out.Changed) }
+	only := onlyOf(listed)
+	ended := map[Owned]bool{}
+	err = s.forHolds(ctx, process, listed, func(names []string) Command {
+		return ReleaseAll{Names: names, ProcessID: process, Only: only}
+	}, func(out Outcome) {
+		for _, e := range out.Events {
+			if e.Kind == Released {
+				released++
+				ended[Owned{e.Resource, e.Token}] = true
+			}
+		}
 	})
-	return released, err
+	return released, without(listed, ended), err
 }
 
-// forHolds runs commands over all resources that a process holds, some at a time.
-func (s *Service) forHolds(ctx context.Context, process string, command func(names []string) (Command, func(Outcome))) error {
-	for after := ""; ; {
-		names, err := s.store.HeldBy(ctx, process, after, manyHolds)
-		if err != nil || len(names) == 0 {
+// CheckReleaseAll returns what ReleaseAll would find wrong with the request itself.
+func (s *Service) CheckReleaseAll(process string, listed []Owned) error {
+	var f faults
+	f.name("process_id", process)
+	f.holds(listed)
+	return f.err()
+}
+
+// onlyOf is the set of the listed holds.
+func onlyOf(listed []Owned) Only {
+	if listed == nil {
+		return nil
+	}
+	only := make(Only, len(listed))
+	for _, o := range listed {
+		only[o] = true
+	}
+	return only
+}
+
+// without returns the listed holds that are not in the set.
+func without(listed []Owned, set map[Owned]bool) []Owned {
+	return slices.DeleteFunc(slices.Clone(listed), func(o Owned) bool { return set[o] })
+}
+
+// forHolds runs commands over the resources of the listed holds, some at a time; with a nil list
+// over all resources that a process holds. It calls take with each outcome.
+func (s *Service) forHolds(
+	ctx context.Context, process string, listed []Owned, command func(names []string) Command, take func(Outcome),
+) error {
+	for names, err := range s.chunks(ctx, process, listed) {
+		if err != nil {
 			return err
 		}
-		c, take := command(names)
-		out, err := s.store.Execute(ctx, c)
+		out, err := s.store.Execute(ctx, command(names))
 		if err != nil {
 			return err
 		}
 		take(out)
-		if len(names) < manyHolds {
-			return nil
+	}
+	return nil
+}
+
+// chunks yields the names of up to manyHolds resources at a time, in their order, and ends with
+// an error.
+func (s *Service) chunks(ctx context.Context, process string, listed []Owned) iter.Seq2[[]string, error] {
+	return func(yield func([]string, error) bool) {
+		if listed != nil {
+			var names []string
+			for _, o := range listed {
+				names = append(names, o.Resource)
+			}
+			slices.Sort(names)
+			for chunk := range slices.Chunk(slices.Compact(names), manyHolds) {
+				if !yield(chunk, nil) {
+					return
+				}
+			}
+			return
 		}
-		after = names[len(names)-1]
+		for after := ""; ; {
+			names, err := s.store.HeldBy(ctx, process, after, manyHolds)
+			if err == nil && len(names) == 0 || !yield(names, err) || len(names) < manyHolds {
+				return
+			}
+			after = names[len(names)-1]
+		}
 	}
 }
 
@@ -372,6 +459,9 @@ func (s *Service) CheckHistory(f HistoryFilter) error {
 	var faults faults
 	faults.text("resource_name", f.Resource, MaxNameLength)
 	faults.text("process_id", f.ProcessID, MaxNameLength)
+	if !f.Since.IsZero() && !f.Until.IsZero() && !f.Since.Before(f.Until) {
+		faults.add("until", "greater_than", "Input should be later than since")
+	}
 	return faults.err()
 }
 

@@ -199,11 +199,11 @@ func TestStoreErrorsAreGivenAsTheyAre(t *testing.T) {
 			return err
 		}, false, true},
 		{"renew all", func(ctx context.Context, s *lock.Service) error {
-			_, _, err := s.RenewAll(ctx, "p", time.Minute, nil)
+			_, err := s.RenewAll(ctx, "p", time.Minute, nil)
 			return err
 		}, true, true},
 		{"release all", func(ctx context.Context, s *lock.Service) error {
-			_, err := s.ReleaseAll(ctx, "p")
+			_, _, err := s.ReleaseAll(ctx, "p", nil)
 			return err
 		}, true, true},
 		{"list", func(ctx context.Context, s *lock.Service) error {

@@ -59,15 +59,16 @@ func TestRenewalNeedsATTL(t *testing.T) {
 		limits lock.Limits
 		ttl    time.Duration
 		want   []string
+		all    []string // of a renewal of all holds, which is for those that expire
 	}{
-		{"the shortest", hour, 1, nil},
-		{"the longest", hour, time.Hour, nil},
-		{"the longest of all", none, lock.LongestTTL, nil},
-		// There is no default, and no lock that never expires: a renewal says for how long.
-		{"none", hour, 0, []string{"ttl_seconds missing"}},
-		{"none, where locks may never expire", none, 0, []string{"ttl_seconds missing"}},
-		{"just too long", hour, time.Hour + 1, []string{"ttl_seconds less_than_equal"}},
-		{"just negative", hour, -1, []string{"ttl_seconds greater_than"}},
+		{"the shortest", hour, 1, nil, nil},
+		{"the longest", hour, time.Hour, nil, nil},
+		{"the longest of all", none, lock.LongestTTL, nil, nil},
+		// There is no default: none means that the hold never expires.
+		{"none", hour, 0, []string{"ttl_seconds missing"}, []string{"ttl_seconds missing"}},
+		{"none, where locks may never expire", none, 0, nil, []string{"ttl_seconds missing"}},
+		{"just too long", hour, time.Hour + 1, []string{"ttl_seconds less_than_equal"}, []string{"ttl_seconds less_than_equal"}},
+		{"just negative", hour, -1, []string{"ttl_seconds greater_than"}, []string{"ttl_seconds greater_than"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -75,12 +76,16 @@ func TestRenewalNeedsATTL(t *testing.T) {
 			s := lock.NewService(m, test.limits, slog.New(slog.DiscardHandler))
 			c := lock.Renew{Resource: "r", ProcessID: "p", TTL: test.ttl}
 			wantEqual(t, "faults of the check", test.want, broken(t, s.CheckRenew(c)))
-			wantEqual(t, "faults of the check of all", test.want, broken(t, s.CheckRenewAll("p", test.ttl, nil)))
+			wantEqual(t, "faults of the check of all", test.all, broken(t, s.CheckRenewAll("p", test.ttl, nil)))
 			wantUntouched(t, m)
 			wantEqual(t, "faults", test.want, broken(t, refusedOrInvalid(s.Renew(t.Context(), c))))
-			_, _, err := s.RenewAll(t.Context(), "p", test.ttl, nil)
-			wantEqual(t, "faults of all", test.want, broken(t, err))
 			if test.want != nil {
+				wantUntouched(t, m)
+			}
+			m = newMemory()
+			_, err := lock.NewService(m, test.limits, slog.New(slog.DiscardHandler)).RenewAll(t.Context(), "p", test.ttl, nil)
+			wantEqual(t, "faults of all", test.all, broken(t, err))
+			if test.all != nil {
 				wantUntouched(t, m)
 			}
 		})
@@ -180,6 +185,9 @@ func TestLimitIsToldInSeconds(t *testing.T) {
 				})
 			}
 			want = append(want, lock.Fault{Field: "min_hold_seconds", Rule: "less_than_equal", Message: most})
+			if test.limit < lock.LongestTTL { // the same words for a renewal
+				wantEqual(t, "renew without an end", want[:1], faultsOf(t, s.CheckRenew(lock.Renew{Resource: "r", ProcessID: "p"})))
+			}
 			wantEqual(t, "minimum", want, faultsOf(t, s.CheckAcquire(lock.Acquire{Resource: "r", ProcessID: "p", MinHold: test.limit + 1})))
 		})
 	}

@@ -158,6 +158,13 @@ func (f *faults) own(resource, process string, token int64) {
 	f.token(token)
 }
 
+// holds checks a list of holds.
+func (f *faults) holds(listed []Owned) {
+	for i, o := range listed {
+		f.name(fmt.Sprintf("holds.%d.resource_name", i), o.Resource)
+	}
+}
+
 // token checks a fencing token; 0 stands for none.
 func (f *faults) token(token int64) {
 	if token < 0 {
@@ -174,11 +181,11 @@ func (c Release) validate() error {
 func (c Renew) validate(limits Limits) error {
 	var f faults
 	f.own(c.Resource, c.ProcessID, c.Token)
-	f.requiredTTL(c.TTL, limits)
+	f.ttl(c.TTL, limits)
 	return f.err()
 }
 
-// requiredTTL checks the TTL of a renewal.
+// requiredTTL checks the TTL of a renewal of many holds.
 func (f *faults) requiredTTL(ttl time.Duration, limits Limits) {
 	if ttl == 0 {
 		f.add("ttl_seconds", "missing", "Field required")
@@ -195,5 +202,6 @@ func (c ForceRelease) validate() error {
 	}
 	f.text("reason", c.Reason, MaxReasonLength)
 	f.text("process_id", c.By, MaxNameLength)
+	f.token(c.Token)
 	return f.err()
 }

@@ -112,15 +112,19 @@ func TestNameLimits(t *testing.T) {
 			return refusedOrInvalid(s.ForceRelease(t.Context(), lock.ForceRelease{Resource: value, Reason: "it hangs"}))
 		}},
 		{"renew all, process", "process_id", func(t *testing.T, s *lock.Service, value string) error {
-			_, _, err := s.RenewAll(t.Context(), value, 1, nil)
+			_, err := s.RenewAll(t.Context(), value, 1, nil)
 			return err
 		}},
 		{"renew all, listed resource", "holds.1.resource_name", func(t *testing.T, s *lock.Service, value string) error {
-			_, _, err := s.RenewAll(t.Context(), "p", 1, []lock.Owned{{Resource: "r", Token: 1}, {Resource: value, Token: 1}})
+			_, err := s.RenewAll(t.Context(), "p", 1, []lock.Owned{{Resource: "r", Token: 1}, {Resource: value, Token: 1}})
 			return err
 		}},
 		{"release all, process", "process_id", func(t *testing.T, s *lock.Service, value string) error {
-			_, err := s.ReleaseAll(t.Context(), value)
+			_, _, err := s.ReleaseAll(t.Context(), value, nil)
+			return err
+		}},
+		{"release all, listed resource", "holds.1.resource_name", func(t *testing.T, s *lock.Service, value string) error {
+			_, _, err := s.ReleaseAll(t.Context(), "p", []lock.Owned{{Resource: "r", Token: 1}, {Resource: value, Token: 1}})
 			return err
 		}},
 	}

@@ -79,7 +79,7 @@ func (c *Client) Release(ctx context.Context, resource, process string, token in
 // Renew has the hold with the token end so long after now.
 func (c *Client) Renew(ctx context.Context, resource, process string, token int64, ttl time.Duration) Operation {
 	o := Operation{Kind: Renew, Resource: resource, Process: process, Token: token, TTL: ttl}
-	body := wire.RenewRequest{ResourceName: resource, ProcessID: process, TTLSeconds: ttl.Seconds()}
+	body := wire.RenewRequest{ResourceName: resource, ProcessID: process, TTLSeconds: seconds(ttl)}
 	if token != 0 {
 		body.FencingToken = &token
 	}

@@ -28,10 +28,10 @@ func CheckInvariants(operations []Operation, faults []Fault) []Violation {
 		c := newChronicle(resource, byResource[resource], faults)
 		for _, rule := range []func(){
 			c.oneHolderByServiceTime, c.oneHolderByRealTime, // G1
-			c.nothingLost,                                                     // G2
-			c.tokensGrow,                                                      // G3
-			c.firstComeFirstServed,                                            // G4
-			c.repeatedRequestsGetTheSame, c.noneComesBack, c.renewalsOnlyLast, // G5
+			c.nothingLost,                                                                   // G2
+			c.tokensGrow,                                                                    // G3
+			c.firstComeFirstServed,                                                          // G4
+			c.repeatedRequestsGetTheSame, c.noneComesBack, c.renewalsOnlyLast, c.endsAsTold, // G5
 			c.nobodyHoldsUnknowingly, c.supersededAcquireNothing, c.halfClosedAreAnswered, // G7, G9
 		} {
 			rule()
@@ -431,6 +431,36 @@ func (c *chronicle) renewalsOnlyLast() {
 			if o.Kind == Renew {
 				end = o.Holder.ExpiresAt
 			}
+		}
+	}
+}
+
+// endsAsTold: who asks for a hold by its token, and has it no more, is told how it ended.
+func (c *chronicle) endsAsTold() {
+	byToken := map[int64]*claim{}
+	for _, h := range c.claims {
+		byToken[h.Token] = h
+	}
+	for _, o := range c.operations {
+		refused := o.Outcome == Refused && (o.Kind == Renew || o.Kind == Release)
+		if !refused || o.Token == 0 || o.Code == wire.CodeNotHeld || o.Code == wire.CodeTokenMismatch {
+			continue
+		}
+		h := byToken[o.Token]
+		vague := slices.ContainsFunc(c.asked[o.Process], func(o Operation) bool { return o.Outcome == Unknown })
+		switch {
+		case o.Code == wire.CodeForceReleased:
+			c.broken("G5", "nobody breaks a hold: %v", o)
+		case vague:
+		case h == nil || h.Process != o.Process:
+			c.broken("G5", "the process never had this hold: %v", o)
+		case len(h.acquires) == 0:
+		case o.Code == wire.CodeAlreadyReleased && len(h.mayEnd) == 0:
+			c.broken("G5", "nobody has released %v: %v", h.Hold, o)
+		case o.Code == wire.CodeExpired && len(h.releases) > 0:
+			c.broken("G5", "%v was released: %v", h.Hold, o)
+		case o.Code == wire.CodeExpired && h.end().IsZero() && !h.vague:
+			c.broken("G5", "%v does not expire: %v", h.Hold, o)
 		}
 	}
 }

@@ -25,6 +25,8 @@ type world struct {
 	attempts   int
 	token      int64
 	held       *ticket // nil: free
+	last       *ticket // whose hold ended last, if its client knows that it had it
+	lastEnd    wire.Code
 	queue      []*ticket
 	operations []robust.Operation
 }
@@ -65,6 +67,10 @@ func (w *world) step() {
 			o.Queue = append(o.Queue, waiter.Process)
 		}
 		w.record(o, robust.Done)
+	case n < 12 && w.last != nil:
+		o := w.call([]robust.Kind{robust.Release, robust.Renew}[w.choose(2)], w.last.Process, max(w.last.answered, w.now-w.way()))
+		o.Token, o.Code = w.last.Holder.Token, w.lastEnd
+		w.record(o, robust.Refused)
 	case n < 12:
 		o := w.call(robust.Release, "nobody", w.now-w.way())
 		o.Code = wire.CodeNotHeld
@@ -92,7 +98,7 @@ func (w *world) pass() {
 		return t.until <= w.now
 	})
 	if w.held != nil && !w.held.Holder.ExpiresAt.IsZero() && !w.moment().Before(w.held.Holder.ExpiresAt) {
-		w.handOver()
+		w.handOver(wire.CodeExpired)
 	}
 }
 
@@ -169,7 +175,10 @@ func (w *world) grant(t *ticket) {
 	}
 }
 
-func (w *world) handOver() {
+func (w *world) handOver(end wire.Code) {
+	if w.last, w.lastEnd = w.held, end; w.held.lost || w.held.answered > w.now {
+		w.last = nil
+	}
 	w.held = nil
 	if len(w.queue) > 0 {
 		next := w.queue[0]
@@ -188,7 +197,7 @@ func (w *world) use() {
 	lost := w.choose(8) == 0
 	switch n := w.choose(6); {
 	case n == 0 && t.lost: // the server has noticed that its client has gone
-		w.handOver()
+		w.handOver(wire.CodeAlreadyReleased)
 	case n == 1 && t.TTL != 0 && !t.lost:
 		o := w.call(robust.Renew, t.Process, called)
 		o.Token, o.TTL = t.Holder.Token, time.Duration(2000+w.choose(20000))*time.Microsecond
@@ -223,7 +232,7 @@ func (w *world) use() {
 			o.At = w.moment()
 			w.record(o, robust.Done)
 		}
-		w.handOver()
+		w.handOver(wire.CodeAlreadyReleased)
 	}
 }
 
@@ -287,6 +296,21 @@ var corruptions = []struct {
 		}
 		o.Holder, o.At = robust.Hold{}, time.Time{}
 		return o.Kind == robust.Status && before && after
+	}},
+	{"an end is told as another one", func(o *robust.Operation, operations []robust.Operation) bool {
+		token, shown, ended := o.Token, false, false
+		for _, other := range operations {
+			shown = shown || granted(other) && other.Holder.Token == token
+			// An answer that was lost may have ended it, or given it another end.
+			ended = ended || other.Process == o.Process && other.Outcome == robust.Unknown
+			// So may one that has no token.
+			ended = ended || other.Process == o.Process && other.Kind == robust.Release && other.Outcome == robust.Done && other.Token == 0
+		}
+		was := o.Code
+		if o.Code = wire.CodeExpired; was == wire.CodeExpired {
+			o.Code = wire.CodeAlreadyReleased
+		}
+		return (was == wire.CodeExpired || was == wire.CodeAlreadyReleased) && shown && !ended
 	}},
 	{"one who waited was there before another who was served", func(o *robust.Operation, operations []robust.Operation) bool {
 		i := slices.IndexFunc(operations, func(other robust.Operation) bool {

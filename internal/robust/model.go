@@ -253,6 +253,9 @@ func (a *account) take(o Operation) {
 		return
 	case refused && (o.Kind == Renew || o.Kind == Release):
 		c.verb = notHeld
+		if o.Code == wire.CodeForceReleased {
+			c.wrong = "nobody breaks a hold"
+		}
 	case o.Holder != (Hold{}):
 		c.verb = shows
 		switch {
@@ -535,7 +538,23 @@ func (a *account) refuse(s situation, c call) (situation, flaw) {
 	case c.code != wire.CodeNotHeld && c.token != 0 && c.token != s.hold.token: // it tells how that other hold ended
 		return s, flaw{}
 	}
-	return a.gone(s, c)
+	after, no := a.gone(s, c)
+	if no == (flaw{}) {
+		no = a.endedAsTold(s, c)
+	}
+	return after, no
+}
+
+// endedAsTold: the hold that is gone has ended in the way that a refusal tells.
+func (a *account) endedAsTold(s situation, c call) flaw {
+	expired := s.expires != 0 && a.reached(s, s.expires) || a.lastsUnseen(&s, c) || a.holds[s.hold].ghost
+	switch {
+	case c.code == wire.CodeExpired && !expired:
+		return flaw{"G5", "the hold has not expired"}
+	case c.code == wire.CodeAlreadyReleased && !a.endsUnseen(&s, c):
+		return flaw{"G5", "nobody has released the hold"}
+	}
+	return flaw{}
 }
 
 func (a *account) model() porcupine.Model {

@@ -162,6 +162,29 @@ func tales() []tale {
 		{name: "expired", history: history(got(0, 2, short), got(3, 11, b))},
 		{name: "expired, and told so", history: history(
 			got(0, 2, short), status(9, 10, nobody), notHeld(robust.Release, 9, 10, "a", 10, wire.CodeNotHeld), got(9, 11, b))},
+		{name: "expired, and told as that", history: history(
+			got(0, 2, short), got(3, 11, b), notHeld(robust.Release, 12, 13, "a", 10, wire.CodeExpired),
+			notHeld(robust.Renew, 12, 13, "a", 10, wire.CodeExpired))},
+		{name: "expired, and told as that, by nobody else's answer", history: history(
+			got(0, 2, short), status(9, 10, nobody), notHeld(robust.Release, 9, 10, "a", 0, wire.CodeExpired))},
+		{name: "told as expired before it expired", model: "G2", rules: "G2", history: history(
+			got(0, 2, short), notHeld(robust.Release, 3, 4, "a", 10, wire.CodeExpired), renewed(5, 6, 5, short, 24))},
+		{name: "told as expired, though it never does", model: "G2", rules: "G5", history: history(
+			got(0, 2, a), notHeld(robust.Release, 3, 4, "a", 10, wire.CodeExpired))},
+		{name: "told as expired, though it was released", rules: "G5", history: history(
+			got(0, 2, short), released(3, 5, 4, short), notHeld(robust.Release, 6, 7, "a", 10, wire.CodeExpired))},
+		{name: "told as released, though it expired", rules: "G5", history: history(
+			got(0, 2, short), got(3, 11, b), notHeld(robust.Renew, 12, 13, "a", 10, wire.CodeAlreadyReleased))},
+		{name: "told as released, though it expired, by nobody else's answer", model: "G5", rules: "G5", history: history(
+			got(0, 2, short), notHeld(robust.Release, 10, 11, "a", 10, wire.CodeAlreadyReleased))},
+		{name: "told as expired, though it never was", rules: "G5", history: history(
+			got(0, 2, a), released(3, 4, 3, a), notHeld(robust.Release, 5, 6, "c", 7, wire.CodeExpired))},
+		{name: "told as released after its release was lost", history: history(
+			got(0, 2, short), released(3, 4, 0, short).lost(), notHeld(robust.Release, 5, 6, "a", 10, wire.CodeAlreadyReleased))},
+		{name: "told as expired after its release was lost", history: history(
+			got(0, 2, short), released(3, 4, 0, short).lost(), got(5, 11, b), notHeld(robust.Release, 12, 13, "a", 10, wire.CodeExpired))},
+		{name: "told as broken", model: "G5", rules: "G5", history: history(
+			got(0, 2, short), got(3, 11, b), notHeld(robust.Renew, 12, 13, "a", 10, wire.CodeForceReleased))},
 		{name: "gone before it expired", rules: "G2", history: history(
 			got(0, 2, hold("a", 10, 1, 100)), status(50, 51, nobody))},
 		{name: "refused before it expired", rules: "G2", history: history(

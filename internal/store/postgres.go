@@ -49,9 +49,10 @@ const (
 		WITH happened AS (
 			INSERT INTO lock_events (` + eventColumns + `)
 			SELECT kind, at AT TIME ZONE 'UTC', resource_name, process_id, fencing_token, locked_at AT TIME ZONE 'UTC',
-			       coalesce(renewals, 0), reason, ended_by
+			       coalesce(renewals, 0), reason, ended_by, hold_reason
 			FROM json_to_recordset(?::json) AS row (kind text, at timestamp, resource_name text, process_id text,
-			       fencing_token bigint, locked_at timestamp, renewals bigint, reason text, ended_by text)
+			       fencing_token bigint, locked_at timestamp, renewals bigint, reason text, ended_by text,
+			       hold_reason text)
 		)
 		INSERT INTO resource_locks (` + columns + `)
 		SELECT coalesce(id, nextval(pg_get_serial_sequence('resource_locks', 'id'))), resource_name, process_id,

@@ -188,7 +188,7 @@ func waiterRowOf(resourceID, server int64, w *lock.Waiter) waiterRow {
 }
 
 // eventColumns of lock_events in the order in which eventRow scans them, behind the id.
-const eventColumns = `kind, at, resource_name, process_id, fencing_token, locked_at, renewals, reason, ended_by`
+const eventColumns = `kind, at, resource_name, process_id, fencing_token, locked_at, renewals, reason, ended_by, hold_reason`
 
 // eventRow is a row of lock_events. The column locked_at tells when what the event is about had begun: a hold, or waiting.
 type eventRow struct {
@@ -202,18 +202,19 @@ type eventRow struct {
 	Renewals     int            `json:"renewals,omitempty"`
 	Reason       text           `json:"reason,omitempty"`
 	EndedBy      text           `json:"ended_by,omitempty"`
+	HoldReason   text           `json:"hold_reason,omitempty"`
 }
 
 func (row *eventRow) scan(rows scanner) error {
 	return rows.Scan(&row.ID, &row.Kind, &row.At, &row.ResourceName, &row.ProcessID, &row.FencingToken, &row.LockedAt,
-		&row.Renewals, &row.Reason, &row.EndedBy)
+		&row.Renewals, &row.Reason, &row.EndedBy, &row.HoldReason)
 }
 
 // values are what eventColumns are set to.
 func (row *eventRow) values() []any {
 	return []any{
 		string(row.Kind), row.At.value(), row.ResourceName, row.ProcessID, row.FencingToken, row.LockedAt.value(), row.Renewals,
-		row.Reason.value(), row.EndedBy.value(),
+		row.Reason.value(), row.EndedBy.value(), row.HoldReason.value(),
 	}
 }
 
@@ -221,6 +222,7 @@ func (row *eventRow) event() lock.Event {
 	return lock.Event{
 		ID: row.ID, Kind: row.Kind, At: row.At.Time, Resource: row.ResourceName, ProcessID: row.ProcessID, Token: row.FencingToken,
 		Since: row.LockedAt.Time, Renewals: row.Renewals, Reason: string(row.Reason), By: string(row.EndedBy),
+		HoldReason: string(row.HoldReason),
 	}
 }
 
@@ -228,6 +230,7 @@ func eventRowOf(e lock.Event) eventRow {
 	return eventRow{
 		Kind: e.Kind, At: instant{e.At}, ResourceName: e.Resource, ProcessID: e.ProcessID, FencingToken: e.Token,
 		LockedAt: instant{e.Since}, Renewals: e.Renewals, Reason: text(e.Reason), EndedBy: text(e.By),
+		HoldReason: text(e.HoldReason),
 	}
 }
 

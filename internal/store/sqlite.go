@@ -23,7 +23,7 @@ const (
 	sqliteSave = `
 		INSERT INTO resource_locks (` + columns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)` + onConflict
 	sqliteAppend = `
-		INSERT INTO lock_events (` + eventColumns + `, filed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, false)`
+		INSERT INTO lock_events (` + eventColumns + `, filed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, false)`
 	sqliteFile = `
 		UPDATE lock_events SET filed = true WHERE id > ? AND NOT filed`
 	sqliteFirst = `

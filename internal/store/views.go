@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -207,17 +208,25 @@ func (s *Store) HeldBy(ctx context.Context, process, after string, limit int) (n
 
 // History implements lock.Reader.
 func (s *Store) History(ctx context.Context, f lock.HistoryFilter) ([]lock.Event, error) {
-	var c conditions
+	if f.ByTime() {
+		return s.eventsByTime(ctx, f)
+	}
+	c := whose(f)
+	if f.BeforeID != 0 {
+		c.add("id < ?", f.BeforeID)
+	}
+	return s.events(ctx, c, f.Limit)
+}
+
+// whose are the conditions of a resource and a process.
+func whose(f lock.HistoryFilter) (c conditions) {
 	if f.Resource != "" {
 		c.add("resource_name = ?", f.Resource)
 	}
 	if f.ProcessID != "" {
 		c.add("process_id = ?", f.ProcessID)
 	}
-	if f.BeforeID != 0 {
-		c.add("id < ?", f.BeforeID)
-	}
-	return s.events(ctx, c, f.Limit)
+	return c
 }
 
 // LastEnd implements lock.Reader.
@@ -237,17 +246,13 @@ func (s *Store) LastEnd(ctx context.Context, resource, process string, token int
 	return found[0], true, nil
 }
 
-// events returns the newest events that meet the conditions.
+// events returns the newest events that meet the conditions, by id.
 func (s *Store) events(ctx context.Context, c conditions, limit int) (found []lock.Event, err error) {
 	read := func(c conditions) error {
-		text := "SELECT id, " + eventColumns + " FROM lock_events" + c.page("id DESC", limit-len(found))
 		return s.read(ctx, func(db *gorm.DB) error {
-			return query(db, func(rows *sql.Rows) error {
-				var row eventRow
-				err := row.scan(rows)
-				found = append(found, row.event())
-				return err
-			}, text, c.args...)
+			some, err := selectEvents(db, "FROM lock_events"+c.page("id DESC", limit-len(found)), c.args)
+			found = append(found, some...)
+			return err
 		})
 	}
 	if s.known == nil {
@@ -258,6 +263,108 @@ func (s *Store) events(ctx context.Context, c conditions, limit int) (found []lo
 		return found, err
 	}
 	return found, read(c.and("filed AND id <= ?", filed))
+}
+
+// fewEvents is how many events of a resource or a process are all read to find those of some
+// time.
+const fewEvents = 10_000
+
+// eventsByTime returns the latest events that match a filter.
+func (s *Store) eventsByTime(ctx context.Context, f lock.HistoryFilter) (found []lock.Event, err error) {
+	err = s.read(ctx, func(db *gorm.DB) error {
+		from, args, err := s.byTime(db, f)
+		if errors.Is(err, sql.ErrNoRows) { // BeforeID was too old to be kept, and so are the events behind it
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		found, err = selectEvents(db, from, args)
+		return err
+	})
+	return found, err
+}
+
+// byTime is the clause from FROM on that finds the latest events of a filter.
+func (s *Store) byTime(db *gorm.DB, f lock.HistoryFilter) (from string, args []any, err error) {
+	var c conditions
+	if !f.Since.IsZero() {
+		c.add("at >= ?", instant{f.Since})
+	}
+	if !f.Until.IsZero() {
+		c.add("at < ?", instant{f.Until})
+	}
+	if f.BeforeID != 0 {
+		var at instant
+		if err := db.Raw("SELECT at FROM lock_events WHERE id = ?", f.BeforeID).Row().Scan(&at); err != nil {
+			return "", nil, err
+		}
+		c.add("(at, id) < (?, ?)", at, f.BeforeID)
+	}
+	its := whose(f)
+	few, err := s.few(db, its)
+	if err != nil {
+		return "", nil, err
+	}
+	from, args = s.latest(f, c, its, few)
+	return from, args, nil
+}
+
+// few reports whether there are few events that meet the conditions of a resource and a process.
+func (s *Store) few(db *gorm.DB, its conditions) (bool, error) {
+	if its.text == "" {
+		return false, nil
+	}
+	if s.known != nil {
+		its.add("filed")
+	}
+	var n int
+	text := "SELECT count(*) FROM (SELECT 1 FROM lock_events" + its.text + limited + ") AS its"
+	err := db.Raw(text, append(its.args, fewEvents)...).Row().Scan(&n)
+	return n < fewEvents, err
+}
+
+// latest is the clause from FROM on that finds the latest events of a filter. An index has the
+// events of each kind in the order of time, so that some of each kind are read and none in vain.
+// But of a resource or a process that has few events, those are read.
+func (s *Store) latest(f lock.HistoryFilter, c, its conditions, few bool) (from string, args []any) {
+	const order = "at DESC, id DESC"
+	kinds := f.Kinds
+	if len(kinds) == 0 {
+		kinds = lock.EventKinds()
+	}
+	var parts []string
+	add := func(table string, before []any, c conditions) {
+		parts = append(parts, "SELECT * FROM (SELECT * FROM "+table+c.page(order, f.Limit)+") AS part")
+		args = slices.Concat(args, before, c.args)
+	}
+	if s.known != nil {
+		filed := s.known.filed.Load()
+		add("lock_events", nil, its.both(c).and("kind IN ?", kinds).and("id > ?", filed))
+		its = its.and("filed AND id <= ?", filed)
+	}
+	if few {
+		text := its.page("id DESC", 2*fewEvents)
+		add("(SELECT * FROM lock_events"+text+") AS its", its.args, c.and("kind IN ?", kinds))
+	} else {
+		for _, kind := range kinds {
+			add("lock_events", nil, its.both(c).and("kind = ?", kind))
+		}
+	}
+	all := conditions{args: args}
+	from = "FROM (" + strings.Join(parts, " UNION ALL ") + ") AS parts" + all.page(order, f.Limit)
+	return from, all.args
+}
+
+// selectEvents reads events; from is what comes behind the columns.
+func selectEvents(db *gorm.DB, from string, args []any) (found []lock.Event, err error) {
+	err = query(db, func(rows *sql.Rows) error {
+		var row eventRow
+		err := row.scan(rows)
+		found = append(found, row.event())
+		return err
+	}, "SELECT id, "+eventColumns+" "+from, args...)
+	return found, err
 }
 
 // conditions are what follows WHERE, and the arguments.
@@ -280,6 +387,14 @@ func (c conditions) and(condition string, args ...any) conditions {
 	c.args = slices.Clip(c.args)
 	c.add(condition, args...)
 	return c
+}
+
+// both returns the conditions and other ones.
+func (c conditions) both(other conditions) conditions {
+	if other.text == "" {
+		return c
+	}
+	return c.and(strings.TrimPrefix(other.text, " WHERE "), other.args...)
 }
 
 // page returns the clauses from WHERE on; limit 0 means all.

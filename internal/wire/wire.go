@@ -15,10 +15,11 @@ const (
 	CodeWaitTimeout      Code = "wait_timeout"           // 409: the request has waited as long as it asked to
 	CodeSuperseded       Code = "superseded"             // 409: a later request with the same request_id has taken the place of this one
 	CodeReserved         Code = "reserved"               // 409: the resource is free, and its next waiter is about to get it
-	CodeNotHeld          Code = "not_held"               // 404: the process has no live hold of the resource
-	CodeTokenMismatch    Code = "token_mismatch"         // 404: it has one, but not the one of this fencing token
-	CodeAlreadyReleased  Code = "already_released"       // 404: it has released it before; a repeated release may end well here
+	CodeNotHeld          Code = "not_held"               // 404: the process never held the resource, as far as the history reaches
+	CodeTokenMismatch    Code = "token_mismatch"         // 404: there is a hold, but not the one of this fencing token
+	CodeAlreadyReleased  Code = "already_released"       // 404: the process has released it before; a repeated release may end well here
 	CodeForceReleased    Code = "force_released"         // 404: its hold was broken by a force-release
+	CodeExpired          Code = "expired"                // 404: its hold has expired
 	CodeNotLocked        Code = "not_locked"             // 404: nobody holds the resource
 	CodeValidation       Code = "validation_error"       // 422: Detail lists each fault
 	CodeNotFound         Code = "not_found"              // 404: no such path
@@ -122,12 +123,27 @@ type Released struct {
 	FreeAt       *Time  `json:"free_at,omitempty" swaggertype:"string" format:"date-time" example:"2024-01-15T10:35:30.123456+00:00"` // there when the minimum hold keeps the resource taken until then
 }
 
+// ReleaseRequest is the body of POST /locks/release. Null counts as absent.
+type ReleaseRequest struct {
+	ResourceName string `json:"resource_name" example:"database_backup" minLength:"1" maxLength:"255" validate:"required"`
+	ProcessID    string `json:"process_id" example:"process_123" minLength:"1" maxLength:"255" validate:"required"`
+	FencingToken *int64 `json:"fencing_token,omitempty" example:"1705314600123456" extensions:"x-nullable"` // if given, it must be that of the current hold
+}
+
+// ForceReleaseRequest is the body of POST /locks/force-release. Null counts as absent.
+type ForceReleaseRequest struct {
+	ResourceName string  `json:"resource_name" example:"database_backup" minLength:"1" maxLength:"255" validate:"required"`
+	Reason       string  `json:"reason" example:"the host is gone" minLength:"1" maxLength:"500" validate:"required"`
+	ProcessID    *string `json:"process_id,omitempty" example:"ops" maxLength:"255" extensions:"x-nullable"` // who asks; absent: the caller's address
+	FencingToken *int64  `json:"fencing_token,omitempty" example:"1705314600123456" extensions:"x-nullable"` // if given, it must be that of the current hold
+}
+
 // RenewRequest is the body of POST /locks/renew.
 type RenewRequest struct {
-	ResourceName string  `json:"resource_name" example:"database_backup" minLength:"1" maxLength:"255" validate:"required"`
-	ProcessID    string  `json:"process_id" example:"process_123" minLength:"1" maxLength:"255" validate:"required"`
-	TTLSeconds   float64 `json:"ttl_seconds" example:"300" validate:"required"`                              // counted from now
-	FencingToken *int64  `json:"fencing_token,omitempty" example:"1705314600123456" extensions:"x-nullable"` // if given, it must be that of the current hold
+	ResourceName string   `json:"resource_name" example:"database_backup" minLength:"1" maxLength:"255" validate:"required"`
+	ProcessID    string   `json:"process_id" example:"process_123" minLength:"1" maxLength:"255" validate:"required"`
+	TTLSeconds   *float64 `json:"ttl_seconds" example:"300" extensions:"x-nullable" validate:"required"`      // counted from now; null: the lock never expires
+	FencingToken *int64   `json:"fencing_token,omitempty" example:"1705314600123456" extensions:"x-nullable"` // if given, it must be that of the current hold
 }
 
 // Renewed is the data of a renewed lock.
@@ -139,11 +155,17 @@ type Renewed struct {
 	Renewals     int   `json:"renewals" example:"3" validate:"required"` // how often this hold has been renewed
 }
 
-// RenewAllRequest is the body of POST /locks/renew-all. The holds that it lists are looked for among those renewed.
+// RenewAllRequest is the body of POST /locks/renew-all.
 type RenewAllRequest struct {
 	ProcessID  string  `json:"process_id" example:"process_123" minLength:"1" maxLength:"255" validate:"required"`
 	TTLSeconds float64 `json:"ttl_seconds" example:"300" validate:"required"`
-	Holds      []Owned `json:"holds,omitempty" extensions:"x-nullable"`
+	Holds      []Owned `json:"holds,omitzero" extensions:"x-nullable"` // if given, no other holds are renewed: with an empty list none
+}
+
+// ReleaseAllRequest is the body of POST /locks/release-all.
+type ReleaseAllRequest struct {
+	ProcessID string  `json:"process_id" example:"process_123" minLength:"1" maxLength:"255" validate:"required"`
+	Holds     []Owned `json:"holds,omitzero" extensions:"x-nullable"` // if given, no other holds are released: with an empty list none
 }
 
 // Owned names a hold as its process knows it.
@@ -154,15 +176,17 @@ type Owned struct {
 
 // RenewedAll is the data of a heartbeat.
 type RenewedAll struct {
-	ProcessID string  `json:"process_id" example:"process_123" validate:"required"`
-	Renewed   int     `json:"renewed" example:"2" validate:"required"`
-	Lost      []Owned `json:"lost" validate:"required"` // of the listed holds, those that the process has no more
+	ProcessID     string  `json:"process_id" example:"process_123" validate:"required"`
+	Renewed       int     `json:"renewed" example:"2" validate:"required"`
+	WithoutExpiry int     `json:"without_expiry" example:"0" validate:"required"` // holds that never expire, and so were left alone
+	Lost          []Owned `json:"lost" validate:"required"`                       // of the listed holds, those that the process has no more
 }
 
 // ReleasedAll is the data of the end of all holds of a process.
 type ReleasedAll struct {
-	ProcessID string `json:"process_id" example:"process_123" validate:"required"`
-	Released  int    `json:"released" example:"2" validate:"required"`
+	ProcessID string  `json:"process_id" example:"process_123" validate:"required"`
+	Released  int     `json:"released" example:"2" validate:"required"`
+	Lost      []Owned `json:"lost" validate:"required"` // of the listed holds, those that the process had no more
 }
 
 // ForceReleased is the data of a broken lock: whose it was.
@@ -249,8 +273,9 @@ type Event struct {
 	HeldSeconds   *float64 `json:"held_seconds" example:"180" extensions:"x-nullable" validate:"required"`
 	WaitedSeconds *float64 `json:"waited_seconds" example:"12.5" extensions:"x-nullable" validate:"required"`
 	Renewals      *int     `json:"renewals" example:"3" extensions:"x-nullable" validate:"required"`
-	Reason        *string  `json:"reason" example:"nightly backup" extensions:"x-nullable" validate:"required"` // why it was taken, why it was broken, or why the waiting ended
-	By            *string  `json:"by" example:"ops" extensions:"x-nullable" validate:"required"`                // who broke it
+	Reason        *string  `json:"reason" example:"nightly backup" extensions:"x-nullable" validate:"required"`      // why it was taken, why it was broken, or why the waiting ended
+	By            *string  `json:"by" example:"ops" extensions:"x-nullable" validate:"required"`                     // who broke it
+	HoldReason    *string  `json:"hold_reason" example:"nightly backup" extensions:"x-nullable" validate:"required"` // of the end of a hold: why it was taken
 }
 
 // Health is the body of GET /health.

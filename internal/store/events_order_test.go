@@ -1,0 +1,94 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/store"
+)
+
+// Whatever happens to a resource, from several servers, in queues, at and after its holds' expiries:
+// the moments of its events never go back.
+func TestEventsOfAResourceAreInTheOrderOfTime(t *testing.T) {
+	t.Parallel()
+	const clients, rounds, resources = 12, 60, 3
+	onBoth(t, func(t *testing.T, cfg store.Config) {
+		stores := []*store.Store{open(t, cfg)}
+		if cfg.Driver == store.Postgres {
+			stores = append(stores, open(t, cfg), open(t, cfg))
+		}
+		services := make([]*lock.Service, len(stores))
+		for i, s := range stores {
+			limits := lock.Limits{
+				MaxTTL: lock.LongestTTL, MaxWait: time.Minute, MaxWaiters: 100, MaxQueue: 100,
+				KeepPlace: time.Millisecond, Recheck: 10 * time.Millisecond,
+			}
+			services[i] = lock.NewService(s, limits, slog.New(slog.DiscardHandler))
+			services[i].Start()
+		}
+		var wg sync.WaitGroup
+		for client := range clients {
+			wg.Go(func() {
+				random := rand.New(rand.NewPCG(1, uint64(client)))
+				s := services[client%len(services)]
+				process := fmt.Sprint("p", client)
+				for range rounds {
+					resource := fmt.Sprint("r", random.IntN(resources))
+					var err error
+					switch random.IntN(8) {
+					case 0:
+						_, err = s.ForceRelease(context.Background(), lock.ForceRelease{Resource: resource, Reason: "why not"})
+					case 1:
+						_, err = s.SweepExpired(context.Background(), 10)
+					case 2:
+						_, err = s.SweepPlaces(context.Background(), 10)
+					case 3:
+						_, err = s.Renew(context.Background(), lock.Renew{Resource: resource, ProcessID: process, TTL: time.Millisecond})
+					case 4:
+						_, err = s.Release(context.Background(), lock.Release{Resource: resource, ProcessID: process})
+					default:
+						ctx, cancel := context.WithTimeout(context.Background(), time.Duration(random.IntN(20))*time.Millisecond)
+						_, err = s.Acquire(ctx, lock.Acquire{
+							Resource: resource, ProcessID: process, TTL: time.Duration(1+random.IntN(3000)) * time.Microsecond,
+							Wait: time.Duration(random.IntN(2)*random.IntN(20)) * time.Millisecond,
+						})
+						cancel()
+					}
+					if errors.Is(err, lock.ErrUnavailable) {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		for _, s := range services {
+			s.StopWaiting()
+			s.Stop()
+		}
+		kinds := map[lock.EventKind]int{}
+		for r := range resources {
+			events, err := stores[0].History(t.Context(), lock.HistoryFilter{Resource: fmt.Sprint("r", r), Limit: 100_000})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, e := range events {
+				kinds[e.Kind]++
+				if i > 0 && e.At.After(events[i-1].At) {
+					t.Errorf("%+v came before %+v", e, events[i-1])
+				}
+			}
+		}
+		for _, kind := range lock.EventKinds() {
+			if kinds[kind] == 0 {
+				t.Errorf("nothing was %s: %v", kind, kinds)
+			}
+		}
+	})
+}
