@@ -19,6 +19,7 @@ var (
 	broken   = "the host is gone"
 	ops      = "ops"
 	cursor   = "MTAwMA"
+	ttl      = 300.0
 	left     = 299.5
 	held     = 180.0
 	renewals = 3
@@ -30,11 +31,23 @@ var (
 	}
 )
 
-// parameters are the example values of query parameters.
-var parameters = map[string]any{
-	"resource_name": resource, "process_id": process, "fencing_token": token, "reason": broken,
-	"prefix": "database_", "limit": 100, "cursor": cursor,
-	"event": "released,force_released,expired", "since": "2024-01-15T00:00:00Z", "until": "2024-01-16T00:00:00Z",
+// paths are in the order in which a newcomer tries them. What ends a lock comes last.
+var paths = []string{
+	"/locks/request", "/locks/status", "/locks/all-locked", "/locks/queue", "/locks/history", "/locks/renew", "/locks/renew-all",
+	"/locks/validate", "/locks/release", "/locks/release-all", "/locks/force-release", "/health", "/livez", "/readyz",
+}
+
+// parameters are the example values of required query parameters.
+var parameters = map[string]any{"resource_name": resource, "process_id": process, "fencing_token": token, "reason": broken}
+
+// bodies are the example bodies of requests. They have no field that a newcomer does not need.
+var bodies = map[string]any{
+	"/locks/request":       wire.AcquireRequest{ResourceName: resource, ProcessID: process, TTLSeconds: &ttl},
+	"/locks/renew":         wire.RenewRequest{ResourceName: resource, ProcessID: process, TTLSeconds: &ttl},
+	"/locks/renew-all":     wire.RenewAllRequest{ProcessID: process, TTLSeconds: ttl},
+	"/locks/release":       wire.ReleaseRequest{ResourceName: resource, ProcessID: process},
+	"/locks/release-all":   wire.ReleaseAllRequest{ProcessID: process},
+	"/locks/force-release": wire.ForceReleaseRequest{ResourceName: resource, Reason: broken},
 }
 
 // answers are the example bodies of one path's statuses.

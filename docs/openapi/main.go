@@ -3,10 +3,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -52,27 +54,79 @@ func convert(from, to string) error {
 	v3.Components.Schemas["Fault"].Value.Properties["loc"].Value.Items = &openapi3.SchemaRef{
 		Value: openapi3.NewAnyOfSchema(openapi3.NewStringSchema(), openapi3.NewIntegerSchema()),
 	}
+	// Relative to the document itself, so that a proxy may serve all of it below a prefix.
+	v3.Servers = openapi3.Servers{{URL: ".", Description: "this server"}}
 	if err := addExamples(v3); err != nil {
 		return err
 	}
-	if err := v3.Validate(context.Background()); err != nil { // the examples too
+	document, err := inOrder(v3)
+	if err != nil {
 		return err
 	}
-	out, err := json.MarshalIndent(v3, "", "  ")
+	out, err := json.MarshalIndent(document, "", "  ")
 	if err != nil {
+		return err
+	}
+	written, err := openapi3.NewLoader().LoadFromData(out)
+	if err != nil {
+		return err
+	}
+	if err := written.Validate(context.Background()); err != nil { // the examples too
 		return err
 	}
 	return os.WriteFile(to, append(out, '\n'), 0o644)
 }
 
-// addExamples gives every parameter and every answer an example; one that has none is an error.
+// inOrder returns what the document is made of, with the paths in the order of their list.
+// Every path must be in the list, and nothing else.
+func inOrder(v3 *openapi3.T) (any, error) {
+	var list bytes.Buffer
+	for i, path := range paths {
+		if v3.Paths.Value(path) == nil {
+			return nil, fmt.Errorf("the list of paths has %s, which no annotation has", path)
+		}
+		item, err := json.Marshal(v3.Paths.Value(path))
+		if err != nil {
+			return nil, err
+		}
+		if i > 0 {
+			list.WriteByte(',')
+		}
+		fmt.Fprintf(&list, "%q:%s", path, item)
+	}
+	for path := range v3.Paths.Map() {
+		if !slices.Contains(paths, path) {
+			return nil, fmt.Errorf("%s is not in the list of paths", path)
+		}
+	}
+	document, err := v3.MarshalYAML()
+	if err != nil {
+		return nil, err
+	}
+	parts := document.(map[string]any)
+	parts["paths"] = json.RawMessage("{" + list.String() + "}")
+	return parts, nil
+}
+
+// addExamples gives an example to every answer, every body and every required parameter;
+// one that has none is an error. An optional parameter has none, because Swagger UI fills
+// in the examples and sends them unless they are removed.
 func addExamples(v3 *openapi3.T) error {
 	for path, item := range v3.Paths.Map() {
 		for method, operation := range item.Operations() {
 			for _, p := range operation.Parameters {
+				if !p.Value.Required {
+					continue
+				}
 				if p.Value.Example = parameters[p.Value.Name]; p.Value.Example == nil {
 					return fmt.Errorf("%s %s: parameter %s has no example", method, path, p.Value.Name)
 				}
+			}
+			if body := operation.RequestBody; body != nil {
+				if bodies[path] == nil {
+					return fmt.Errorf("%s %s: the body has no example", method, path)
+				}
+				body.Value.Content["application/json"].Example = bodies[path]
 			}
 			for text, response := range operation.Responses.Map() {
 				status, err := strconv.Atoi(text)
@@ -86,22 +140,9 @@ func addExamples(v3 *openapi3.T) error {
 				if example == nil {
 					return fmt.Errorf("%s %s: response %d has no example", method, path, status)
 				}
-				if response.Value.Content["application/json"].Example, err = plain(example); err != nil {
-					return err
-				}
+				response.Value.Content["application/json"].Example = example
 			}
 		}
 	}
 	return nil
-}
-
-// plain turns a value into the maps and lists that its JSON is made of.
-func plain(v any) (any, error) {
-	text, err := json.Marshal(v)
-	if err != nil {
-		return nil, err
-	}
-	var out any
-	err = json.Unmarshal(text, &out)
-	return out, err
 }

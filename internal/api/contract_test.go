@@ -298,7 +298,8 @@ func TestUnknownFieldsAreIgnored(t *testing.T) {
 	}{
 		{"scalar", `{"resource_name":"r","process_id":"p","priority":1}`},
 		{"nested", `{"a":{"resource_name":1,"b":[null,{}]},"resource_name":"r","process_id":"p"}`},
-		{"other case", `{"Resource_Name":7,"resource_name":"r","PROCESS_ID":false,"process_id":"p","TTL_seconds":"x"}`},
+		{"far from every name", `{"resource_name":"r","process_id":"p","timeout":1,"owner":"x","res":0,"lease_duration":30,"resource_type":"db"}`},
+		{"near misses inside of it", `{"resource_name":"r","process_id":"p","options":{"ttl":30,"Reason":"x"}}`},
 		{"empty name", `{"":0,"resource_name":"r","process_id":"p"}`},
 	}
 	onBoth(t, func(t *testing.T, s *server) {

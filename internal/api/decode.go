@@ -23,6 +23,8 @@ import (
 var (
 	errBodyTooLarge = errors.New("the body is larger than 65536 bytes")
 	errMediaType    = errors.New("the body must be JSON, declared by the header Content-Type: application/json")
+	errCharset      = errors.New("the body must be JSON in UTF-8: the header Content-Type names another charset")
+	errEncoding     = errors.New("the body must not be compressed: of Content-Encoding only identity is accepted")
 )
 
 // invalid is a request that cannot be read, with every fault found.
@@ -95,16 +97,18 @@ func decode(w http.ResponseWriter, r *http.Request, fields func(o *object), chec
 	}
 	fields(o)
 	o.withoutQuery(r)
+	o.refuseNearMisses()
 	return o.invalid.with(check, "body")
 }
 
 // readBody reads a JSON request's whole body.
 func readBody(w http.ResponseWriter, r *http.Request, body *bytes.Buffer) error {
-	const mediaType = "application/json"
-	if given := r.Header.Get("Content-Type"); given != mediaType {
-		if media, _, err := mime.ParseMediaType(given); err != nil || media != mediaType {
-			return errMediaType
-		}
+	if err := checkMediaType(r.Header.Get("Content-Type")); err != nil {
+		return err
+	}
+	if codings := r.Header["Content-Encoding"]; len(codings) > 0 && !isIdentity(codings) {
+		w.Header().Set("Accept-Encoding", "identity")
+		return errEncoding
 	}
 	if r.ContentLength > maxBody {
 		return errBodyTooLarge
@@ -118,11 +122,44 @@ func readBody(w http.ResponseWriter, r *http.Request, body *bytes.Buffer) error 
 		e.add("body_incomplete", "The body could not be read to its end: "+err.Error(), "body")
 		return &e
 	}
+	if bytes.HasPrefix(body.Bytes(), byteOrderMark) { // RFC 8259 allows it to be ignored
+		body.Next(len(byteOrderMark))
+	}
 	return nil
 }
 
-// object is a JSON object whose fields are read by name. Unknown fields are ignored. It is used again for other bodies, so
-// that what is taken out of it is a copy.
+var byteOrderMark = []byte("\ufeff")
+
+func checkMediaType(given string) error {
+	const mediaType = "application/json"
+	if given == mediaType {
+		return nil
+	}
+	media, parameters, err := mime.ParseMediaType(given)
+	if err != nil || media != mediaType {
+		return errMediaType
+	}
+	switch strings.ToLower(parameters["charset"]) {
+	case "", "utf-8", "utf8", "us-ascii": // ASCII is a part of UTF-8
+		return nil
+	}
+	return errCharset
+}
+
+// isIdentity reports whether a body is sent as it is. The header may be there several times,
+// with several codings each.
+func isIdentity(codings []string) bool {
+	for coding := range strings.SplitSeq(strings.Join(codings, ","), ",") {
+		if coding = strings.TrimSpace(coding); coding != "" && !strings.EqualFold(coding, "identity") {
+			return false
+		}
+	}
+	return true
+}
+
+// object is a JSON object whose fields are read by name. Unknown fields are ignored unless
+// they are near misses. It is used again for other bodies, so that what is taken out of it
+// is a copy.
 type object struct {
 	body    bytes.Buffer
 	decoder jsontext.Decoder
@@ -169,11 +206,23 @@ func (o *object) parse() error {
 	case len(body) == 0:
 		e.add("missing", "Field required", "body")
 	case errors.As(json.Unmarshal(body, &fields), &syntax):
-		e.add("json_invalid", "JSON decode error: "+syntax.Err.Error(), "body", syntax.ByteOffset)
+		e.add("json_invalid", "JSON decode error: "+syntax.Err.Error()+guess(body), "body", syntax.ByteOffset)
 	default:
 		e.add("model_attributes_type", notAnObject, "body")
 	}
 	return &e
+}
+
+// guess names the form of a body that begins unlike any text in UTF-8.
+func guess(body []byte) string {
+	form := http.DetectContentType(body)
+	switch {
+	case len(body) > 1 && (body[0] == 0 || body[1] == 0):
+		form = "UTF-16"
+	case strings.HasPrefix(form, "text/") && strings.HasSuffix(form, "charset=utf-8"), form == "application/octet-stream":
+		return ""
+	}
+	return ": the body seems to be " + form + ", not JSON in UTF-8"
 }
 
 const notAnObject = "Input should be a valid dictionary or object to extract fields from"
@@ -220,6 +269,15 @@ func unquoted(value jsontext.Value) []byte {
 
 func (o *object) reject(field, kind, message string) {
 	o.invalid.add(kind, message, "body", field)
+}
+
+// refuseNearMisses is called when all fields have been looked for.
+func (o *object) refuseNearMisses() {
+	for _, f := range o.fields {
+		if !slices.ContainsFunc(o.asked, func(name string) bool { return name == string(f.name) }) {
+			o.invalid.nearMiss(string(f.name), o.asked, "body")
+		}
+	}
 }
 
 func (o *object) find(name string) (value jsontext.Value, found bool) {
@@ -320,6 +378,9 @@ func (o *object) duration(field string) (d time.Duration, present bool) {
 		return 0, true
 	}
 	seconds, err := strconv.ParseFloat(string(value), 64)
+	if seconds == 0 && isNotZero(value) { // less than a float can be
+		seconds = math.Copysign(math.SmallestNonzeroFloat64, seconds)
+	}
 	switch {
 	case err != nil: // the syntax has been checked: it is out of range
 		o.reject(field, "finite_number", "Input should be a finite number")
@@ -332,6 +393,14 @@ func (o *object) duration(field string) (d time.Duration, present bool) {
 		return max(time.Duration(math.Round(seconds*1e6))*time.Microsecond, time.Microsecond), true
 	}
 	return 0, true
+}
+
+// isNotZero reports whether a digit before the exponent is not 0.
+func isNotZero(number jsontext.Value) bool {
+	if e := bytes.IndexAny(number, "eE"); e >= 0 {
+		number = number[:e]
+	}
+	return bytes.ContainsAny(number, "123456789")
 }
 
 // token reads an optional fencing token; 0 when it is absent or null.
@@ -349,10 +418,10 @@ func (o *object) token(field string) int64 {
 }
 
 // tokenMessage says what a fencing token looks like.
-const tokenMessage = "Input should be a fencing token: a whole number greater than 0"
+const tokenMessage = "Input should be a fencing token: a whole number greater than 0 and less than 2^63"
 
 func parseToken(text string) (int64, error) {
-	token, err := strconv.ParseInt(text, 10, 64)
+	token, err := wholeNumber(text)
 	if err == nil && token <= 0 {
 		err = strconv.ErrRange
 	}
@@ -396,6 +465,7 @@ func (o *object) owned(field string) []lock.Owned {
 		if _, found := part.present("fencing_token"); !found {
 			part.reject("fencing_token", "missing", "Field required")
 		}
+		part.refuseNearMisses()
 		for _, f := range part.invalid.faults {
 			o.invalid.add(f.Type, f.Msg, "body", field, i, f.Loc[1])
 		}

@@ -14,7 +14,8 @@ import (
 	"resource-lock-manager/docs"
 )
 
-// redocJS is bundles/redoc.standalone.js of the npm package redoc 2.5.4.
+// redocJS is bundles/redoc.standalone.js of the npm package redoc 2.5.4. The logo that it
+// would load from https://cdn.redoc.ly/redoc/logo-mini.svg is replaced by "data:,".
 //
 //go:embed redoc/redoc.standalone.js
 var redocJS string
@@ -27,8 +28,8 @@ const redocPage = `<!DOCTYPE html>
   <title>Resource Lock Manager - ReDoc</title>
 </head>
 <body style="margin: 0">
-  <redoc spec-url="/openapi.json"></redoc>
-  <script src="/redoc/redoc.standalone.js"></script>
+  <redoc spec-url="openapi.json"></redoc>
+  <script src="redoc/redoc.standalone.js"></script>
 </body>
 </html>
 `
@@ -47,21 +48,45 @@ func (a *API) openAPI(w http.ResponseWriter, r *http.Request) {
 	serve(w, r, "openapi.json", docs.OpenAPI)
 }
 
-func (a *API) docs(w http.ResponseWriter, r *http.Request) {
-	http.Redirect(w, r, "/docs/index.html", http.StatusTemporaryRedirect)
+func toDocs(w http.ResponseWriter, r *http.Request) {
+	redirect(w, r, "docs/index.html")
+}
+
+// ownSpelling redirects from another spelling of a page's path to the one that the links on
+// the page are relative to. Slashes before the path are no other spelling: they may come
+// from a proxy that strips a prefix.
+func ownSpelling(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		own := strings.TrimPrefix(chi.RouteContext(r.Context()).RoutePath, "/")
+		if strings.TrimLeft(r.URL.Path, "/") == own {
+			next.ServeHTTP(w, r)
+			return
+		}
+		redirect(w, r, own)
+	})
+}
+
+// redirect leads to a path of this server. The target is relative to the path that was
+// asked for, because a proxy may serve all of this below a prefix that is not known here.
+// http.Redirect would make it absolute.
+func redirect(w http.ResponseWriter, r *http.Request, path string) {
+	up := strings.Count(strings.TrimLeft(r.URL.Path, "/"), "/")
+	w.Header().Set("Location", strings.Repeat("../", up)+path)
+	w.WriteHeader(http.StatusTemporaryRedirect)
 }
 
 // swaggerUI serves the viewer's files. The handler of the library answers oddly to anything but a GET of one of them
 // without a query, so it sees nothing else.
 func (a *API) swaggerUI() http.HandlerFunc {
-	viewer := httpswagger.Handler(httpswagger.URL("/openapi.json"))
+	viewer := httpswagger.Handler(httpswagger.URL("../openapi.json"))
 	return func(w http.ResponseWriter, r *http.Request) {
-		if _, err := fs.Stat(swaggerfiles.FS, chi.URLParam(r, "*")); err != nil {
+		file := chi.URLParam(r, "*")
+		if _, err := fs.Stat(swaggerfiles.FS, file); err != nil {
 			a.notFound(w, r)
 			return
 		}
 		get := r.Clone(r.Context())
-		get.Method, get.RequestURI = http.MethodGet, r.URL.Path
+		get.Method, get.RequestURI = http.MethodGet, "/docs/"+file
 		viewer(w, get)
 	}
 }

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/getkin/kin-openapi/openapi3"
 
+	"resource-lock-manager/internal/apptest"
 	"resource-lock-manager/internal/store"
 )
 
@@ -23,7 +25,7 @@ func TestDocumentationPages(t *testing.T) {
 		{"Swagger UI", "/docs/index.html", "text/html; charset=utf-8", []string{"SwaggerUIBundle(", `openapi.json",`, `id="swagger-ui"`}},
 		{"Swagger UI's script", "/docs/swagger-ui-bundle.js", "javascript", []string{"SwaggerUIBundle"}},
 		{"Swagger UI's style", "/docs/swagger-ui.css", "text/css; charset=utf-8", []string{".swagger-ui"}},
-		{"ReDoc", "/redoc", "text/html; charset=utf-8", []string{`<redoc spec-url="/openapi.json">`, "/redoc/redoc.standalone.js"}},
+		{"ReDoc", "/redoc", "text/html; charset=utf-8", []string{`<redoc spec-url="openapi.json">`, `"redoc/redoc.standalone.js"`}},
 		{"ReDoc's script", "/redoc/redoc.standalone.js", "javascript", []string{"Redoc"}},
 		{"the document", "/openapi.json", "application/json", []string{`"openapi": "3.0`}},
 	}
@@ -104,11 +106,19 @@ func wantPolicy(t *testing.T, a answer) {
 // TestDocsLeadsToSwaggerUI follows redirects as a browser does.
 func TestDocsLeadsToSwaggerUI(t *testing.T) {
 	s := realServer(t, store.SQLite)
-	for _, path := range []string{"/docs", "/docs/"} {
+	for path, location := range map[string]string{
+		"/":        "docs/index.html",
+		"//":       "docs/index.html",
+		"/docs":    "docs/index.html",
+		"//docs":   "docs/index.html", // of a proxy that strips a prefix without its slash
+		"/docs/":   "../docs/index.html",
+		"/docs//":  "../../docs/index.html",
+		"/./docs/": "../../docs/index.html",
+	} {
 		t.Run(path, func(t *testing.T) {
-			first := s.call(t, "GET", path, "")
-			if first.status < 300 || first.status > 399 {
-				t.Errorf("got %d, want a redirect", first.status)
+			first := s.call(t, "GET", path, "").want(t, http.StatusTemporaryRedirect)
+			if got := first.header.Get("Location"); got != location {
+				t.Errorf("Location %q, want %q", got, location)
 			}
 			wantPolicy(t, first)
 			response, err := s.Client().Do(s.request(t, "GET", path, ""))
@@ -121,6 +131,105 @@ func TestDocsLeadsToSwaggerUI(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPagesHaveOnePath: their links are relative to it.
+func TestPagesHaveOnePath(t *testing.T) {
+	s := realServer(t, store.SQLite)
+	for path, location := range map[string]string{
+		"/redoc/":                     "../redoc",
+		"/redoc//":                    "../../redoc",
+		"/docs//index.html":           "../../docs/index.html",
+		"/docs/./index.html":          "../../docs/index.html",
+		"/docs/swagger-ui.css/":       "../../docs/swagger-ui.css",
+		"/openapi.json/":              "../openapi.json",
+		"/redoc//redoc.standalone.js": "../../redoc/redoc.standalone.js",
+	} {
+		for _, method := range []string{"GET", "HEAD"} {
+			if got := s.call(t, method, path, "").want(t, http.StatusTemporaryRedirect).header.Get("Location"); got != location {
+				t.Errorf("%s %s: Location %q, want %q", method, path, got, location)
+			}
+		}
+	}
+	for _, path := range []string{"//redoc", "//docs/index.html", "//openapi.json", "/%64ocs/index.html"} {
+		s.call(t, "GET", path, "").want(t, http.StatusOK)
+	}
+}
+
+// belowAPrefix are two ways of writing down a proxy that strips a prefix. The second lets a
+// second slash through.
+var belowAPrefix = map[string]string{
+	"/lockd/": "location /lockd/ { proxy_pass %s/; }",
+	"/locks/": "location /locks { proxy_pass %s/; }",
+}
+
+// proxied returns the URL of a server below a prefix.
+func proxied(t *testing.T, s *server, prefix string) string {
+	t.Helper()
+	return apptest.StartNginx(t, func(address string) string {
+		return "server { listen " + address + ";\n" + fmt.Sprintf(belowAPrefix[prefix], s.URL) + " }"
+	}) + prefix
+}
+
+// TestPagesBelowAPrefix: behind a proxy that strips a prefix, every link and every redirect
+// leads to something below the prefix.
+func TestPagesBelowAPrefix(t *testing.T) {
+	for prefix := range belowAPrefix {
+		t.Run(prefix, func(t *testing.T) {
+			s := realServer(t, store.SQLite)
+			base := proxied(t, s, prefix)
+			for spelling, page := range map[string]string{
+				"":             "docs/index.html",
+				"docs":         "docs/index.html",
+				"docs/":        "docs/index.html",
+				"redoc":        "redoc",
+				"redoc/":       "redoc",
+				"openapi.json": "openapi.json",
+			} {
+				body := getBelow(t, s, base+spelling, base+page)
+				for _, m := range reference.FindAllStringSubmatch(body, -1) {
+					link, err := url.Parse(base + page)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if link, err = link.Parse(m[1]); err != nil {
+						t.Fatal(err)
+					}
+					getBelow(t, s, link.String(), link.String())
+					if !strings.HasPrefix(link.String(), base) {
+						t.Errorf("%s leads to %s", page, link)
+					}
+				}
+			}
+		})
+	}
+	t.Run("without its slash", func(t *testing.T) {
+		s := realServer(t, store.SQLite)
+		base := proxied(t, s, "/lockd/")
+		getBelow(t, s, strings.TrimSuffix(base, "/"), base+"docs/index.html")
+	})
+}
+
+// getBelow gets a page as a browser does, and fails the test unless it is found at its URL.
+func getBelow(t *testing.T, s *server, given, want string) (body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, given, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := s.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := readAll(response)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _, _ = strings.Cut(want, "#")
+	if got := response.Request.URL.String(); a.status != http.StatusOK || got != want {
+		t.Errorf("GET %s: %d at %s, want 200 at %s", given, a.status, got, want)
+	}
+	return a.body
 }
 
 // TestOpenAPI reads the document as another program would: over HTTP, with nothing else at hand.

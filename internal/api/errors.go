@@ -22,6 +22,8 @@ var failures = []struct {
 }{
 	{errBodyTooLarge, http.StatusRequestEntityTooLarge, wire.CodeBodyTooLarge},
 	{errMediaType, http.StatusUnsupportedMediaType, wire.CodeUnsupportedMedia},
+	{errCharset, http.StatusUnsupportedMediaType, wire.CodeUnsupportedMedia},
+	{errEncoding, http.StatusUnsupportedMediaType, wire.CodeUnsupportedMedia},
 	{lock.ErrOutcomeUnknown, http.StatusServiceUnavailable, wire.CodeOutcomeUnknown},
 	{lock.ErrUnavailable, http.StatusServiceUnavailable, wire.CodeUnavailable},
 	{lock.ErrOverloaded, http.StatusServiceUnavailable, wire.CodeOverloaded},
@@ -149,9 +151,9 @@ func (a *API) notFound(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
-	routes := chi.RouteContext(r.Context()).Routes
+	route := chi.RouteContext(r.Context())
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
-		if routes.Match(chi.NewRouteContext(), method, r.URL.Path) {
+		if route.Routes.Match(chi.NewRouteContext(), method, route.RoutePath) {
 			w.Header().Add("Allow", method)
 		}
 	}

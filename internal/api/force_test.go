@@ -14,6 +14,7 @@ import (
 )
 
 func TestForceRelease(t *testing.T) {
+	const why = "the host is gone:\r\n\t50 % & more\n"
 	tests := []struct {
 		name string
 		more fields
@@ -28,7 +29,7 @@ func TestForceRelease(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			onBoth(t, func(t *testing.T, s *server) {
 				hold := dataOf[wire.Acquired](t, s.acquireWith(t, "r", "p", test.more))
-				query, by := []string{"resource_name", "r", "reason", "the host is gone: 50 % & more"}, test.by
+				query, by := []string{"resource_name", "r", "reason", why}, test.by
 				if by == "" {
 					var err error
 					if by, _, err = net.SplitHostPort(s.Listener.Addr().String()); err != nil { // the client is on the same host
@@ -41,7 +42,7 @@ func TestForceRelease(t *testing.T) {
 				got := dataOf[wire.ForceReleased](t, a)
 				wantMessage(t, a, "Lock force-released for resource 'r'")
 				want := wire.ForceReleased{
-					ResourceName: "r", ReleasedAt: got.ReleasedAt, Reason: "the host is gone: 50 % & more", By: by,
+					ResourceName: "r", ReleasedAt: got.ReleasedAt, Reason: why, By: by,
 					Holder: wire.Hold{ProcessID: "p", Times: hold.Times, FencingToken: hold.FencingToken},
 				}
 				if test.more["reason"] != nil {

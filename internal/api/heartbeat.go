@@ -24,7 +24,7 @@ import (
 //	@Success		200		{object}	wire.Success[wire.Renewed]
 //	@Failure		404		{object}	wire.Failure			"the process does not hold the resource: stop the work"
 //	@Failure		413		{object}	wire.Failure			"the body is larger than 64 KiB"
-//	@Failure		415		{object}	wire.Failure			"the body is not declared as application/json"
+//	@Failure		415		{object}	wire.Failure			"the body is not declared as JSON in UTF-8, or is compressed"
 //	@Failure		422		{object}	wire.ValidationFailure	"the request is malformed; `detail` names each field"
 //	@Failure		500		{object}	wire.Failure			"a fault of the server"
 //	@Failure		503		{object}	wire.Failure			"try again after Retry-After seconds"
@@ -69,7 +69,7 @@ func (a *API) renew(w http.ResponseWriter, r *http.Request) error {
 //	@Param			request	body		wire.RenewAllRequest	true	"whose locks, for how long from now"
 //	@Success		200		{object}	wire.Success[wire.RenewedAll]
 //	@Failure		413		{object}	wire.Failure			"the body is larger than 64 KiB"
-//	@Failure		415		{object}	wire.Failure			"the body is not declared as application/json"
+//	@Failure		415		{object}	wire.Failure			"the body is not declared as JSON in UTF-8, or is compressed"
 //	@Failure		422		{object}	wire.ValidationFailure	"the request is malformed; `detail` names each field"
 //	@Failure		500		{object}	wire.Failure			"a fault of the server"
 //	@Failure		503		{object}	wire.Failure			"try again after Retry-After seconds"

@@ -20,7 +20,7 @@ import (
 //	@Produce		json
 //	@Param			prefix		query		string	false	"only resources whose name begins so; case counts, no character is special"	maxlength(255)
 //	@Param			process_id	query		string	false	"only locks of this process"	maxlength(255)
-//	@Param			limit		query		integer	false	"at most so many"	minimum(1)	maximum(1000)
+//	@Param			limit		query		integer	false	"the maximum number of locks in the answer; all if absent"	minimum(1)	maximum(1000)
 //	@Param			cursor		query		string	false	"the next_cursor of the page before"
 //	@Success		200			{object}	wire.Success[wire.AllLocked]
 //	@Failure		422			{object}	wire.ValidationFailure	"the request is malformed; `detail` names each field"
@@ -133,7 +133,7 @@ const defaultHistory = 100
 //	@Param			event			query		string	false	"only these events, separated by commas: acquired, granted, released, force_released, expired, queued, gave_up"
 //	@Param			since			query		string	false	"only events at this moment or later, in RFC 3339 with an offset"
 //	@Param			until			query		string	false	"only events before this moment, in RFC 3339 with an offset"
-//	@Param			limit			query		integer	false	"at most so many"	minimum(1)	maximum(1000)	default(100)
+//	@Param			limit			query		integer	false	"the maximum number of events in the answer; 100 if absent"	minimum(1)	maximum(1000)
 //	@Param			cursor			query		string	false	"the next_cursor of the page before, with the same other parameters"
 //	@Success		200				{object}	wire.Success[wire.History]
 //	@Failure		422				{object}	wire.ValidationFailure	"the request is malformed; `detail` names each field"

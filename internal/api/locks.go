@@ -27,7 +27,7 @@ import (
 //	@Success		200		{object}	wire.Success[wire.Acquired]
 //	@Failure		409		{object}	wire.Conflict			"somebody holds the resource, or waits for it"
 //	@Failure		413		{object}	wire.Failure			"the body is larger than 64 KiB"
-//	@Failure		415		{object}	wire.Failure			"the body is not declared as application/json"
+//	@Failure		415		{object}	wire.Failure			"the body is not declared as JSON in UTF-8, or is compressed"
 //	@Failure		422		{object}	wire.ValidationFailure	"the request is malformed; `detail` names each field"
 //	@Failure		500		{object}	wire.Failure			"a fault of the server"
 //	@Failure		503		{object}	wire.Failure			"try again after Retry-After seconds"

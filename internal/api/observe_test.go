@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -195,5 +196,37 @@ func TestRequestIDEverywhere(t *testing.T) {
 	}
 	if got := s.call(t, http.MethodGet, "/health", "").header.Get("X-Request-Id"); got == "" {
 		t.Error("no id of its own")
+	}
+}
+
+// TestReasonsStayInTheirLogLine: a reason may have line breaks, and an error of the database
+// may quote it. The log has one line for each request all the same.
+func TestReasonsStayInTheirLogLine(t *testing.T) {
+	const reason = "a\nlevel=ERROR msg=forged\r\n\tb"
+	for name, handler := range map[string]func(w io.Writer) slog.Handler{
+		"text": func(w io.Writer) slog.Handler {
+			return slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})
+		},
+		"JSON": func(w io.Writer) slog.Handler {
+			return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var mu sync.Mutex
+			var text bytes.Buffer
+			log := slog.New(handler(writerFunc(func(p []byte) (int, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				return text.Write(p)
+			})))
+			broken := brokenStore{fail: func(context.Context) error { return errors.New("could not store: " + reason) }}
+			s := serve(t, lock.NewService(broken, lock.Limits{MaxTTL: maxTTL}, log), nil, log)
+			s.acquireWith(t, "r", "p", fields{"reason": reason}).want(t, 500)
+			s.forceRelease(t, "r", reason).want(t, 500)
+			s.Close() // waits for the requests, whose lines are written after their answers
+			if got := strings.Count(text.String(), "\n"); got != 2 || strings.ContainsAny(text.String(), "\r\t") {
+				t.Errorf("%d lines for 2 requests:\n%s", got, text.String())
+			}
+		})
 	}
 }

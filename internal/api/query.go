@@ -14,10 +14,16 @@ import (
 	"resource-lock-manager/internal/lock"
 )
 
-// parameters are a request's query parameters, read by name. Unknown ones are ignored.
+// parameters are a request's query parameters, read by name. Unknown ones are ignored
+// unless they are near misses.
 type parameters struct {
 	given   []parameter
+	asked   []string // the names of the parameters that were looked for
 	invalid invalid
+
+	// Room for the two lists: what an ordinary query needs.
+	givenRoom [4]parameter
+	askedRoom [8]string
 }
 
 type parameter struct{ name, value string }
@@ -25,13 +31,15 @@ type parameter struct{ name, value string }
 // query reads a request's parameters: read takes what it needs, and check returns what the domain finds wrong with that.
 // All faults are answered together.
 func query(r *http.Request, read func(p *parameters), check func() error) error {
-	p := parameters{given: make([]parameter, 0, 4)}
+	var p parameters
+	p.given, p.asked = p.givenRoom[:0], p.askedRoom[:0]
 	if err := p.parse(r.URL.RawQuery); err != nil {
 		p.invalid.add("query_invalid", "The query string is malformed: "+err.Error(), "query")
 		return &p.invalid
 	}
 	read(&p)
 	p.invalid.withoutBody(r)
+	p.refuseNearMisses()
 	return p.invalid.with(check, "query")
 }
 
@@ -59,8 +67,20 @@ func (p *parameters) parse(query string) error {
 	return err
 }
 
+// refuseNearMisses is called when all parameters have been looked for.
+func (p *parameters) refuseNearMisses() {
+	for _, given := range p.given {
+		if !slices.Contains(p.asked, given.name) {
+			p.invalid.nearMiss(given.name, p.asked, "query")
+		}
+	}
+}
+
 // find returns a parameter's first value, and how often it stands there.
 func (p *parameters) find(name string) (value string, times int) {
+	if !slices.Contains(p.asked, name) {
+		p.asked = append(p.asked, name)
+	}
 	for _, given := range p.given {
 		if given.name != name {
 			continue
@@ -119,11 +139,11 @@ func (p *parameters) limit(name string) int {
 	if !present {
 		return 0
 	}
-	n, err := strconv.Atoi(value)
+	n, err := wholeNumber(value)
 	if err != nil || n < 1 || n > maxPage {
 		p.invalid.add("int_parsing", fmt.Sprintf("Input should be a whole number from 1 to %d", maxPage), "query", name)
 	}
-	return n
+	return int(n)
 }
 
 // events returns the kinds of events that a list separated by commas names; nil when it is

@@ -19,7 +19,7 @@ const defaultQueue = 100
 //	@Tags			locks
 //	@Produce		json
 //	@Param			resource_name	query		string	true	"name of the resource"	minlength(1)	maxlength(255)
-//	@Param			limit			query		integer	false	"at most so many"	minimum(1)	maximum(1000)	default(100)
+//	@Param			limit			query		integer	false	"the maximum number of waiters in the answer; 100 if absent"	minimum(1)	maximum(1000)
 //	@Param			cursor			query		string	false	"the next_cursor of the page before"
 //	@Success		200				{object}	wire.Success[wire.Queue]
 //	@Failure		422				{object}	wire.ValidationFailure	"the request is malformed; `detail` names each field"

@@ -3,8 +3,10 @@ package api
 import (
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 )
 
 // source is where the fields of a request stand: in its query or in its body.
@@ -52,18 +54,20 @@ func (e *invalid) withoutBody(r *http.Request) {
 	e.add(misplaced, message, "body")
 }
 
-// withoutQuery adds a fault for each field of the body that stands in the query, where it would
-// be ignored, and reports whether there is one. Other parameters are ignored.
+// withoutQuery adds a fault for each field of the body, or near miss of one, that stands in the
+// query, where it would be ignored, and reports whether there is one. Other parameters are ignored.
 func (o *object) withoutQuery(r *http.Request) (found bool) {
 	if r.URL.RawQuery == "" {
 		return false
 	}
 	given, _ := url.ParseQuery(r.URL.RawQuery) // what cannot be read is no field's
-	for _, name := range o.asked {
-		if given.Has(name) {
-			found = true
+	before := len(o.invalid.faults)
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if slices.Contains(o.asked, name) {
 			o.invalid.add(misplaced, "POST takes this field from the JSON body, not from the query string", "query", name)
+		} else {
+			o.invalid.nearMiss(name, o.asked, "query")
 		}
 	}
-	return found
+	return len(o.invalid.faults) > before
 }

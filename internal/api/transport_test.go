@@ -1,11 +1,16 @@
 package api_test
 
 import (
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"unicode/utf16"
 
 	"resource-lock-manager/internal/store"
 	"resource-lock-manager/internal/wire"
@@ -22,6 +27,10 @@ func TestContentType(t *testing.T) {
 		{"plain", "application/json", 200},
 		{"with charset", "application/json; charset=utf-8", 200},
 		{"other case", "Application/JSON;Charset=UTF-8", 200},
+		{"with quotes", `application/json; charset="utf-8"`, 200},
+		{"a part of UTF-8", "application/json; charset=us-ascii", 200},
+		{"as MySQL spells it", "application/json; charset=utf8", 200},
+		{"another parameter", "application/json; profile=x", 200},
 		{"none", "", 415},
 		{"what curl -d sends", "application/x-www-form-urlencoded", 415},
 		{"what fetch sends", "text/plain;charset=UTF-8", 415},
@@ -86,6 +95,148 @@ func TestBodySize(t *testing.T) {
 	})
 }
 
+// TestCharset: JSON is UTF-8. A body in anything else would be misread.
+func TestCharset(t *testing.T) {
+	s := realServer(t, store.SQLite)
+	for _, charset := range []string{"utf-16", "UTF-16LE", "iso-8859-1", `"latin1"`, "windows-1252", "utf-7", "x"} {
+		req := s.request(t, "POST", "/locks/request", sound)
+		req.Header.Set("Content-Type", "application/json; charset="+charset)
+		s.do(t, req).wantFailure(t, 415, wire.CodeUnsupportedMedia,
+			"The body must be JSON in UTF-8: the header Content-Type names another charset")
+	}
+	s.wantNothingLocked(t)
+}
+
+// TestByteOrderMark: programs on Windows begin a text in UTF-8 with it.
+func TestByteOrderMark(t *testing.T) {
+	s := realServer(t, store.SQLite)
+	s.call(t, "POST", "/locks/request", "\ufeff"+sound).want(t, 200)
+	s.release(t, "r", "p").want(t, 200)
+}
+
+// TestContentEncoding: a compressed body is told as one.
+func TestContentEncoding(t *testing.T) {
+	tests := []struct {
+		name   string
+		values []string
+		status int
+	}{
+		{"gzip", []string{"gzip"}, 415},
+		{"upper case", []string{"GZIP"}, 415},
+		{"br", []string{"br"}, 415},
+		{"two in one", []string{"identity, gzip"}, 415},
+		{"two headers", []string{"identity", "deflate"}, 415},
+		{"unknown", []string{"x"}, 415},
+		{"a charset by mistake", []string{"utf-8"}, 415},
+		{"identity", []string{"identity"}, 200},
+		{"identity, in another case", []string{"Identity"}, 200},
+		{"identity twice", []string{"identity , identity"}, 200},
+		{"empty", []string{""}, 200},
+	}
+	s := realServer(t, store.SQLite)
+	for _, path := range []string{"/locks/request", "/locks/renew", "/locks/renew-all"} {
+		for _, test := range tests {
+			t.Run(path+" "+test.name, func(t *testing.T) {
+				s.acquire(t, "r", "p", nil).want(t, 200)
+				defer s.release(t, "r", "p")
+				process := "p"
+				if path == "/locks/request" {
+					process = "q"
+				}
+				req := s.request(t, "POST", path, `{"resource_name":"r","process_id":"`+process+`","ttl_seconds":60}`)
+				req.Header["Content-Encoding"] = test.values
+				a := s.do(t, req)
+				if test.status == 200 {
+					if a.status == 415 {
+						t.Errorf("got %s", a.body)
+					}
+					return
+				}
+				a.wantFailure(t, 415, wire.CodeUnsupportedMedia, "The body must not be compressed: of Content-Encoding only identity is accepted")
+				if got := a.header.Get("Accept-Encoding"); got != "identity" {
+					t.Errorf("Accept-Encoding %q", got)
+				}
+				if s.status(t, "r").ExpiresAt != nil {
+					t.Error("the lock was renewed")
+				}
+			})
+		}
+	}
+}
+
+// TestWhatTheBodySeemsToBe: a client that did not declare what it sends is told.
+func TestWhatTheBodySeemsToBe(t *testing.T) {
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	if _, err := z.Write([]byte(sound)); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	utf16 := func(order binary.ByteOrder, text string) (body string) {
+		for _, unit := range utf16.Encode([]rune(text)) {
+			var two [2]byte
+			order.PutUint16(two[:], unit)
+			body += string(two[:])
+		}
+		return body
+	}
+	tests := []struct{ name, body, seems string }{
+		{"gzip", zipped.String(), "application/x-gzip"},
+		{"UTF-16 with a mark", utf16(binary.LittleEndian, "\ufeff"+sound), "text/plain; charset=utf-16le"},
+		{"UTF-16, big end first, with a mark", utf16(binary.BigEndian, "\ufeff"+sound), "text/plain; charset=utf-16be"},
+		{"UTF-16", utf16(binary.LittleEndian, sound), "UTF-16"},
+		{"UTF-16, big end first", utf16(binary.BigEndian, sound), "UTF-16"},
+		{"a form", "resource_name=r&process_id=p", ""},
+		{"a page", "<html></html>", ""},
+		{"cut off", sound[:10], ""},
+	}
+	s := realServer(t, store.SQLite)
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			a := s.call(t, "POST", "/locks/request", test.body)
+			s.wantFaults(t, a, len(test.body), "body.* json_invalid")
+			msg := decode[wire.ValidationFailure](t, a.body).Detail[0].Msg
+			if seems := ": the body seems to be " + test.seems + ", not JSON in UTF-8"; strings.HasSuffix(msg, seems) != (test.seems != "") {
+				t.Errorf("msg %q", msg)
+			}
+		})
+	}
+}
+
+// TestOtherSpellingsOfAPath lead to the same operation: a base URL may end with a slash.
+func TestOtherSpellingsOfAPath(t *testing.T) {
+	spellings := func(path string) []string {
+		first, rest := path[:2], path[2:]
+		return []string{
+			path, path + "/", path + "//", "/" + path, "//" + strings.ReplaceAll(path, "/", "//"), "/." + path, "/x/.." + path,
+			"/%" + hex.EncodeToString([]byte(first[1:])) + rest, path + "/%2e",
+		}
+	}
+	onBoth(t, func(t *testing.T, s *server) {
+		for _, path := range spellings("/locks/request") {
+			s.call(t, "POST", path, sound).want(t, 200)
+			s.call(t, "POST", path, `{"resource_name":"r","process_id":"q"}`).wantCode(t, 409, wire.CodeAlreadyLocked)
+			for _, status := range spellings("/locks/status") {
+				if !dataOf[wire.Status](t, s.call(t, "GET", status+"?resource_name=r", "")).IsLocked {
+					t.Errorf("%s: not locked", status)
+				}
+				s.call(t, "HEAD", status+"?resource_name=r", "").want(t, 200)
+			}
+			s.release(t, "r", "p").want(t, 200)
+		}
+		for _, path := range spellings("/locks/release") {
+			s.acquire(t, "r", "p", nil).want(t, 200)
+			s.call(t, "DELETE", path+"?resource_name=r&process_id=p", "").want(t, 200)
+			s.wantNothingLocked(t)
+		}
+		for _, path := range spellings("/health") {
+			s.call(t, "GET", path, "").want(t, 200)
+		}
+	})
+}
+
 // TestTransport sends what an ordinary client library would not.
 func TestTransport(t *testing.T) {
 	const start = "POST /locks/request HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -128,21 +279,30 @@ func TestTransport(t *testing.T) {
 
 func TestUnknownPaths(t *testing.T) {
 	tests := []struct{ method, path string }{
-		{"GET", "/"},
 		{"GET", "/locks"},
 		{"GET", "/locks/"},
-		{"GET", "/locks/status/"},
 		{"GET", "/locks/status/r"},
 		{"GET", "/Health"},
 		{"POST", "/locks/release-everything"},
-		{"DELETE", "/"},
+		{"DELETE", "/locks"},
+		{"GET", "/locks/request/status/"},
+		{"GET", "/locks/Status/"},
 		{"PUT", "/locks/unknown"},
 		{"GET", "/locks/..%2fhealth"},
+		{"GET", "/locks%2fstatus?resource_name=r"},
+		{"GET", "/locks/status%2F?resource_name=r"},
+		{"GET", "/health%2f"},
+		{"GET", "/docs%2findex.html"},
+		{"GET", "/docs/..%2f..%2fhealth"},
+		{"GET", "/health;x=1"},
+		{"GET", "/health%20"},
+		{"GET", "/health%00"},
+		{"GET", "/%2fhealth"},
+		{"GET", "/docs/index.html/x"},
 		{"GET", "/%ff"},
 		{"GET", "/docs/unknown.js"},
 		{"GET", "/docs/doc.json"}, // http-swagger's own path for a document that is not there
 		{"GET", "/docs/:x"},       // not a URL by itself
-		{"GET", "/redoc/"},
 	}
 	s := realServer(t, store.SQLite)
 	for _, test := range tests {
@@ -175,6 +335,15 @@ func TestWrongMethods(t *testing.T) {
 		{"POST", "/locks/queue", "GET"},
 		{"PATCH", "/health", "GET"},
 		{"POST", "/docs/index.html", "GET"},
+		{"POST", "/docs/", "GET"},
+		{"POST", "/redoc/", "GET"},
+		{"DELETE", "/", "GET"},
+		{"POST", "//", "GET"},
+		{"GET", "/locks/request/", "POST"},
+		{"HEAD", "//locks//request//", "POST"},
+		{"POST", "/locks/release/?resource_name=kept&process_id=p", "DELETE"},
+		{"PUT", "/locks/%72elease?resource_name=kept&process_id=p", "DELETE"},
+		{"POST", "/health/", "GET"},
 		{"OPTIONS", "/locks/request", "POST"},
 		{"BREW", "/locks/request", "POST"},
 	}

@@ -31,6 +31,7 @@ func TestWhoAndWhyIsShown(t *testing.T) {
 		{"digits of fractions", `r`, `{"a":0.10000000000000000555,"b":1.10,"c":1e-400,"d":-0.0,"e":1E+2}`},
 		{"unicode", `déploiement 🚀`, `{"où":"数据库🔒","e\u0301":"é"}`},
 		{"escapes", `a"b\c/d`, `{"a":"\"\\\/\b\f\n\r\t\u0000\u00e9\ud83d\udd12\u2028"}`},
+		{"several lines", "moved by hand:\r\n\t1. db-1\n\t2. db-2\n", `{"steps":"1\n2\r\n\t3"}`},
 		{"HTML", `<b>&amp;</b>`, `{"<script>":"a && b > c"}`},
 		{"line separators of JavaScript", "a\u2028b", "{\"a\":\"x\u2028y\u2029\"}"},
 		{"looks like a hold", `r`, `{"expires_at":"x","fencing_token":1,"reason":"none","metadata":{"metadata":{}}}`},

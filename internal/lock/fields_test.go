@@ -51,6 +51,10 @@ func TestOptionalTextLimits(t *testing.T) {
 		if field.required {
 			empty = []string{"string_too_short"}
 		}
+		layout := []string{"string_control_character"} // of line breaks and tabs
+		if field.field == "reason" {
+			layout = nil
+		}
 		tests := []struct {
 			name, value string
 			want        []string
@@ -62,10 +66,15 @@ func TestOptionalTextLimits(t *testing.T) {
 			{"the most characters, of four bytes", strings.Repeat("🔒", field.most), nil},
 			{"a character too many", strings.Repeat("x", field.most+1), []string{"string_too_long"}},
 			{"a character of two bytes too many", strings.Repeat("é", field.most+1), []string{"string_too_long"}},
-			{"a control character", "a\nb", []string{"string_control_character"}},
+			{"a line feed", "a\nb", layout},
+			{"a carriage return", "a\r", layout},
+			{"a tab", "\ta", layout},
+			{"an escape", "a\x1bb", []string{"string_control_character"}},
+			{"a vertical tab after a line feed", "\n\v", []string{"string_control_character"}},
+			{"next line", "a\u0085b", []string{"string_control_character"}},
 			{"NUL", "\x00", []string{"string_control_character"}},
 			{"not UTF-8", "a\xff", []string{"string_unicode"}},
-			{"too long and a control character", strings.Repeat("x", field.most) + "\t", []string{"string_too_long", "string_control_character"}},
+			{"too long and a control character", strings.Repeat("x", field.most) + "\b", []string{"string_too_long", "string_control_character"}},
 		}
 		for _, test := range tests {
 			t.Run(field.name+"/"+test.name, func(t *testing.T) {

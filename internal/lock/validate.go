@@ -60,6 +60,16 @@ func (f *faults) name(field, value string) {
 
 // text checks a text that may be empty.
 func (f *faults) text(field, value string, most int) {
+	f.textWith("", field, value, most)
+}
+
+// reason checks a text for people, which may have more than one line.
+func (f *faults) reason(value string) {
+	f.textWith("\n\r\t", "reason", value, MaxReasonLength)
+}
+
+// textWith checks a text that may be empty and may have some of the control characters.
+func (f *faults) textWith(allowed, field, value string, most int) {
 	switch {
 	case !utf8.ValidString(value):
 		f.add(field, "string_unicode", "Input should be valid UTF-8")
@@ -67,8 +77,12 @@ func (f *faults) text(field, value string, most int) {
 		f.add(field, "string_too_long", fmt.Sprintf("String should have at most %d characters", most))
 	}
 	for _, r := range value {
-		if unicode.IsControl(r) {
-			f.add(field, "string_control_character", fmt.Sprintf("String should have no control characters, found U+%04X", r))
+		if unicode.IsControl(r) && !strings.ContainsRune(allowed, r) {
+			except := ""
+			if allowed != "" {
+				except = fmt.Sprintf(" except %q", allowed)
+			}
+			f.add(field, "string_control_character", fmt.Sprintf("String should have no control characters%s, found U+%04X", except, r))
 			return
 		}
 	}
@@ -131,7 +145,7 @@ func (c Acquire) validate(limits Limits) error {
 	f.name("process_id", c.ProcessID)
 	f.ttl(c.TTL, limits)
 	f.text("request_id", c.RequestID, MaxNameLength)
-	f.text("reason", c.Reason, MaxReasonLength)
+	f.reason(c.Reason)
 	f.metadata(c.Metadata)
 	switch most := strconv.FormatFloat(limits.MaxTTL.Seconds(), 'f', -1, 64); {
 	case c.MinHold < 0:
@@ -200,7 +214,7 @@ func (c ForceRelease) validate() error {
 	if c.Reason == "" {
 		f.add("reason", "string_too_short", "String should have at least 1 character")
 	}
-	f.text("reason", c.Reason, MaxReasonLength)
+	f.reason(c.Reason)
 	f.text("process_id", c.By, MaxNameLength)
 	f.token(c.Token)
 	return f.err()
