@@ -57,6 +57,6 @@ fuzz: ## fuzz each decoder for a minute
 
 ci: verify lint test ## all that CI runs
 
-# The tests start their own Postgres and nginx, and need their programs.
+# The tests start their own Postgres, nginx and browser, and need their programs.
 debian:
 	@.ci/debian

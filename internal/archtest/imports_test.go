@@ -52,6 +52,8 @@ var onlyIn = map[string][]string{
 	"github.com/swaggo":      {"internal/api"},
 	"github.com/gofrs/flock": {"internal/store"},
 	"github.com/hashicorp":   {"internal/store"},
+	"github.com/hbollon":     {"internal/api"},
+	"github.com/chromedp":    testSupport,
 	"testing":                testSupport,
 	"net/http/httptest":      testSupport,
 }
