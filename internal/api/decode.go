@@ -273,9 +273,11 @@ func (o *object) reject(field, kind, message string) {
 
 // refuseNearMisses is called when all fields have been looked for.
 func (o *object) refuseNearMisses() {
+	unknown := 0
 	for _, f := range o.fields {
 		if !slices.ContainsFunc(o.asked, func(name string) bool { return name == string(f.name) }) {
-			o.invalid.nearMiss(string(f.name), o.asked, "body")
+			unknown++
+			o.invalid.refuseNearMiss(string(f.name), unknown, o.asked, "body")
 		}
 	}
 }

@@ -82,6 +82,19 @@ func wantMisspelled(t *testing.T, a answer, right string) {
 	t.Errorf("got %s, want misspelled_name with '%s'", a.body, right)
 }
 
+// TestThousandsOfUnknownNames: they are not compared one by one for typing errors, but what
+// has the right name's words is found among them all the same.
+func TestThousandsOfUnknownNames(t *testing.T) {
+	var body strings.Builder
+	for i := range 3000 {
+		fmt.Fprintf(&body, `"ttl_sec%05d":0,`, i)
+	}
+	s := realServer(t, store.SQLite)
+	s.call(t, "POST", "/locks/request", `{`+body.String()+`"resource_name":"r","process_id":"p"}`).want(t, 200)
+	a := s.call(t, "POST", "/locks/request", `{`+body.String()+`"resource_name":"s","process_id":"p","TTL":30}`)
+	wantMisspelled(t, a, "ttl_seconds")
+}
+
 // TestMetadataIsTheCallersOwn: there, no name is misspelled.
 func TestMetadataIsTheCallersOwn(t *testing.T) {
 	s := realServer(t, store.SQLite)

@@ -17,28 +17,30 @@ var answered = []string{"waited_seconds"}
 // another unit.
 var units = []string{"", "s", "sec", "secs", "ms", "msec", "millis", "milliseconds", "min", "mins", "minutes", "h", "hours"}
 
-// nearMiss adds a fault when a name that the operation does not know is near to one that
-// it knows. Whoever sends "ttl" believes that the lock will expire.
-func (e *invalid) nearMiss(given string, known []string, place string) {
+// refuseNearMiss adds a fault when a name that the operation does not know is near to one
+// that it knows. Whoever sends "ttl" believes that the lock will expire. nth counts the
+// unknown names of a request.
+func (e *invalid) refuseNearMiss(given string, nth int, known []string, place string) {
 	if len(given) > longestNear || slices.Contains(answered, given) {
 		return
 	}
 	bareGiven := bare(given)
 	for _, name := range known {
-		if near(bareGiven, bare(name), len(name)) {
+		if bareName := bare(name); sameName(bareGiven, bareName) || nth <= mostTypos && hasTypo(bareGiven, bareName, len(name)/5) {
 			e.add("misspelled_name", "Unknown name, the right one is '"+name+"'", place, given)
 			return
 		}
 	}
 }
 
-// longestNear is longer than every name that is near to a known one.
-const longestNear = 64
+const (
+	longestNear = 64  // longer than every name that is near to a known one
+	mostTypos   = 100 // unknown names that are compared for typing errors: each takes microseconds
+)
 
-// near reports whether a name can only be meant to be the known one: it is written in
-// another style, lacks an ending or a beginning, or has a typing error. Both are bare.
-// Of the known name's characters, a fifth may be wrong.
-func near(given, known string, length int) bool {
+// sameName reports whether a bare name is the known one, or that without its ending or its
+// beginning.
+func sameName(given, known string) bool {
 	if stem, found := strings.CutSuffix(known, "seconds"); found {
 		if unit, same := strings.CutPrefix(given, stem); same && slices.Contains(units, unit) {
 			return true
@@ -48,9 +50,15 @@ func near(given, known string, length int) bool {
 	case known, strings.TrimSuffix(known, "name"), strings.TrimSuffix(known, "id"), strings.TrimPrefix(known, "fencing"):
 		return true
 	}
-	wrong := length / 5
-	differ := utf8.RuneCountInString(given) - len(known) // at least as far apart as their lengths
-	return length >= 6 && -wrong <= differ && differ <= wrong && edlib.DamerauLevenshteinDistance(given, known) <= wrong
+	return false
+}
+
+// hasTypo reports whether a bare name differs from the known one by typing errors, at most
+// that number. Of a name with less than six characters, every typing error makes another word.
+func hasTypo(given, known string, most int) bool {
+	// The distance is at least the difference in length, which is cheaper.
+	longer := utf8.RuneCountInString(given) - len(known)
+	return len(known) >= 6 && -most <= longer && longer <= most && edlib.DamerauLevenshteinDistance(given, known) <= most
 }
 
 // bare is a name without the marks of its style.

@@ -23,10 +23,11 @@ func wholeNumber(text string) (int64, error) {
 	if digits == "" {
 		return 0, nil
 	}
-	exponent, _ := strconv.Atoi(form[4])                               // out of range: the greatest number or the least
-	exponent = min(max(exponent, -mostDigits), mostDigits)             // no text that is read has so many digits
-	significant := strings.TrimRight(digits, "0")                      // the number is this
-	zeros := exponent - len(fraction) + len(digits) - len(significant) // with so many zeros behind it
+	// What is out of range for Atoi is far beyond what digits of the text can make up for.
+	exponent, _ := strconv.Atoi(form[4])
+	exponent = min(max(exponent, -mostDigits), mostDigits)
+	significant := strings.TrimRight(digits, "0")
+	zeros := exponent - len(fraction) + len(digits) - len(significant) // that follow them
 	if zeros < 0 {
 		return 0, strconv.ErrSyntax
 	}
@@ -36,5 +37,5 @@ func wholeNumber(text string) (int64, error) {
 	return strconv.ParseInt(sign+significant+strings.Repeat("0", zeros), 10, 64)
 }
 
-// mostDigits is more than any number has that a client can send.
+// mostDigits is more than a number can have, by the bounds of bodies and headers.
 const mostDigits = 1 << 20

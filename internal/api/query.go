@@ -69,9 +69,11 @@ func (p *parameters) parse(query string) error {
 
 // refuseNearMisses is called when all parameters have been looked for.
 func (p *parameters) refuseNearMisses() {
+	unknown := 0
 	for _, given := range p.given {
 		if !slices.Contains(p.asked, given.name) {
-			p.invalid.nearMiss(given.name, p.asked, "query")
+			unknown++
+			p.invalid.refuseNearMiss(given.name, unknown, p.asked, "query")
 		}
 	}
 }
