@@ -199,12 +199,12 @@ func TestDatabaseOfANewerVersionIsRefused(t *testing.T) {
 			driver, source = "sqlite3", path
 		}
 		db := open(t, driver, source)
-		execute(t, db, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)")
+		execute(t, db, "INSERT INTO lockd_schema_version (version) VALUES (9999)")
 		p := launch(t, t.TempDir(), environment(databaseURL))
 		wantRefusal(t, p, "9999", "newer version")
 		only(t, p.Output.Lines())
 
-		execute(t, db, "DELETE FROM goose_db_version WHERE version_id = 9999")
+		execute(t, db, "DELETE FROM lockd_schema_version WHERE version = 9999")
 		start(t, databaseURL).wantHeld(t, []hold{h})
 	})
 }

@@ -46,7 +46,6 @@ var onlyIn = map[string][]string{
 	"github.com/hbollon":     {"internal/config"},
 	"github.com/jackc/pgx":   {"internal/config", "internal/notify", "internal/store", "internal/testdb"},
 	"github.com/mattn":       {"internal/store"},
-	"github.com/pressly":     {"internal/store"},
 	"github.com/caarlos0":    {"internal/config"},
 	"github.com/joho":        {"internal/config"},
 	"github.com/swaggo":      {"internal/api"},

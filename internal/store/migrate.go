@@ -3,43 +3,197 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
+	"maps"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
 
-	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/lock"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"resource-lock-manager/migrations"
 )
 
-// migrate brings the schema up to date. Several servers may do so at once when locker is given; a SQLite file belongs to
-// one server already. It refuses a database that a newer version of this program has changed.
-func migrate(ctx context.Context, dialect goose.Dialect, db *sql.DB, locker lock.SessionLocker) error {
-	folder := map[goose.Dialect]string{goose.DialectSQLite3: "sqlite", goose.DialectPostgres: "postgres"}[dialect]
-	files, err := fs.Sub(migrations.FS, folder)
+// schema is what differs between the databases when their tables are made.
+type schema struct {
+	folder  string                               // of package migrations
+	columns string                               // lists the columns of every table, each as table.column
+	prepare func(context.Context, *sql.Tx) error // makes the transaction the only one that migrates
+}
+
+const sqliteColumns = `
+	SELECT m.name || '.' || c.name FROM sqlite_master AS m, pragma_table_info(m.name) AS c WHERE m.type = 'table'`
+
+// apart is the advice when another program uses the same names.
+const apart = "give the locks a database of their own, or on Postgres a schema of their own (search_path in DATABASE_URL)"
+
+// migrate brings the schema up to date: all that is missing in one transaction, so that a
+// failure leaves the database as it was. It refuses a database that a newer version of this
+// program has changed.
+//
+// The versions are kept in a table of this program's own. A version table that programs
+// share, like the one that goose makes by default, hides the migrations of one from another.
+func migrate(ctx context.Context, db *sql.DB, s schema, log *slog.Logger) error {
+	files, err := fs.Glob(migrations.FS, s.folder+"/*.sql")
 	if err != nil {
 		return err
 	}
-	options := []goose.ProviderOption{goose.WithDisableGlobalRegistry(true)}
-	if locker != nil {
-		options = append(options, goose.WithSessionLocker(locker))
-	}
-	provider, err := goose.NewProvider(dialect, db, files, options...)
+	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
-	if _, err := provider.Up(ctx); err != nil {
-		return err
+	defer func() { _ = tx.Rollback() }() // does nothing after Commit
+	if s.prepare != nil {
+		if err := s.prepare(ctx, tx); err != nil {
+			return err
+		}
 	}
-	sources := provider.ListSources()
-	known := sources[len(sources)-1].Version
-	current, err := provider.GetDBVersion(ctx)
+	current, err := s.version(ctx, tx, log)
 	if err != nil {
 		return err
+	}
+	known := 0
+	for _, file := range files {
+		name := path.Base(file)
+		number, _, _ := strings.Cut(name, "_")
+		if known, err = strconv.Atoi(number); err != nil {
+			return err
+		}
+		if known <= current {
+			continue
+		}
+		text, err := migrations.FS.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if err := apply(ctx, tx, name, string(text)); err != nil {
+			return err
+		}
+		if err := record(ctx, tx, known); err != nil {
+			return err
+		}
 	}
 	if current > known {
 		return fmt.Errorf("its schema is version %d, but this program knows only versions up to %d: "+
 			"a newer version has used it, run that one", current, known)
 	}
+	return tx.Commit()
+}
+
+// apply runs statements that change the schema.
+func apply(ctx context.Context, tx *sql.Tx, name, statements string) error {
+	switch _, err := tx.ExecContext(ctx, statements); {
+	case alreadyExists(err):
+		return fmt.Errorf("another program uses a name that this one needs (%s): %w; %s", name, err, apart)
+	case err != nil:
+		return fmt.Errorf("%s: %w", name, err)
+	}
 	return nil
+}
+
+// version returns the version of the schema, 0 for a database without one. It makes the
+// version table where there is none.
+func (s schema) version(ctx context.Context, tx *sql.Tx, log *slog.Logger) (version int, err error) {
+	rows, err := tx.QueryContext(ctx, s.columns)
+	columns := map[string]bool{}
+	err = each(rows, err, func(rows *sql.Rows) error {
+		var column string
+		err := rows.Scan(&column)
+		columns[column] = true
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	if columns["lockd_schema_version.version"] {
+		err := tx.QueryRowContext(ctx, "SELECT coalesce(max(version), 0) FROM lockd_schema_version").Scan(&version)
+		return version, err
+	}
+	if version, err = versionBefore(columns); err != nil {
+		return 0, err
+	}
+	err = apply(ctx, tx, "version table", `CREATE TABLE lockd_schema_version
+		(version bigint PRIMARY KEY, applied_at timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP)`)
+	for v := 1; v <= version && err == nil; v++ {
+		err = record(ctx, tx, v)
+	}
+	if err == nil && version > 0 && columns["goose_db_version.version_id"] {
+		err = leaveGoose(ctx, tx, version, log)
+	}
+	return version, err
+}
+
+func record(ctx context.Context, tx *sql.Tx, version int) error {
+	_, err := tx.ExecContext(ctx, fmt.Sprintf("INSERT INTO lockd_schema_version (version) VALUES (%d)", version))
+	return err
+}
+
+// lastByGoose is the last version that was kept in goose's table.
+const lastByGoose = 4
+
+// versionBefore recognizes the schema of a database from before the version table by the
+// columns that each migration added. The Python version's database is version 0, as is one
+// without the locks.
+func versionBefore(columns map[string]bool) (version int, err error) {
+	var found []string
+	for column := range maps.Keys(columns) {
+		if name, ok := strings.CutPrefix(column, "resource_locks."); ok {
+			found = append(found, name)
+		}
+	}
+	if len(found) == 0 {
+		return 0, nil
+	}
+	slices.Sort(found)
+	all := func(wanted ...string) bool {
+		return !slices.ContainsFunc(wanted, func(column string) bool { return !columns[column] })
+	}
+	python := []string{"expires_at", "id", "is_active", "locked_at", "process_id", "resource_name"}
+	ours := !slices.ContainsFunc(python, func(name string) bool { return !columns["resource_locks."+name] })
+	switch {
+	case !ours:
+	case slices.Equal(found, python):
+		return 0, nil
+	case all("lock_events.filed", "lock_waiters.ticket"): // only on SQLite
+		return lastByGoose, nil
+	case all("resource_locks.last_ticket", "lock_waiters.ticket", "lock_servers.alive_until", "lock_events.ended_by"):
+		return 3, nil
+	case all("resource_locks.released_at", "lock_events.ended_by"):
+		return 2, nil
+	case all("resource_locks.fencing_token", "resource_locks.ended_at", "token_floor.fencing_token"):
+		return 1, nil
+	}
+	return 0, fmt.Errorf("its table resource_locks is not of this program, the columns are %s: %s", strings.Join(found, ", "), apart)
+}
+
+// leaveGoose drops goose's version table if only this program can have written to it.
+// Otherwise an application that uses goose would take this program's versions for its own.
+func leaveGoose(ctx context.Context, tx *sql.Tx, version int, log *slog.Logger) error {
+	var versions, last int
+	err := tx.QueryRowContext(ctx, "SELECT count(DISTINCT version_id), coalesce(max(version_id), -1) FROM goose_db_version").
+		Scan(&versions, &last)
+	if err != nil {
+		return err
+	}
+	if versions == last+1 && version <= last && last <= lastByGoose {
+		_, err := tx.ExecContext(ctx, "DROP TABLE goose_db_version")
+		return err
+	}
+	log.Warn("the table goose_db_version is shared with another program and was left alone; this program now keeps its "+
+		"versions in lockd_schema_version. Check that the other program's migrations with the same numbers were applied",
+		"numbers", fmt.Sprintf("1 to %d", lastByGoose))
+	return nil
+}
+
+// alreadyExists reports whether a table or an index could not be made because of its name.
+func alreadyExists(err error) bool {
+	var e *pgconn.PgError
+	if errors.As(err, &e) {
+		return e.Code == "42P07"
+	}
+	return err != nil && strings.Contains(err.Error(), "already exists") // SQLite has no code for it
 }

@@ -15,8 +15,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
-	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/lock"
 	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
 )
@@ -137,11 +135,7 @@ func openPostgres(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if err := checkDatabase(ctx, writerDB); err != nil {
 		return nil, err
 	}
-	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 60))
-	if err != nil {
-		return nil, err
-	}
-	if err := migrate(ctx, goose.DialectPostgres, writerDB, locker); err != nil {
+	if err := migrate(ctx, writerDB, schema{"postgres", postgresColumns, migrateAlone}, cfg.Logger); err != nil {
 		return nil, notMigrated(err)
 	}
 	if err := checkPrivileges(ctx, writerDB); err != nil {
@@ -253,6 +247,36 @@ const (
 		SET enable_bitmapscan = off;
 		SET jit = off;`
 )
+
+const postgresColumns = `
+	SELECT c.relname || '.' || a.attname FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
+	WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped`
+
+// migrateAlone has the other servers wait that start at the same time. The lock ends with the
+// transaction: one of the session would stay on a connection of a pooler.
+func migrateAlone(ctx context.Context, tx *sql.Tx) error {
+	_, err := tx.ExecContext(ctx, `
+		SET LOCAL statement_timeout = 0;
+		SET LOCAL lock_timeout = '60s';
+		SELECT pg_advisory_xact_lock(hashtextextended('lockd_schema_version', 0))`)
+	if err != nil {
+		return err
+	}
+	// Tables are made in the first schema of the search path, but found in any.
+	var first, found string
+	err = tx.QueryRowContext(ctx, `
+		SELECT current_schema(), relnamespace::regnamespace FROM pg_class
+		WHERE oid = coalesce(to_regclass('lockd_schema_version'), to_regclass('resource_locks'))
+			AND relnamespace <> current_schema()::regnamespace`).Scan(&first, &found)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil
+	case err != nil:
+		return err
+	}
+	return fmt.Errorf("its search_path leads to locks in the schema %s, but begins with the schema %s: "+
+		"name only the one in which the locks shall be (search_path in DATABASE_URL)", found, first)
+}
 
 // warnOfUnsafeServer tells the operator when the database itself is set not to sync.
 func warnOfUnsafeServer(ctx context.Context, db *sql.DB, cfg Config) {

@@ -202,11 +202,14 @@ func checkPrivileges(ctx context.Context, db *sql.DB) error {
 // notMigrated words why the tables could not be made or changed.
 func notMigrated(err error) error {
 	e, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok {
+	if !ok || alreadyExists(err) {
 		return fmt.Errorf("cannot use the Postgres database: %w", err)
 	}
 	do := ""
-	if e.Code == "42501" {
+	switch e.Code {
+	case "55P03":
+		do = ": another server that brings the tables up to date, or a program that uses them, kept them locked for a minute"
+	case "42501":
 		do = ": start this version once as the owner of the tables, or GRANT what is missing"
 	}
 	return fmt.Errorf("%s%s (%w)", e.Message, do, err)

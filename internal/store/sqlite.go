@@ -11,7 +11,6 @@ import (
 	"sync"
 
 	"github.com/mattn/go-sqlite3"
-	"github.com/pressly/goose/v3"
 	"gorm.io/driver/sqlite"
 	"gorm.io/gorm"
 )
@@ -74,7 +73,7 @@ func openSQLite(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if err := requireUTF8(ctx, writerDB); err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, goose.DialectSQLite3, writerDB, nil); err != nil {
+	if err := migrate(ctx, writerDB, schema{folder: "sqlite", columns: sqliteColumns}, cfg.Logger); err != nil {
 		return nil, err
 	}
 	if err := file.watch(); err != nil {

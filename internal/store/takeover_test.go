@@ -196,7 +196,7 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		run(t, cfg, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)")
+		run(t, cfg, "INSERT INTO lockd_schema_version (version) VALUES (9999)")
 		if s, err := store.Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "9999") {
 			t.Errorf("opened a database of schema version 9999: %v, %v", s, err)
 		}
@@ -208,11 +208,11 @@ func TestSchemasAgree(t *testing.T) {
 	t.Parallel()
 	queries := map[string]string{
 		store.SQLite: `SELECT m.name || '.' || c.name FROM sqlite_master m, pragma_table_info(m.name) c
-			WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite%' AND m.name NOT IN ('goose_db_version', 'service_clock') -- Postgres has a clock of its own
+			WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite%' AND m.name <> 'service_clock' -- Postgres has a clock of its own
 			AND c.name <> 'filed' -- only SQLite files its history
 			ORDER BY 1`,
 		store.Postgres: `SELECT table_name || '.' || column_name FROM information_schema.columns
-			WHERE table_schema = 'public' AND table_name <> 'goose_db_version' ORDER BY 1`,
+			WHERE table_schema = 'public' ORDER BY 1`,
 	}
 	columns := map[string][]string{}
 	for driver, query := range queries {
