@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -9,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"resource-lock-manager/internal/apptest"
 	"resource-lock-manager/internal/testdb"
@@ -224,6 +227,46 @@ func TestNotificationsMissed(t *testing.T) {
 	h = w.granted(t)
 	t.Logf("granted %v after it may listen again", w.at.Sub(allowed))
 	f[1].release(t, h)
+}
+
+// With NOTIFICATIONS=false servers neither listen nor tell each other, and a hand-over takes place all the same.
+func TestNotificationsOff(t *testing.T) {
+	t.Parallel()
+	for setting, told := range map[string]bool{"true": true, "false": false} {
+		t.Run(setting, func(t *testing.T) {
+			t.Parallel()
+			databaseURL := testdb.Postgres(t)
+			f := startFleet(t, databaseURL, 2, "NOTIFICATIONS="+setting, "RECHECK_INTERVAL=10ms")
+			db, err := pgx.Connect(t.Context(), databaseURL)
+			must(t, err)
+			t.Cleanup(func() { _ = db.Close(context.Background()) })
+			exec := func(statement string) {
+				t.Helper()
+				_, err := db.Exec(t.Context(), statement)
+				must(t, err)
+			}
+			exec("DO $$ DECLARE id bigint; BEGIN FOR id IN SELECT s.id FROM lock_servers AS s LOOP EXECUTE 'LISTEN lockd_' || id; END LOOP; END $$")
+			exec("LISTEN the_end")
+			h := f[0].acquire(t, "r", "holder")
+			w := f[1].wait(t, waiting("r", "waiter"))
+			f[0].awaitQueue(t, "r", "waiter")
+			f[0].release(t, h)
+			f[1].release(t, w.granted(t))
+			exec("NOTIFY the_end")
+			heard := false
+			for {
+				n, err := db.WaitForNotification(t.Context())
+				must(t, err)
+				if n.Channel == "the_end" {
+					break
+				}
+				heard = true
+			}
+			if heard != told {
+				t.Errorf("a server was told: %v, want %v", heard, told)
+			}
+		})
+	}
 }
 
 // The places of requests that waited when the server was killed hold nobody up after its restart, and are there for those

@@ -48,6 +48,8 @@ func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*App, erro
 		Source:   cfg.Database.Source,
 		MaxQueue: cfg.MaxQueue,
 		Logger:   log,
+
+		Notifications: cfg.Notifications,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("DATABASE_URL: %w", err), listener.Close())

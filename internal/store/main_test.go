@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 // config returns the settings for a fresh database of the driver.
 func config(tb testing.TB, driver string) store.Config {
 	tb.Helper()
-	cfg := store.Config{Driver: driver, MaxQueue: 1024, Logger: slog.New(slog.DiscardHandler)}
+	cfg := store.Config{Driver: driver, MaxQueue: 1024, Logger: slog.New(slog.DiscardHandler), Notifications: true}
 	switch driver {
 	case store.SQLite:
 		cfg.Source = testdb.SQLite(tb)

@@ -150,13 +150,17 @@ func openPostgres(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
+	notify := ""
+	if cfg.Notifications {
+		notify = postgresNotify
+	}
 	return &Store{
 		dialect: dialect{
 			now:     "statement_timestamp()",
 			lock:    postgresLock,
 			look:    postgresLook,
 			queues:  "SELECT " + waiterColumns + " FROM (" + postgresFirst + " UNION " + postgresPlaces + ") AS w " + theirServers,
-			notify:  postgresNotify,
+			notify:  notify,
 			write:   writePostgres,
 			enqueue: func(tx *gorm.DB, rows []waiterRow) error { return execute(tx, postgresEnqueue, rows) },
 			dequeue: func(tx *gorm.DB, rows []waiterRow) error { return execute(tx, postgresDequeue, rows) },

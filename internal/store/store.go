@@ -73,6 +73,9 @@ type Config struct {
 	MaxQueue int    // how many commands may wait for the database before Execute returns ErrOverloaded
 	Logger   *slog.Logger
 
+	// Notifications says whether this server tells others on one Postgres by NOTIFY.
+	Notifications bool
+
 	// Wall and Steady are the clocks of SQLite, time.Now and the system's steady clock when nil. BootID names the time for
 	// which Steady goes on through restarts, the system's when empty.
 	Wall   func() time.Time
