@@ -22,8 +22,11 @@ type proxy struct {
 	address  string
 	upstream string
 	cutAfter atomic.Value // a string: a connection that writes locks is cut once the client has sent it; empty: never
-	deliver  atomic.Bool  // whether what the client sent last still reaches the database
+	deliver  atomic.Bool  // whether what the client sent last still reaches the database; a COMMIT becomes a ROLLBACK if not
+	answer   atomic.Value // a []byte that the client gets for it instead of a cut; empty: none
+	atOnce   atomic.Bool  // whether the cut does not wait for the answer of the database
 	cuts     atomic.Int32
+	answers  atomic.Int32 // ReadyForQuery of the database: each ends a round trip
 }
 
 // throughProxy makes cfg go through a new proxy.
@@ -39,6 +42,7 @@ func throughProxy(t *testing.T, cfg *store.Config) *proxy {
 	}
 	p := &proxy{address: listener.Addr().String(), upstream: u.Host}
 	p.cutAfter.Store("")
+	p.answer.Store([]byte(nil))
 	u.Host = p.address
 	cfg.Source = u.String()
 
@@ -55,8 +59,8 @@ func throughProxy(t *testing.T, cfg *store.Config) *proxy {
 				continue
 			}
 			c := &connection{proxy: p, client: client, server: server}
-			pipes.Go(c.requests)
-			pipes.Go(c.answers)
+			pipes.Go(c.toDatabase)
+			pipes.Go(c.toClient)
 		}
 	})
 	t.Cleanup(func() {
@@ -70,7 +74,7 @@ func throughProxy(t *testing.T, cfg *store.Config) *proxy {
 type connection struct {
 	*proxy
 	client, server net.Conn
-	cut            atomic.Bool // no answer comes through any more
+	cut            atomic.Bool // no answer of the database comes through any more, or none but one
 	writes         bool        // it has locked rows: the others only read, or tell that the server is alive
 }
 
@@ -79,7 +83,7 @@ func (c *connection) close() {
 	c.server.Close()
 }
 
-func (c *connection) requests() {
+func (c *connection) toDatabase() {
 	defer c.close()
 	buf := make([]byte, 64<<10)
 	for {
@@ -91,26 +95,37 @@ func (c *connection) requests() {
 		if word := c.cutAfter.Load().(string); word != "" && (c.writes || word == "begin") && bytes.Contains(buf[:n], []byte(word)) {
 			c.cutAfter.Store("")
 			c.cuts.Add(1)
+			answered := len(c.answer.Load().([]byte)) > 0
 			if !c.deliver.Load() {
-				return
+				if !answered {
+					return
+				}
+				n = copy(buf, "Q\x00\x00\x00\x0drollback\x00")
 			}
 			c.cut.Store(true)
 		}
-		if _, err := c.server.Write(buf[:n]); err != nil {
+		if _, err := c.server.Write(buf[:n]); err != nil || c.cut.Load() && c.atOnce.Load() {
 			return
 		}
 	}
 }
 
-func (c *connection) answers() {
+func (c *connection) toClient() {
 	defer c.close()
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := c.server.Read(buf)
-		if err != nil || c.cut.Load() { // when cut, the database has answered: it has done it
+		if err != nil {
 			return
 		}
-		if _, err := c.client.Write(buf[:n]); err != nil {
+		c.answers.Add(int32(bytes.Count(buf[:n], []byte("Z\x00\x00\x00\x05"))))
+		answer := buf[:n]
+		if c.cut.Swap(false) { // the database has answered: it has done it
+			if answer = c.answer.Load().([]byte); len(answer) == 0 {
+				return
+			}
+		}
+		if _, err := c.client.Write(answer); err != nil {
 			return
 		}
 	}

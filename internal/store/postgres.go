@@ -304,12 +304,15 @@ func classifyPostgres(err error) failure {
 	case "25006", "55P03", "57014": // read-only standby, lock or statement timeout
 		return unavailable
 	}
-	switch e.Code[:2] {
+	switch class(e) {
 	case "08", "28", "3D", "53", "57", "58": // connection, login, no such database, resources, operator, system
 		return unavailable
 	}
 	return faulty
 }
+
+// class returns the class of an SQLSTATE, "" if there is none.
+func class(e *pgconn.PgError) string { return e.Code[:min(2, len(e.Code))] }
 
 // classifyConnection is about errors that the database did not send.
 func classifyConnection(err error) failure {
@@ -326,12 +329,24 @@ func classifyConnection(err error) failure {
 	}
 }
 
-// refusedByPostgres: an ERROR in answer to COMMIT means that it was rolled back. Anything else, the end of the connection
-// included, leaves it open.
+// refusedByPostgres: some answers to COMMIT prove that it did nothing. Postgres itself sends an
+// ERROR only after a rollback; but a pooler, a proxy or a distributed engine may have passed
+// COMMIT on and send an ERROR because it does not know what became of it.
 func refusedByPostgres(err error) bool {
 	var e *pgconn.PgError
-	if errors.As(err, &e) {
-		return e.SeverityUnlocalized == "ERROR" // Severity is in the server's language
+	if !errors.As(err, &e) {
+		return errors.Is(err, pgx.ErrTxCommitRollback)
 	}
-	return errors.Is(err, pgx.ErrTxCommitRollback)
+	if e.SeverityUnlocalized != "ERROR" { // Severity is in the server's language
+		return false
+	}
+	switch class(e) {
+	case "23", "42": // a constraint checked at COMMIT, a statement that is not permitted
+		return true
+	case "25": // the transaction failed before; but where there is none, a pooler may have lost one
+		return e.Code != "25P01"
+	case "40": // serialization failure, deadlock
+		return e.Code != "40003" // statement completion unknown
+	}
+	return false
 }

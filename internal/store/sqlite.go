@@ -240,9 +240,18 @@ func classifySQLite(err error) failure {
 	}
 }
 
-// refusedBySQLite: the driver rolls back after a failed COMMIT. Only after an I/O error may the commit still have reached
-// the disk, and come back when the log is read after a crash.
+// refusedBySQLite: the driver rolls back after a failed COMMIT. These errors come before the
+// transaction's last page is in the log. After any other the log may be whole, and the
+// transaction come back when it is read after a crash.
 func refusedBySQLite(err error) bool {
 	var e sqlite3.Error
-	return errors.As(err, &e) && e.Code != sqlite3.ErrIoErr
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Code {
+	case sqlite3.ErrBusy, sqlite3.ErrLocked, sqlite3.ErrFull, sqlite3.ErrConstraint:
+		return true
+	default:
+		return false
+	}
 }

@@ -1,0 +1,102 @@
+package store_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/store"
+)
+
+// refusal is what a database answers to COMMIT, with the state of the session after it.
+func refusal(t *testing.T, severity, code string, state byte) []byte {
+	t.Helper()
+	text, err := (&pgproto3.ErrorResponse{
+		Severity: severity, SeverityUnlocalized: severity, Code: code, Message: "of the proxy",
+	}).Encode(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state != 0 {
+		if text, err = (&pgproto3.ReadyForQuery{TxStatus: state}).Encode(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return text
+}
+
+// An error in answer to COMMIT is told as unknown, whatever became of it, unless its code proves that nothing was done.
+func TestErrorInAnswerToCommit(t *testing.T) {
+	t.Parallel()
+	type answer struct {
+		severity, code string
+		state          byte // 0: the connection is over
+	}
+	unknown := []answer{
+		{"ERROR", "40003", 'I'}, {"ERROR", "XX000", 'I'}, {"ERROR", "08006", 'I'}, {"ERROR", "08007", 'I'}, {"ERROR", "08P01", 'I'},
+		{"ERROR", "57P01", 'I'}, {"ERROR", "57014", 'I'}, {"ERROR", "53100", 'I'}, {"ERROR", "53200", 'I'}, {"ERROR", "58030", 'I'},
+		{"ERROR", "58000", 'I'}, {"ERROR", "55P03", 'I'}, {"ERROR", "25P01", 'I'}, {"ERROR", "0A000", 'I'}, {"ERROR", "22000", 'I'},
+		{"ERROR", "", 'I'}, {"ERROR", "4", 'I'}, {"ERROR", "ZZZZZ", 'I'}, {"", "40001", 'I'},
+		{"ERROR", "XX000", 'E'}, {"ERROR", "XX000", 'T'},
+		{"FATAL", "57P01", 0}, {"FATAL", "57P03", 0}, {"FATAL", "40001", 0}, {"FATAL", "25P03", 0}, {"PANIC", "53100", 0},
+	}
+	cfg := config(t, store.Postgres)
+	p := throughProxy(t, &cfg)
+	s := open(t, cfg)
+	// try acquires a resource of its own and has COMMIT answered so.
+	try := func(t *testing.T, a answer, delivered bool) error {
+		p.answer.Store(refusal(t, a.severity, a.code, a.state))
+		p.deliver.Store(delivered)
+		p.cutAfter.Store("commit\x00")
+		_, err := s.Execute(t.Context(), lock.Acquire{Resource: t.Name(), ProcessID: "p"})
+		if p.cutAfter.Load() != "" {
+			t.Error("no COMMIT was seen")
+		}
+		return err
+	}
+	for _, a := range unknown {
+		for name, delivered := range map[string]bool{"committed": true, "not committed": false} {
+			t.Run(a.severity+" "+a.code+" "+string(a.state)+" "+name, func(t *testing.T) {
+				if err := try(t, a, delivered); !errors.Is(err, lock.ErrOutcomeUnknown) {
+					t.Errorf("answer: %v", err)
+				}
+				wantHeldOnce(t, s, t.Name(), delivered)
+			})
+		}
+	}
+	refused := []struct {
+		answer
+		again bool // it is worth another attempt
+	}{
+		{answer{"ERROR", "40001", 'I'}, true},
+		{answer{"ERROR", "40P01", 'I'}, true},
+		{answer{"ERROR", "40001", 'E'}, true},
+		{answer{"ERROR", "23505", 'I'}, false},
+		{answer{"ERROR", "25P02", 'I'}, false},
+		{answer{"ERROR", "42501", 'I'}, false},
+	}
+	for _, a := range refused {
+		t.Run(a.severity+" "+a.code+" "+string(a.state)+" refused", func(t *testing.T) {
+			if err := try(t, a.answer, false); errors.Is(err, lock.ErrOutcomeUnknown) || (err == nil) != a.again {
+				t.Errorf("answer: %v", err)
+			}
+			wantHeldOnce(t, s, t.Name(), a.again)
+		})
+	}
+	execute(t, s, lock.Acquire{Resource: "afterwards", ProcessID: "p"})
+}
+
+// wantHeldOnce checks whether a resource was acquired, once.
+func wantHeldOnce(t *testing.T, s *store.Store, resource string, want bool) {
+	t.Helper()
+	r, _, err := s.Find(t.Context(), resource)
+	if err != nil || (len(r.Holds) == 1) != want {
+		t.Errorf("held: %+v, want %v, %v", r.Holds, want, err)
+	}
+	events, err := s.History(t.Context(), lock.HistoryFilter{Resource: resource, Limit: 10})
+	if err != nil || (len(events) == 1) != want {
+		t.Errorf("history: %+v, %v", events, err)
+	}
+}
