@@ -54,20 +54,24 @@ func newFolder(options []string) (_ *Cluster, err error) {
 	if c.bin, err = serverBinaries(); err != nil {
 		return nil, err
 	}
-	// Not under a test's own folder: the account that runs the server could not reach it.
-	if c.dir, err = os.MkdirTemp("", "testdb-"); err != nil {
+	if c.dir, c.account, err = serverFolder(); err != nil {
 		return nil, err
-	}
-	if os.Getuid() == 0 { // the server refuses to run as root
-		if c.account, err = unprivileged(); err != nil {
-			return nil, err
-		}
-		if err := os.Chown(c.dir, int(c.account.Uid), int(c.account.Gid)); err != nil {
-			return nil, err
-		}
 	}
 	c.port, err = freePort()
 	return c, err
+}
+
+// serverFolder makes a folder for a server program that refuses to run as root, and names the account that runs it; nil is
+// this process's own.
+func serverFolder() (dir string, account *syscall.Credential, err error) {
+	// Not under a test's own folder: the account that runs the server could not reach it.
+	if dir, err = os.MkdirTemp("", "testdb-"); err != nil || os.Getuid() != 0 {
+		return dir, nil, err
+	}
+	if account, err = unprivileged(); err != nil {
+		return dir, nil, err
+	}
+	return dir, account, os.Chown(dir, int(account.Uid), int(account.Gid))
 }
 
 // run runs one of Postgres's programs to its end.
@@ -131,30 +135,13 @@ func (c *Cluster) Stop() error {
 // Kill ends every process of the server with SIGKILL, in the middle of what it is at, and leaves the data. Start brings the
 // server back.
 func (c *Cluster) Kill() error {
-	id := c.server.Process.Pid
-	// The others would outlive their parent by a moment: long enough to end a commit and to answer it. While the parent stands
-	// still there will be no more of them.
-	if err := c.server.Process.Signal(syscall.SIGSTOP); err != nil {
+	// The others would outlive their parent by a moment: long enough to end a commit and to answer it.
+	if err := c.stand(); err != nil {
 		return err
 	}
-	var status syscall.WaitStatus
-	if _, err := syscall.Wait4(id, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
-		return fmt.Errorf("postgres does not stand still: %#x, %w", status, err)
-	}
-	list, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", id))
+	children, err := c.signalChildren(syscall.SIGKILL)
 	if err != nil {
 		return err
-	}
-	children := strings.Fields(string(list))
-	for _, child := range children {
-		id, err := strconv.Atoi(child)
-		if err != nil {
-			return err
-		}
-		// One that has just ended by itself is still its parent's: the id is nobody else's.
-		if err := syscall.Kill(id, syscall.SIGKILL); err != nil {
-			return err
-		}
 	}
 	for _, child := range children { // the memory that they share keeps the server from starting again until they are gone
 		if err := waitForEnd(child); err != nil {
@@ -165,6 +152,53 @@ func (c *Cluster) Kill() error {
 		return err
 	}
 	return c.wait()
+}
+
+// signalChildren signals every process of the server but the first, which must stand still.
+func (c *Cluster) signalChildren(signal syscall.Signal) (children []string, err error) {
+	list, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", c.server.Process.Pid))
+	if err != nil {
+		return nil, err
+	}
+	children = strings.Fields(string(list))
+	for _, child := range children {
+		id, err := strconv.Atoi(child)
+		if err != nil {
+			return nil, err
+		}
+		// One that has just ended by itself is still its parent's: the id is nobody else's.
+		if err := syscall.Kill(id, signal); err != nil {
+			return nil, err
+		}
+	}
+	return children, nil
+}
+
+// Freeze has every process of the server stand still; the connections to it stay open. Thaw lets it go on.
+func (c *Cluster) Freeze() error {
+	if err := c.stand(); err != nil {
+		return err
+	}
+	_, err := c.signalChildren(syscall.SIGSTOP)
+	return err
+}
+
+// Thaw ends what Freeze began.
+func (c *Cluster) Thaw() error {
+	_, err := c.signalChildren(syscall.SIGCONT)
+	return errors.Join(err, c.server.Process.Signal(syscall.SIGCONT))
+}
+
+// stand returns when the first process of the server stands still, so that there will be no more of them.
+func (c *Cluster) stand() error {
+	if err := c.server.Process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(c.server.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+		return fmt.Errorf("postgres does not stand still: %#x, %w", status, err)
+	}
+	return nil
 }
 
 // waitForEnd returns when a process that was killed has ended, whether or not its parent has taken note of it.
