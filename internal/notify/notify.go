@@ -2,12 +2,13 @@
 // its own.
 //
 // A notification is a hint. It may be lost whenever the connection is; after every new one everything is woken, and
-// whoever is woken looks for itself. Where the database cannot notify (an engine without LISTEN, a pooler that lends
-// connections for one transaction) nothing arrives, and nothing else happens.
+// whoever is woken looks for itself. Where the database cannot notify (an engine without LISTEN) nothing arrives, and
+// nothing else happens. Through a pooler it does not listen: the connection that would listen may be another program's next.
 package notify
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -24,6 +25,9 @@ const (
 	firstBackoff = 100 * time.Millisecond
 	lastBackoff  = 10 * time.Second
 )
+
+var errPooler = errors.New("the database is reached through a pooler such as PgBouncer, which cannot pass notifications on: " +
+	"set NOTIFICATIONS=false")
 
 // Config says where to listen and whom to wake.
 type Config struct {
@@ -111,6 +115,15 @@ func (l *Listener) listen(ctx context.Context, begun func()) error {
 	}()
 	subscribing, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	// A pooler has ids of its own: it does not say which of its connections it will use.
+	var process uint32
+	err = conn.QueryRow(subscribing, "SELECT pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&process)
+	switch {
+	case err != nil:
+		return err
+	case process != conn.PgConn().PID():
+		return errPooler
+	}
 	for channel := range l.cfg.Channels {
 		if _, err := conn.Exec(subscribing, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
 			return err

@@ -34,6 +34,7 @@ func (s *Store) commit(batch []lock.Command) ([]groupcommit.Result[lock.Outcome]
 			}
 		}
 		commit.Unknown = errors.Is(err, groupcommit.ErrOutcomeUnknown)
+		s.unproven = s.unproven || commit.Unknown
 		if err == nil || commit.Unknown {
 			if len(commit.Awaited)+len(commit.Granted)+len(commit.Superseded) > 0 {
 				s.watch(commit)
@@ -54,6 +55,21 @@ func (s *Store) commit(batch []lock.Command) ([]groupcommit.Result[lock.Outcome]
 	}
 }
 
+// prove returns nil when the database commits. It asks after a COMMIT of unknown outcome: as
+// long as a synchronous standby is silent, each COMMIT would leave a connection of the database
+// waiting, and soon there would be none left. What it commits may be shown early, so it can be
+// cancelled, which ends the wait.
+func (s *Store) prove() error {
+	if !s.unproven || s.dialect.proof == "" {
+		return nil
+	}
+	ctx, cancel := s.bounded(context.Background())
+	defer cancel()
+	err := s.writer.WithContext(ctx).Exec(s.dialect.proof, s.server).Error
+	s.unproven = err != nil
+	return err
+}
+
 // namesOf returns every resource that a batch touches once, in the order in which all servers lock them.
 func namesOf(batch []lock.Command) []string {
 	var names []string
@@ -68,11 +84,13 @@ func namesOf(batch []lock.Command) []string {
 func (s *Store) transact(names []string, batch []lock.Command) (
 	results []groupcommit.Result[lock.Outcome], commit lock.Commit, err error,
 ) {
+	if err := s.prove(); err != nil {
+		return nil, commit, err
+	}
 	ctx, cancel := s.bounded(context.Background())
 	defer cancel()
-	committing := false
 	var committed map[string]lock.Resource
-	err = s.writer.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
+	err = s.transaction(ctx, func(tx *gorm.DB) error {
 		states, now, err := s.lockRows(tx, names)
 		if err != nil {
 			return err
@@ -118,13 +136,9 @@ func (s *Store) transact(names []string, batch []lock.Command) (
 		if err := s.notify(tx, now, commit.Awaited, queues, replaced); err != nil {
 			return err
 		}
-		committing = true
 		committed = states
 		return nil
-	}, s.dialect.options)
-	if err != nil && committing && !s.dialect.refused(err) {
-		return nil, commit, fmt.Errorf("%w: %w", groupcommit.ErrOutcomeUnknown, err)
-	}
+	})
 	if err == nil {
 		s.known.keep(committed)
 	}

@@ -2,7 +2,9 @@ package store_test
 
 import (
 	"errors"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
@@ -98,5 +100,90 @@ func wantHeldOnce(t *testing.T, s *store.Store, resource string, want bool) {
 	events, err := s.History(t.Context(), lock.HistoryFilter{Resource: resource, Limit: 10})
 	if err != nil || (len(events) == 1) != want {
 		t.Errorf("history: %+v, %v", events, err)
+	}
+}
+
+// What a transaction needs is set with its BEGIN: it costs no round trip of its own.
+func TestRoundTrips(t *testing.T) {
+	t.Parallel()
+	cfg := config(t, store.Postgres)
+	p := throughProxy(t, &cfg)
+	s := open(t, cfg)
+	execute(t, s, lock.Acquire{Resource: "warm", ProcessID: "p"})
+	trips := func(c lock.Command) int32 {
+		before := p.answers.Load()
+		execute(t, s, c)
+		return p.answers.Load() - before
+	}
+	execute(t, s, lock.Release{Resource: "warm", ProcessID: "p"}) // its statements are prepared now
+	for want, c := range map[int32]lock.Command{
+		4: lock.Acquire{Resource: "warm", ProcessID: "p"},  // BEGIN, read, write, COMMIT
+		5: lock.Acquire{Resource: "fresh", ProcessID: "p"}, // and the floor of the tokens
+	} {
+		if got := trips(c); got != want {
+			t.Errorf("%+v: %d round trips, want %d", c, got, want)
+		}
+	}
+}
+
+// A transaction has the settings that it needs, whatever the database's defaults, and leaves none behind.
+func TestSettingsOfATransaction(t *testing.T) {
+	t.Parallel()
+	for sync, want := range map[string]string{"off": "on", "on": "on", "local": "local", "remote_write": "remote_write"} {
+		t.Run(sync, func(t *testing.T) {
+			t.Parallel()
+			cfg := config(t, store.Postgres)
+			work(t, cfg)
+			name := column(t, cfg, "SELECT current_database()")[0]
+			run(t, cfg, "ALTER DATABASE "+name+" SET synchronous_commit = "+sync, "CREATE TABLE seen (settings text)", `
+				CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+					INSERT INTO seen SELECT concat_ws(' ', TG_TABLE_NAME, current_setting('synchronous_commit'), current_setting('enable_seqscan'),
+						current_setting('enable_bitmapscan'), current_setting('jit'), current_setting('idle_in_transaction_session_timeout'));
+					RETURN NULL;
+				END $$`,
+				"CREATE TRIGGER see AFTER INSERT OR UPDATE ON resource_locks EXECUTE FUNCTION see()",
+				"CREATE TRIGGER see AFTER DELETE ON lock_events EXECUTE FUNCTION see()")
+			s := open(t, cfg)
+			execute(t, s, lock.Acquire{Resource: "other", ProcessID: "p"})
+			if _, err := s.DeleteEvents(t.Context(), 0, 100); err != nil {
+				t.Fatal(err)
+			}
+			settings := want + " off off off 5s"
+			if got := column(t, cfg, "SELECT DISTINCT settings FROM seen ORDER BY settings"); !slices.Equal(got,
+				[]string{"lock_events " + settings, "resource_locks " + settings}) {
+				t.Errorf("settings: %q", got)
+			}
+		})
+	}
+}
+
+// Moments are the same in any time zone that the database has for its sessions.
+func TestTimeZoneOfTheDatabase(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"cache_statement", "exec", "simple_protocol"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			cfg := config(t, store.Postgres)
+			run(t, cfg, "ALTER DATABASE "+column(t, cfg, "SELECT current_database()")[0]+" SET TimeZone = 'Pacific/Kiritimati'") // 14 hours ahead
+			cfg.Source += "&default_query_exec_mode=" + mode
+			s := open(t, cfg)
+			now := execute(t, s, lock.Acquire{Resource: "long", ProcessID: "p", TTL: time.Hour}).Now
+			execute(t, s, lock.Acquire{Resource: "short", ProcessID: "p", TTL: time.Microsecond})
+			if got := held(t, s, lock.ListFilter{}); len(got) != 1 || !got[0].Holds[0].ExpiresAt.Equal(now.Add(time.Hour)) {
+				t.Errorf("held at %v: %+v", now, got)
+			}
+			if got := held(t, s, lock.ListFilter{Limit: 10}); len(got) != 1 || got[0].Name != "long" {
+				t.Errorf("page: %+v", got)
+			}
+			if names, err := s.Expired(t.Context(), 10); err != nil || len(names) != 1 || names[0] != "short" {
+				t.Errorf("expired: %q, %v", names, err)
+			}
+			if n, err := s.DeleteEvents(t.Context(), time.Hour, 10); err != nil || n != 0 {
+				t.Errorf("deleted %d events of the last hour, %v", n, err)
+			}
+			if d := time.Since(now).Abs(); d > time.Minute {
+				t.Errorf("the moment is %v off", d)
+			}
+		})
 	}
 }

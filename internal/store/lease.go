@@ -16,30 +16,35 @@ const (
 
 // enlist makes this server known, as one that is alive.
 func (s *Store) enlist(ctx context.Context) error {
-	return s.write(ctx, func(db *gorm.DB) error {
-		return db.Transaction(func(tx *gorm.DB) error {
-			if s.dialect.beat != "" {
-				return tx.Raw("INSERT INTO lock_servers (alive_until) VALUES (" + leaseEnd + ") RETURNING id").Row().Scan(&s.server)
-			}
-			// No other server has the file open, so all that are known are dead.
-			if err := tx.Exec("UPDATE lock_servers SET alive_until = ? WHERE alive_until IS NULL", instant{s.dialect.clock()}).Error; err != nil {
-				return err
-			}
-			return tx.Raw("INSERT INTO lock_servers DEFAULT VALUES RETURNING id").Row().Scan(&s.server)
-		})
+	return s.write(ctx, func(tx *gorm.DB) error {
+		if s.dialect.beat != "" {
+			return tx.Raw("INSERT INTO lock_servers (alive_until) VALUES (" + leaseEnd + ") RETURNING id").Row().Scan(&s.server)
+		}
+		// No other server has the file open, so all that are known are dead.
+		if err := tx.Exec("UPDATE lock_servers SET alive_until = ? WHERE alive_until IS NULL", instant{s.dialect.clock()}).Error; err != nil {
+			return err
+		}
+		return tx.Raw("INSERT INTO lock_servers DEFAULT VALUES RETURNING id").Row().Scan(&s.server)
 	})
 }
 
 // leaseEnd is the end of a lease that begins now, on Postgres.
 const leaseEnd = "clock_timestamp() + interval '1750 ms'"
 
-// postgresBeat does not wait for the disk: what it says need not be durable.
 const (
+	// The lease is not committed durably: it does not wait for the disk or for a standby.
 	postgresBeat = `
 		INSERT INTO lock_servers SELECT ?, ` + leaseEnd + ` WHERE set_config('synchronous_commit', 'off', true) = 'off'
 		ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until`
 	postgresEnd = `
-		UPDATE lock_servers SET alive_until = clock_timestamp() WHERE id = ?`
+		UPDATE lock_servers SET alive_until = clock_timestamp()
+		WHERE id = ? AND set_config('synchronous_commit', 'off', true) = 'off'`
+
+	// postgresProof commits as durably as a transaction does, a row that stands for no server.
+	postgresProof = `
+		INSERT INTO lock_servers SELECT -(?::bigint), clock_timestamp()
+		WHERE set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), true) <> 'off'
+		ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until`
 )
 
 // beat has this server heard of until ctx ends. It says nothing of a failure: whoever needs the database notices.

@@ -14,7 +14,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/stdlib"
 	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
 )
@@ -110,7 +109,6 @@ func openPostgres(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	conf.RuntimeParams["timezone"] = "UTC"
 	conf.RuntimeParams["client_encoding"] = "UTF8" // whatever the defaults of the role say
 	if conf.RuntimeParams["application_name"] == "" {
 		conf.RuntimeParams["application_name"] = "lockd"
@@ -122,7 +120,7 @@ func openPostgres(ctx context.Context, cfg Config) (_ *Store, err error) {
 			conf.ConnectTimeout = leaseTime / time.Duration(n+1)
 		}
 	}
-	writerDB, readerDB := postgresPool(conf, postgresWriters, writerSession), postgresPool(conf, postgresReaders, safeSession)
+	writerDB, readerDB := postgresPool(conf, postgresWriters), postgresPool(conf, postgresReaders)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, closeAll(readerDB, writerDB))
@@ -169,8 +167,8 @@ func openPostgres(ctx context.Context, cfg Config) (_ *Store, err error) {
 				from: "resource_name ~>=~ ?", after: "resource_name ~>~ ?", before: "resource_name ~<~ ?",
 				sorted: "resource_name USING ~<~",
 			},
-			snapshot: &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true},
-			options:  &sql.TxOptions{Isolation: sql.LevelReadCommitted},
+			proof:    postgresProof,
+			snapshot: &sql.TxOptions{ReadOnly: true},
 			timeout:  postgresTimeout,
 			classify: classifyPostgres,
 			refused:  refusedByPostgres,
@@ -226,31 +224,13 @@ func hosts(conf *pgx.ConnConfig) int {
 	return len(addresses)
 }
 
-// postgresPool makes a pool of up to n connections, each of which begins with the given statements.
-func postgresPool(conf *pgx.ConnConfig, n int, session string) *sql.DB {
-	db := stdlib.OpenDB(*conf, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, session)
-		return err
-	}))
+// postgresPool makes a pool of up to n connections.
+func postgresPool(conf *pgx.ConnConfig, n int) *sql.DB {
+	db := sql.OpenDB(postgresConnector{*conf})
 	keep(db, n)
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	return db
 }
-
-const (
-	// safeSession makes a connection safe: commits are synced even where the database's default says otherwise, and a server
-	// that is frozen inside a transaction does not keep its rows locked for others.
-	safeSession = `
-		SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
-		SET idle_in_transaction_session_timeout = '5s';`
-
-	// writerSession also keeps to the indexes. All that is written is found by a key; but the planner knows nothing yet of a
-	// queue that has just become long, and would read all of it for its head.
-	writerSession = safeSession + `
-		SET enable_seqscan = off;
-		SET enable_bitmapscan = off;
-		SET jit = off;`
-)
 
 const postgresColumns = `
 	SELECT c.relname || '.' || a.attname FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid

@@ -97,6 +97,7 @@ type Store struct {
 	snapshots chan struct{} // a place for each snapshot that may be open
 
 	committer *groupcommit.Committer[lock.Command, lock.Outcome]
+	unproven  bool                                     // the outcome of the last COMMIT is unknown; the committer's
 	looks     *groupcommit.Committer[string, sighting] // reads: there is no commit, but they share a statement
 	watch     func(lock.Commit)
 	server    int64         // this server's id in lock_servers
@@ -112,11 +113,11 @@ type dialect struct {
 	lock     string           // locks and reads the rows of a JSON array of names
 	look     string           // reads them, with the moment before
 	names    nameOrder        // compares resource_name byte by byte
-	options  *sql.TxOptions   // of a batch's transaction
 	snapshot *sql.TxOptions   // of a transaction that sees the database at one moment
 	queues   string           // reads the first waiters of a JSON array of resource ids, and a JSON array of places
 	notify   string           // tells servers of a JSON array of names; empty when there is only one server
 	beat     string           // has this server heard of; empty when it needs not to be
+	proof    string           // commits what may be seen before it is durable; empty when nothing has to be proven
 	timeout  time.Duration    // bound of a transaction or a query; 0: none
 
 	// write inserts the rows that have no id, which they get, updates the others, and appends the events.
@@ -245,14 +246,29 @@ func (s *Store) read(ctx context.Context, query func(db *gorm.DB) error) error {
 	return s.translate(query(s.reader.WithContext(ctx)))
 }
 
-// write runs a statement that has nothing to do with locks outside the committer.
-func (s *Store) write(ctx context.Context, statement func(db *gorm.DB) error) error {
+// write runs a transaction that has nothing to do with locks outside the committer.
+func (s *Store) write(ctx context.Context, statements func(tx *gorm.DB) error) error {
 	if err := s.file.check(); err != nil {
 		return err
 	}
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
-	return s.translate(statement(s.writer.WithContext(ctx)))
+	return s.translate(s.transaction(ctx, statements))
+}
+
+// transaction runs a transaction that writes. Its error wraps groupcommit.ErrOutcomeUnknown
+// when it may have been committed.
+func (s *Store) transaction(ctx context.Context, statements func(tx *gorm.DB) error) error {
+	committing := false
+	err := s.writer.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
+		err := statements(tx)
+		committing = err == nil
+		return err
+	})
+	if committing && err != nil && !s.dialect.refused(err) {
+		return fmt.Errorf("%w: %w", groupcommit.ErrOutcomeUnknown, err)
+	}
+	return err
 }
 
 // snapshot runs queries that see the database at one moment. They may take as long as ctx lets them, so only a few run
@@ -278,7 +294,10 @@ func (s *Store) snapshot(ctx context.Context, queries func(tx *gorm.DB) error) e
 func (s *Store) reading() bool { return len(s.snapshots) > 0 }
 
 func (s *Store) translate(err error) error {
-	if err != nil && s.classify(err) != faulty {
+	switch {
+	case errors.Is(err, groupcommit.ErrOutcomeUnknown):
+		return translateCommit(err)
+	case err != nil && s.classify(err) != faulty:
 		return fmt.Errorf("%w: %w", lock.ErrUnavailable, err)
 	}
 	return err
