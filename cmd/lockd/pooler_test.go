@@ -17,7 +17,7 @@ const settings = `
 	SELECT concat_ws(' ', 'seqscan', current_setting('enable_seqscan'), 'bitmapscan', current_setting('enable_bitmapscan'),
 		'jit', current_setting('jit'), 'sync', current_setting('synchronous_commit'),
 		'idle', current_setting('idle_in_transaction_session_timeout'), 'statement', current_setting('statement_timeout'),
-		'lock', current_setting('lock_timeout'), 'zone', current_setting('TimeZone'), 'path', current_setting('search_path'),
+		'lock', current_setting('lock_timeout'), 'zone', current_setting('TimeZone'), 'dates', current_setting('DateStyle'), 'path', current_setting('search_path'),
 		'listens', (SELECT count(*) FROM pg_listening_channels()),
 		'prepared', (SELECT count(*) FROM pg_prepared_statements))`
 
@@ -36,7 +36,7 @@ func TestPooler(t *testing.T) {
 			direct := testdb.Postgres(t)
 			db := open(t, "pgx", direct)
 			name := one(t, db, "SELECT current_database()")
-			for _, setting := range []string{"synchronous_commit = off", "TimeZone = 'Asia/Kathmandu'", "jit = on", "statement_timeout = '1h'"} {
+			for _, setting := range []string{"synchronous_commit = off", "TimeZone = 'Asia/Kathmandu'", "DateStyle = 'German'", "statement_timeout = '1h'"} {
 				execute(t, db, "ALTER DATABASE "+name+" SET "+setting)
 			}
 			want := one(t, open(t, "pgx", direct+"&default_query_exec_mode=exec"), settings)

@@ -157,14 +157,16 @@ func TestSettingsOfATransaction(t *testing.T) {
 	}
 }
 
-// Moments are the same in any time zone that the database has for its sessions.
+// Moments are the same whatever time zone and form of dates the database has for its sessions.
 func TestTimeZoneOfTheDatabase(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"cache_statement", "exec", "simple_protocol"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			cfg := config(t, store.Postgres)
-			run(t, cfg, "ALTER DATABASE "+column(t, cfg, "SELECT current_database()")[0]+" SET TimeZone = 'Pacific/Kiritimati'") // 14 hours ahead
+			name := column(t, cfg, "SELECT current_database()")[0]
+			run(t, cfg, "ALTER DATABASE "+name+" SET TimeZone = 'Pacific/Kiritimati'", // 14 hours ahead
+				"ALTER DATABASE "+name+" SET DateStyle = 'German'")
 			cfg.Source += "&default_query_exec_mode=" + mode
 			s := open(t, cfg)
 			now := execute(t, s, lock.Acquire{Resource: "long", ProcessID: "p", TTL: time.Hour}).Now

@@ -113,6 +113,11 @@ func openPostgres(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if conf.RuntimeParams["application_name"] == "" {
 		conf.RuntimeParams["application_name"] = "lockd"
 	}
+	if mode := conf.DefaultQueryExecMode; mode == pgx.QueryExecModeExec || mode == pgx.QueryExecModeSimpleProtocol {
+		// Results come as text then, and pgx reads moments in one form only. PgBouncer keeps
+		// this parameter apart for each client.
+		conf.RuntimeParams["datestyle"] = "ISO"
+	}
 	if conf.ConnectTimeout == 0 {
 		conf.ConnectTimeout = postgresTimeout / 2
 		if n := hosts(conf); n > 1 {
