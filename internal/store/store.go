@@ -157,7 +157,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s.looks = groupcommit.New(s.look, maxBatch, cfg.MaxQueue)
 	s.watch = func(lock.Commit) {}
 	if err := s.enlist(ctx); err != nil {
-		return nil, errors.Join(err, s.close())
+		return nil, errors.Join(fmt.Errorf("cannot enter this server into the database: %w", err), s.close())
 	}
 	return s, nil
 }
