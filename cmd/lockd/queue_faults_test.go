@@ -245,25 +245,31 @@ func TestNotificationsOff(t *testing.T) {
 				_, err := db.Exec(t.Context(), statement)
 				must(t, err)
 			}
-			exec("DO $$ DECLARE id bigint; BEGIN FOR id IN SELECT s.id FROM lock_servers AS s LOOP EXECUTE 'LISTEN lockd_' || id; END LOOP; END $$")
+			exec("DO $$ DECLARE id bigint; BEGIN FOR id IN SELECT s.id FROM lock_servers AS s LOOP " +
+				"EXECUTE 'LISTEN lockd_' || id; EXECUTE 'LISTEN lockd_' || id || '_superseded'; END LOOP; END $$")
 			exec("LISTEN the_end")
 			h := f[0].acquire(t, "r", "holder")
 			w := f[1].wait(t, waiting("r", "waiter"))
 			f[0].awaitQueue(t, "r", "waiter")
 			f[0].release(t, h)
 			f[1].release(t, w.granted(t))
+
+			h = f[0].acquire(t, "s", "holder")
+			first := f[1].wait(t, named("s", "waiter", "its request"))
+			f[0].awaitQueue(t, "s", "waiter")
+			again := f[0].wait(t, named("s", "waiter", "its request"))
+			first.answer(t)
+			f.drain(t, h, again)
+
 			exec("NOTIFY the_end")
-			heard := false
-			for {
+			heard := map[string]bool{}
+			for !heard["the_end"] {
 				n, err := db.WaitForNotification(t.Context())
 				must(t, err)
-				if n.Channel == "the_end" {
-					break
-				}
-				heard = true
+				heard[strings.TrimLeft(n.Channel, "lockd_0123456789")] = true
 			}
-			if heard != told {
-				t.Errorf("a server was told: %v, want %v", heard, told)
+			if heard[""] != told || heard["superseded"] != told {
+				t.Errorf("heard on %v, want other channels than the_end: %v", heard, told)
 			}
 		})
 	}

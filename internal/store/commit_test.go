@@ -37,12 +37,32 @@ func TestErrorInAnswerToCommit(t *testing.T) {
 		state          byte // 0: the connection is over
 	}
 	unknown := []answer{
-		{"ERROR", "40003", 'I'}, {"ERROR", "XX000", 'I'}, {"ERROR", "08006", 'I'}, {"ERROR", "08007", 'I'}, {"ERROR", "08P01", 'I'},
-		{"ERROR", "57P01", 'I'}, {"ERROR", "57014", 'I'}, {"ERROR", "53100", 'I'}, {"ERROR", "53200", 'I'}, {"ERROR", "58030", 'I'},
-		{"ERROR", "58000", 'I'}, {"ERROR", "55P03", 'I'}, {"ERROR", "25P01", 'I'}, {"ERROR", "0A000", 'I'}, {"ERROR", "22000", 'I'},
-		{"ERROR", "", 'I'}, {"ERROR", "4", 'I'}, {"ERROR", "ZZZZZ", 'I'}, {"", "40001", 'I'},
-		{"ERROR", "XX000", 'E'}, {"ERROR", "XX000", 'T'},
-		{"FATAL", "57P01", 0}, {"FATAL", "57P03", 0}, {"FATAL", "40001", 0}, {"FATAL", "25P03", 0}, {"PANIC", "53100", 0},
+		{"ERROR", "40003", 'I'},
+		{"ERROR", "XX000", 'I'},
+		{"ERROR", "08006", 'I'},
+		{"ERROR", "08007", 'I'},
+		{"ERROR", "08P01", 'I'},
+		{"ERROR", "57P01", 'I'},
+		{"ERROR", "57014", 'I'},
+		{"ERROR", "53100", 'I'},
+		{"ERROR", "53200", 'I'},
+		{"ERROR", "58030", 'I'},
+		{"ERROR", "58000", 'I'},
+		{"ERROR", "55P03", 'I'},
+		{"ERROR", "25P01", 'I'},
+		{"ERROR", "0A000", 'I'},
+		{"ERROR", "22000", 'I'},
+		{"ERROR", "", 'I'},
+		{"ERROR", "4", 'I'},
+		{"ERROR", "ZZZZZ", 'I'},
+		{"", "40001", 'I'},
+		{"ERROR", "XX000", 'E'},
+		{"ERROR", "XX000", 'T'},
+		{"FATAL", "57P01", 0},
+		{"FATAL", "57P03", 0},
+		{"FATAL", "40001", 0},
+		{"FATAL", "25P03", 0},
+		{"PANIC", "53100", 0},
 	}
 	cfg := config(t, store.Postgres)
 	p := throughProxy(t, &cfg)
