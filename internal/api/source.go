@@ -62,11 +62,11 @@ func (o *object) withoutQuery(r *http.Request) (found bool) {
 	}
 	given, _ := url.ParseQuery(r.URL.RawQuery) // what cannot be read is no field's
 	before := len(o.invalid.faults)
-	for _, name := range slices.Sorted(maps.Keys(given)) {
+	for i, name := range slices.Sorted(maps.Keys(given)) {
 		if slices.Contains(o.asked, name) {
 			o.invalid.add(misplaced, "POST takes this field from the JSON body, not from the query string", "query", name)
 		} else {
-			o.invalid.nearMiss(name, o.asked, "query")
+			o.invalid.refuseNearMiss(name, i+1, o.asked, "query")
 		}
 	}
 	return len(o.invalid.faults) > before

@@ -43,7 +43,6 @@ var testSupport = []string{"internal/apptest", "internal/archtest", "internal/ro
 var onlyIn = map[string][]string{
 	"gorm.io":                {"internal/store"},
 	"github.com/go-chi/chi":  {"internal/api"},
-	"github.com/hbollon":     {"internal/config"},
 	"github.com/jackc/pgx":   {"internal/config", "internal/notify", "internal/store", "internal/testdb"},
 	"github.com/mattn":       {"internal/store"},
 	"github.com/caarlos0":    {"internal/config"},
@@ -51,7 +50,7 @@ var onlyIn = map[string][]string{
 	"github.com/swaggo":      {"internal/api"},
 	"github.com/gofrs/flock": {"internal/store"},
 	"github.com/hashicorp":   {"internal/store"},
-	"github.com/hbollon":     {"internal/api"},
+	"github.com/hbollon":     {"internal/api", "internal/config"},
 	"github.com/chromedp":    testSupport,
 	"testing":                testSupport,
 	"net/http/httptest":      testSupport,
