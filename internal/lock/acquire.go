@@ -1,9 +1,6 @@
 package lock
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // Acquire asks for a hold. While anyone, the asking process included, holds the resource, or anyone who waits is before
 // it, it is refused with [HeldError], or waits if it may: it gets a place in the queue, and a hold when its turn comes.
@@ -82,7 +79,7 @@ func (c Acquire) Decide(now time.Time, before []Resource) (Outcome, error) {
 		}
 		out.Hold = hold
 		out.Changed = []Resource{r.grant(hold)}
-		out.Events = slices.Concat(expired, out.Events, []Event{beginning(r.Name, hold)})
+		out.Events = append(append(expired, out.Events...), beginning(r.Name, hold))
 		return out, nil
 	case c.Wait == 0:
 		return Outcome{}, r.refusal(now)
