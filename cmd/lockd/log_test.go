@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -51,7 +52,7 @@ func (r *logReader) end(t *testing.T) {
 // launchInto runs lockd on a database in memory, with its log in a file. The wrapper is a command that runs the one after it.
 func launchInto(t *testing.T, log *os.File, wrapper []string, more ...string) *apptest.Process {
 	t.Helper()
-	command := append(wrapper, os.Args[0])
+	command := slices.Concat(wrapper, []string{os.Args[0]})
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Dir = t.TempDir()
 	cmd.Env = append([]string{runMain + "=1", "PATH=" + os.Getenv("PATH")}, environment("sqlite://", more...)...)
@@ -173,12 +174,13 @@ func TestLogReaderThatStandsStill(t *testing.T) {
 		t.Run(map[bool]string{true: "for a while", false: "for ever"}[goesOn], func(t *testing.T) {
 			t.Parallel()
 			lines, logged := io.Pipe()
-			t.Cleanup(func() { _ = lines.Close() })
 			reader := startLogReader(t, logged)
 			s := withoutLog(t, launchInto(t, reader.pipe, nil, "LOG_LEVEL=debug"))
 			must(t, reader.Process.Signal(syscall.SIGSTOP))
-			t.Cleanup(func() { reader.end(t) })
-
+			t.Cleanup(func() {
+				_ = lines.Close() // before the reader, whose end waits until all it wrote is read
+				reader.end(t)
+			})
 			if !goesOn {
 				s.flood(t, 1000) // whose lines are more than a pipe holds
 				s.wantWorking(t)
@@ -292,7 +294,7 @@ func TestTerminalThatIsClosed(t *testing.T) {
 			if protected {
 				wrapper = []string{"sh", "-c", `trap "" HUP; exec "$0"`}
 			}
-			command := append(wrapper, os.Args[0])
+			command := slices.Concat(wrapper, []string{os.Args[0]})
 			cmd := exec.Command(command[0], command[1:]...)
 			cmd.Dir = t.TempDir()
 			cmd.Env = append([]string{runMain + "=1"}, environment("sqlite://", "LOG_LEVEL=debug")...)

@@ -54,6 +54,16 @@ func TestHangUpSignalThatIsIgnored(t *testing.T) {
 	s.Stop(t, syscall.SIGTERM)
 }
 
+func TestSignalsThatMeanNothing(t *testing.T) {
+	t.Parallel()
+	s := start(t, "sqlite://")
+	for _, signal := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGPIPE} {
+		s.Signal(t, signal)
+	}
+	s.acquire(t, "r", "p")
+	s.Stop(t, syscall.SIGTERM)
+}
+
 // A shell that ends a job signals the process group, and make passes the signal on to its child.
 func TestSignalThatComesTwice(t *testing.T) {
 	t.Parallel()

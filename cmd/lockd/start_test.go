@@ -111,7 +111,7 @@ func TestStartErrorsOfFilesAndPorts(t *testing.T) {
 		must(t, os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600))
 	}
 	write("malformed.env", "PORT=0\nDATABASE_URL='postgres://u:"+secret+"@h/d\n")
-	write("misspelt.env", "DEFUALT_TTL=5m\n")
+	write("misspelt.env", "DEFAUTL_TTL=5m\n")
 	write("bad.env", "PORT=many\n")
 	write("forbidden.env", "")
 	write("forbidden.crt", "")
@@ -144,7 +144,7 @@ func TestStartErrorsOfFilesAndPorts(t *testing.T) {
 		"-env-file malformed":          {args: []string{"-env-file", "malformed.env"}, want: "settings file " + folder + "/malformed.env, line 2: want NAME=value"},
 		"-env-file may not be read":    {args: []string{"-env-file", "forbidden.env"}, bound: true, want: forbidden("forbidden.env", "----------")},
 		"-env-file in a closed folder": {args: []string{"-env-file", "closed/in.env"}, bound: true, want: forbidden("closed", "d---------")},
-		"a misspelt name":              {args: []string{"-env-file", "misspelt.env"}, want: "DEFUALT_TTL in " + folder + "/misspelt.env: there is no such setting: write DEFAULT_TTL"},
+		"a misspelt name":              {args: []string{"-env-file", "misspelt.env"}, want: "DEFAUTL_TTL in " + folder + "/misspelt.env: there is no such setting: write DEFAULT_TTL"},
 		"a bad value in the file":      {args: []string{"-env-file=bad.env"}, environment: []string{"PORT="}, want: "PORT in " + folder + `/bad.env: "many" is not a port`},
 		"DEFAULT_TTL above MAX_TTL":    {environment: []string{"DEFAULT_TTL=2h", "MAX_TTL=1h"}, want: `DEFAULT_TTL: "2h" is above MAX_TTL, which is 1h0m0s`},
 
@@ -345,4 +345,19 @@ func TestStartWithRightsOnTheTablesOnly(t *testing.T) {
 	s := start(t, r.url.String())
 	s.release(t, s.acquire(t, "r", "p"))
 	s.Stop(t, syscall.SIGTERM)
+}
+
+// Names are stored as they are, whatever encoding the role's connections have by default.
+func TestRoleWithAnotherEncoding(t *testing.T) {
+	t.Parallel()
+	r := newRole(t)
+	r.migrate(t)
+	execute(t, r.admin, "ALTER ROLE "+r.name+" SET client_encoding = 'LATIN1'")
+	const name = "Prüfstand 東"
+	start(t, r.url.String()).acquire(t, name, "p")
+	var stored string
+	must(t, r.admin.QueryRow("SELECT resource_name FROM resource_locks").Scan(&stored))
+	if stored != name {
+		t.Errorf("stored as %q, want %q", stored, name)
+	}
 }

@@ -151,12 +151,9 @@ func (c Config) faults(values, places map[string]string, parseErr error) ([]erro
 		faults = append(faults, fmt.Errorf("%s: %w%s", places["DATABASE_URL"], err, wrapping(values["DATABASE_URL"])))
 	}
 	for _, rule := range c.rules() {
-		value := values[rule.variable]
-		fault := ""
+		value, fault := values[rule.variable], rule.fault
 		if unparsed[rule.variable] != nil {
 			fault = rule.form
-		} else {
-			fault = rule.fault
 		}
 		if fault != "" {
 			faults = append(faults, fmt.Errorf("%s: %q is %s%s", places[rule.variable], value, fault, wrapping(value)))
@@ -165,8 +162,8 @@ func (c Config) faults(values, places map[string]string, parseErr error) ([]erro
 	return faults, nil
 }
 
-// wrapping says what to take away from around a value: a shell would have, but systemd, docker and
-// others pass on what stands there.
+// wrapping says what to remove from around a value. A shell would have removed it; others, such as
+// docker with its --env-file, pass on what they read.
 func wrapping(value string) string {
 	switch {
 	case value != strings.TrimSpace(value):

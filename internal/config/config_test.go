@@ -329,11 +329,11 @@ func TestLoadNamesTheFileOfABadSetting(t *testing.T) {
 // A name in the file that is nearly a setting's would otherwise leave that setting at its default, in silence.
 func TestLoadRefusesMisspeltNames(t *testing.T) {
 	tests := []struct{ name, want string }{
-		{"DEFUALT_TTL", "DEFAULT_TTL"},
+		{"DEFAUTL_TTL", "DEFAULT_TTL"},
 		{"default_ttl", "DEFAULT_TTL"},
 		{"DefaultTtl", "DEFAULT_TTL"},
 		{"defaultt_tl", "DEFAULT_TTL"},
-		{"defualt_ttl", "DEFAULT_TTL"},
+		{"defautl_ttl", "DEFAULT_TTL"},
 		{"MAX_TTLS", "MAX_TTL"},
 		{"MAX_WAITER", "MAX_WAITERS"},
 		{"MAX_WAITR", "MAX_WAIT"},

@@ -136,7 +136,7 @@ func passwordFile(conf *pgx.ConnConfig) string {
 	if whole, err := filepath.Abs(path); err == nil {
 		path = whole
 	}
-	if _, err := os.ReadFile(path); err != nil {
+	if _, err := os.ReadFile(path); err != nil { //nolint:gosec // the operator names it
 		return fmt.Sprintf(" (passfile or PGPASSFILE: %v)", err)
 	}
 	return fmt.Sprintf(", and passfile or PGPASSFILE, %s, has none for this host, port, database and user", path)
@@ -155,7 +155,7 @@ func checkDatabase(ctx context.Context, db *sql.DB) error {
 	roleName := pgx.Identifier{role}.Sanitize()
 	switch {
 	case err != nil:
-		return err
+		return fmt.Errorf("cannot use the Postgres database: %w", err)
 	case encoding != "UTF8":
 		return fmt.Errorf("the database %q has the encoding %s, which cannot hold every name: "+
 			"create one with ENCODING 'UTF8' TEMPLATE template0", name, encoding)
@@ -193,10 +193,13 @@ func checkPrivileges(ctx context.Context, db *sql.DB) error {
 			WHERE NOT has_sequence_privilege(sequence, 'USAGE')
 		)
 		SELECT current_user, coalesce(string_agg(what, '; ' ORDER BY what), '') FROM missing`).Scan(&role, &missing)
-	if err == nil && missing != "" {
-		err = fmt.Errorf("the role %q lacks %s: GRANT it, or make the role the owner of the tables", role, missing)
+	switch {
+	case err != nil:
+		return fmt.Errorf("cannot use the Postgres database: %w", err)
+	case missing != "":
+		return fmt.Errorf("the role %q lacks %s: GRANT it, or make the role the owner of the tables", role, missing)
 	}
-	return err
+	return nil
 }
 
 // notMigrated words why the tables could not be made or changed.
