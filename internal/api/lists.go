@@ -49,7 +49,7 @@ func (a *API) allLocked(w http.ResponseWriter, r *http.Request) error {
 	if f.Limit > 0 {
 		f.Limit++ // one more tells whether there is a next page
 	} else {
-		done, err := a.waitForSpool(context.Background())
+		done, err := a.waitForSpool()
 		if err != nil {
 			return err
 		}

@@ -2,7 +2,6 @@ package api
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -33,7 +32,7 @@ type spool struct {
 }
 
 // waitForSpool takes a place for a whole list. The caller gives it back by calling done.
-func (a *API) waitForSpool(ctx context.Context) (done func(), err error) {
+func (a *API) waitForSpool() (done func(), err error) {
 	patience := time.NewTimer(spoolPatience)
 	defer patience.Stop()
 	select {
@@ -41,8 +40,6 @@ func (a *API) waitForSpool(ctx context.Context) (done func(), err error) {
 		return func() { <-a.spools }, nil
 	case <-patience.C:
 		return nil, lock.ErrOverloaded
-	case <-ctx.Done():
-		return nil, ctx.Err()
 	}
 }
 
