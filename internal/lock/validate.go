@@ -60,16 +60,6 @@ func (f *faults) name(field, value string) {
 
 // text checks a text that may be empty.
 func (f *faults) text(field, value string, most int) {
-	f.textWith("", field, value, most)
-}
-
-// reason checks a text for people, which may have more than one line.
-func (f *faults) reason(value string) {
-	f.textWith("\n\r\t", "reason", value, MaxReasonLength)
-}
-
-// textWith checks a text that may be empty and may have some of the control characters.
-func (f *faults) textWith(allowed, field, value string, most int) {
 	switch {
 	case !utf8.ValidString(value):
 		f.add(field, "string_unicode", "Input should be valid UTF-8")
@@ -77,16 +67,19 @@ func (f *faults) textWith(allowed, field, value string, most int) {
 		f.add(field, "string_too_long", fmt.Sprintf("String should have at most %d characters", most))
 	}
 	for _, r := range value {
-		if unicode.IsControl(r) && !strings.ContainsRune(allowed, r) {
-			except := ""
-			if allowed != "" {
-				except = fmt.Sprintf(" except %q", allowed)
-			}
-			f.add(field, "string_control_character", fmt.Sprintf("String should have no control characters%s, found U+%04X", except, r))
+		if unicode.IsControl(r) {
+			f.add(field, "string_control_character", fmt.Sprintf("String should have no control characters, found U+%04X", r))
 			return
 		}
 	}
 }
+
+// reason checks a text for people, which may have several lines.
+func (f *faults) reason(value string) {
+	f.text("reason", lineBreaks.Replace(value), MaxReasonLength)
+}
+
+var lineBreaks = strings.NewReplacer("\n", " ", "\r", " ", "\t", " ")
 
 // ttl checks a TTL that was asked for or set by default; 0 stands for none.
 func (f *faults) ttl(ttl time.Duration, limits Limits) {
