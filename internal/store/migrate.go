@@ -22,14 +22,12 @@ import (
 type schema struct {
 	folder  string                               // of package migrations
 	columns string                               // lists the columns of every table, each as table.column
+	apart   string                               // what to do when another program uses the same names
 	prepare func(context.Context, *sql.Tx) error // makes the transaction the only one that migrates
 }
 
 const sqliteColumns = `
 	SELECT m.name || '.' || c.name FROM sqlite_master AS m, pragma_table_info(m.name) AS c WHERE m.type = 'table'`
-
-// apart is the advice when another program uses the same names.
-const apart = "give the locks a database of their own, or on Postgres a schema of their own (search_path in DATABASE_URL)"
 
 // migrate brings the schema up to date: all that is missing in one transaction, so that a
 // failure leaves the database as it was. It refuses a database that a newer version of this
@@ -70,7 +68,7 @@ func migrate(ctx context.Context, db *sql.DB, s schema, log *slog.Logger) error 
 		if err != nil {
 			return err
 		}
-		if err := apply(ctx, tx, name, string(text)); err != nil {
+		if err := s.apply(ctx, tx, name, string(text)); err != nil {
 			return err
 		}
 		if err := record(ctx, tx, known); err != nil {
@@ -85,14 +83,19 @@ func migrate(ctx context.Context, db *sql.DB, s schema, log *slog.Logger) error 
 }
 
 // apply runs statements that change the schema.
-func apply(ctx context.Context, tx *sql.Tx, name, statements string) error {
+func (s schema) apply(ctx context.Context, tx *sql.Tx, name, statements string) error {
 	switch _, err := tx.ExecContext(ctx, statements); {
 	case alreadyExists(err):
-		return fmt.Errorf("another program uses a name that this one needs (%s): %w; %s", name, err, apart)
+		return s.foreign(fmt.Sprintf("%s: %v", name, err))
 	case err != nil:
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
+}
+
+// foreign is the error for names that another program uses.
+func (s schema) foreign(which string) error {
+	return fmt.Errorf("it has tables that are not those of this program: %s (%s)", s.apart, which)
 }
 
 // version returns the version of the schema, 0 for a database without one. It makes the
@@ -113,10 +116,10 @@ func (s schema) version(ctx context.Context, tx *sql.Tx, log *slog.Logger) (vers
 		err := tx.QueryRowContext(ctx, "SELECT coalesce(max(version), 0) FROM lockd_schema_version").Scan(&version)
 		return version, err
 	}
-	if version, err = versionBefore(columns); err != nil {
+	if version, err = s.versionBefore(columns); err != nil {
 		return 0, err
 	}
-	err = apply(ctx, tx, "version table", `CREATE TABLE lockd_schema_version
+	err = s.apply(ctx, tx, "version table", `CREATE TABLE lockd_schema_version
 		(version bigint PRIMARY KEY, applied_at timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP)`)
 	for v := 1; v <= version && err == nil; v++ {
 		err = record(ctx, tx, v)
@@ -138,7 +141,7 @@ const lastByGoose = 4
 // versionBefore recognizes the schema of a database from before the version table by the
 // columns that each migration added. The Python version's database is version 0, as is one
 // without the locks.
-func versionBefore(columns map[string]bool) (version int, err error) {
+func (s schema) versionBefore(columns map[string]bool) (version int, err error) {
 	var found []string
 	for column := range maps.Keys(columns) {
 		if name, ok := strings.CutPrefix(column, "resource_locks."); ok {
@@ -167,7 +170,7 @@ func versionBefore(columns map[string]bool) (version int, err error) {
 	case all("resource_locks.fencing_token", "resource_locks.ended_at", "token_floor.fencing_token"):
 		return 1, nil
 	}
-	return 0, fmt.Errorf("its table resource_locks is not of this program, the columns are %s: %s", strings.Join(found, ", "), apart)
+	return 0, s.foreign("resource_locks has the columns " + strings.Join(found, ", "))
 }
 
 // leaveGoose drops goose's version table if only this program can have written to it.

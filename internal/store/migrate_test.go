@@ -238,7 +238,7 @@ func TestForeignNamesAreRefused(t *testing.T) {
 					if err == nil {
 						t.Fatal("opened", s.Close())
 					}
-					if text := err.Error(); !strings.Contains(text, test.word) || !strings.Contains(text, "of their own") {
+					if text := err.Error(); !strings.Contains(text, test.word) || !strings.Contains(text, "of its own") {
 						t.Errorf("error: %s", text)
 					}
 				}

@@ -138,7 +138,8 @@ func openPostgres(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if err := checkDatabase(ctx, writerDB); err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, writerDB, schema{"postgres", postgresColumns, migrateAlone}, cfg.Logger); err != nil {
+	tables := schema{"postgres", postgresColumns, "use a database or a schema of its own (search_path in DATABASE_URL)", migrateAlone}
+	if err := migrate(ctx, writerDB, tables, cfg.Logger); err != nil {
 		return nil, notMigrated(err)
 	}
 	if err := checkPrivileges(ctx, writerDB); err != nil {

@@ -205,7 +205,7 @@ func checkPrivileges(ctx context.Context, db *sql.DB) error {
 // notMigrated words why the tables could not be made or changed.
 func notMigrated(err error) error {
 	e, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || alreadyExists(err) {
+	if !ok {
 		return fmt.Errorf("cannot use the Postgres database: %w", err)
 	}
 	do := ""

@@ -73,7 +73,7 @@ func openSQLite(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if err := requireUTF8(ctx, writerDB); err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, writerDB, schema{folder: "sqlite", columns: sqliteColumns}, cfg.Logger); err != nil {
+	if err := migrate(ctx, writerDB, schema{folder: "sqlite", columns: sqliteColumns, apart: "use a file of its own"}, cfg.Logger); err != nil {
 		return nil, err
 	}
 	if err := file.watch(); err != nil {
