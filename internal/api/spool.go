@@ -19,9 +19,8 @@ const (
 	spoolPatience = 10 * time.Second
 	// spoolMemory is the maximum size of an answer that is kept in memory.
 	spoolMemory = 1 << 20
-	// sendAtOnce is the part of an answer that a client must read within sendStall.
+	// sendAtOnce is the part of an answer that a client must read within the time that a whole answer of another kind may take.
 	sendAtOnce = 256 << 10
-	sendStall  = 10 * time.Second
 )
 
 // spool keeps a long answer until it is complete, so that the database is read at its own speed and not at the client's. What
@@ -79,7 +78,7 @@ func (s *spool) sendTo(w http.ResponseWriter) error {
 	}
 	control := http.NewResponseController(w)
 	for {
-		err := control.SetWriteDeadline(time.Now().Add(sendStall))
+		err := control.SetWriteDeadline(time.Now().Add(writeTimeout))
 		if err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return err
 		}
