@@ -130,7 +130,7 @@ func (a *API) releaseAll(w http.ResponseWriter, r *http.Request) error {
 //	@Param			request	body		wire.ReleaseAllRequest	true	"whose locks"
 //	@Success		200		{object}	wire.Success[wire.ReleasedAll]
 //	@Failure		413		{object}	wire.Failure			"the body is larger than 64 KiB"
-//	@Failure		415		{object}	wire.Failure			"the body is not declared as application/json"
+//	@Failure		415		{object}	wire.Failure			"the body is not declared as JSON in UTF-8, or is compressed"
 //	@Failure		422		{object}	wire.ValidationFailure	"the request is malformed; `detail` names each field"
 //	@Failure		500		{object}	wire.Failure			"a fault of the server"
 //	@Failure		503		{object}	wire.Failure			"try again after Retry-After seconds"

@@ -139,7 +139,7 @@ func (a *API) release(w http.ResponseWriter, r *http.Request) error {
 //	@Success		200		{object}	wire.Success[wire.Released]
 //	@Failure		404		{object}	wire.Failure			"the process does not hold the resource; `code` tells more"
 //	@Failure		413		{object}	wire.Failure			"the body is larger than 64 KiB"
-//	@Failure		415		{object}	wire.Failure			"the body is not declared as application/json"
+//	@Failure		415		{object}	wire.Failure			"the body is not declared as JSON in UTF-8, or is compressed"
 //	@Failure		422		{object}	wire.ValidationFailure	"the request is malformed; `detail` names each field"
 //	@Failure		500		{object}	wire.Failure			"a fault of the server"
 //	@Failure		503		{object}	wire.Failure			"try again after Retry-After seconds"
@@ -291,7 +291,7 @@ func (a *API) forceRelease(w http.ResponseWriter, r *http.Request) error {
 //	@Success		200		{object}	wire.Success[wire.ForceReleased]
 //	@Failure		404		{object}	wire.Failure			"nobody holds the resource, or another hold is there"
 //	@Failure		413		{object}	wire.Failure			"the body is larger than 64 KiB"
-//	@Failure		415		{object}	wire.Failure			"the body is not declared as application/json"
+//	@Failure		415		{object}	wire.Failure			"the body is not declared as JSON in UTF-8, or is compressed"
 //	@Failure		422		{object}	wire.ValidationFailure	"the request is malformed; `detail` names each field"
 //	@Failure		500		{object}	wire.Failure			"a fault of the server"
 //	@Failure		503		{object}	wire.Failure			"try again after Retry-After seconds"

@@ -40,6 +40,9 @@ func TestMisspelledNames(t *testing.T) {
 		{"POST", all, `"ttl_seconds":60,"Holds":[]`, "holds"},
 		{"POST", all, `"ttl_seconds":60,"holds":[{"resource_name":"kept","fencing_token":1},{"resource_name":"kept","fencing_token":1,"fencing_tokens":2}]`, "fencing_token"},
 		{"POST", all, `"ttl_seconds":60,"holds":[{"resource_name":"kept","token":1}]`, "fencing_token"},
+		{"POST", "/locks/release", `"token":1`, "fencing_token"},
+		{"POST", "/locks/force-release", `"reason":"x","fencing_tok":1`, "fencing_token"},
+		{"POST", "/locks/release-all", `"holds":[{"resource_name":"kept","token":1}]`, "fencing_token"},
 		{"DELETE", "/locks/release", `token=1`, "fencing_token"},
 		{"DELETE", "/locks/release", `fencing%2Dtoken=1`, "fencing_token"},
 		{"DELETE", "/locks/release", `fencing_tokne=1&fencing_tokne=2`, "fencing_token"},
@@ -69,6 +72,17 @@ func TestMisspelledNames(t *testing.T) {
 			})
 		}
 	})
+}
+
+// TestMisspelledNamesInTheQueryOfPost are as little ignored as the right ones.
+func TestMisspelledNamesInTheQueryOfPost(t *testing.T) {
+	const body = `{"resource_name":"kept","process_id":"holder"}`
+	s := realServer(t, store.SQLite)
+	s.hold(t, "kept", "holder", nil)
+	wantMisspelled(t, s.call(t, "POST", "/locks/release?token=1", body), "fencing_token")
+	wantMisspelled(t, s.call(t, "POST", "/locks/release?resource=kept&process=holder", ""), "resource_name")
+	wantMisspelled(t, s.call(t, "POST", "/locks/request?ttl=30", `{"resource_name":"other","process_id":"holder"}`), "ttl_seconds")
+	s.call(t, "POST", "/locks/release?trace=1", body).want(t, 200)
 }
 
 // wantMisspelled fails the test unless a 422 says which name is right.
