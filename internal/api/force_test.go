@@ -135,7 +135,7 @@ func TestForceReleaseOfACertainHold(t *testing.T) {
 				before := s.told(t)
 				for _, token := range []int64{seen, now + 1, 1} {
 					force(t, s, token).wantFailure(t, 404, wire.CodeTokenMismatch, fmt.Sprintf(
-						"Resource 'r' is not locked with this fencing token: process 'p' holds it with the fencing token %d", now))
+						"Resource 'r' is not locked with this fencing token, but by process 'p' with the fencing token %d", now))
 				}
 				if diff := cmp.Diff(before, s.told(t)); diff != "" {
 					t.Error("a refusal changed (-before +after):\n" + diff)

@@ -125,7 +125,7 @@ type OtherHoldError struct {
 }
 
 func (e *OtherHoldError) Error() string {
-	return fmt.Sprintf("Resource '%s' is not locked with this fencing token: process '%s' holds it with the fencing token %d",
+	return fmt.Sprintf("Resource '%s' is not locked with this fencing token, but by process '%s' with the fencing token %d",
 		e.Resource, e.Holder.ProcessID, e.Holder.Token)
 }
 
