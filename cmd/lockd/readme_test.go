@@ -158,7 +158,7 @@ func program(t *testing.T, s *server, folder string, command ...string) *exec.Cm
 
 func guarded(t *testing.T, folder, name, script string) {
 	t.Helper()
-	must(t, os.WriteFile(filepath.Join(folder, name), []byte("#!/bin/sh\n"+script+"\n"), 0o700)) //nolint:gosec // it is to be run
+	must(t, os.WriteFile(filepath.Join(folder, name), []byte("#!/bin/sh\n"+script+"\n"), 0o700))
 }
 
 // TestReadmeCronJob: of several hosts one runs the job, and gives the lock back; soon after that it is not run again.

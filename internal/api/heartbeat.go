@@ -115,7 +115,7 @@ func (a *API) releaseAll(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return a.releaseHolds(w, r, process, nil)
+	return a.releaseHolds(w, process, nil)
 }
 
 // postReleaseAll is releaseAll with a body, which may list some holds.
@@ -144,11 +144,11 @@ func (a *API) postReleaseAll(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return a.releaseHolds(w, r, process, holds)
+	return a.releaseHolds(w, process, holds)
 }
 
 // releaseHolds ends the listed holds of a process; with nil all of them.
-func (a *API) releaseHolds(w http.ResponseWriter, r *http.Request, process string, holds []lock.Owned) error {
+func (a *API) releaseHolds(w http.ResponseWriter, process string, holds []lock.Owned) error {
 	released, lost, err := a.locks.ReleaseAll(context.Background(), process, holds)
 	if err != nil {
 		return err

@@ -161,7 +161,8 @@ func (m *queueMachine) again(t *rapid.T) {
 		ask.Again = true
 		out, err := m.run(t, ask)
 		var refusal *lock.HeldError
-		if !(errors.As(err, &refusal) && refusal.Superseded) && !errors.As(err, new(*lock.PlaceLostError)) {
+		superseded := errors.As(err, &refusal) && refusal.Superseded
+		if !superseded && !errors.As(err, new(*lock.PlaceLostError)) {
 			t.Fatalf("%#v: got %+v, %v, although a later request took its place", ask, out, err)
 		}
 		return
