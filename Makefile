@@ -21,8 +21,9 @@ run: build ## start the server on http://localhost:8000
 build: ## build bin/lockd
 	go build -trimpath -o bin/lockd ./cmd/lockd
 
-test: debian ## run every test, on SQLite and on a throwaway Postgres, with the race detector
-	go test -race -timeout 20m $$(go list ./... | grep -v -e /internal/robust$$ -e /cmd/lockbench$$)
+test: debian build ## run every test, on SQLite and on a throwaway Postgres, with the race detector
+	go test -race -timeout 20m $$(go list ./... | grep -v -e /internal/robust$$ -e /cmd/lockbench$$ -e /cmd/lockd$$)
+	go test -race -timeout 20m ./cmd/lockd
 	go test -race ./cmd/lockbench
 	go test -race -v -parallel 4 ./internal/robust | grep --line-buffered -v '^ *=== '
 

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -194,7 +195,7 @@ func TestReadmeDeploy(t *testing.T) {
 	folder := guards(t)
 	script, err := os.ReadFile(filepath.Join(folder, "guarded-deploy.sh"))
 	must(t, err)
-	short := strings.Replace(string(script), "ttl=60", "ttl=3", 1)
+	short := strings.Replace(string(script), "ttl=60", "ttl=9", 1)
 	if short == string(script) {
 		t.Fatal("the script has no ttl=60")
 	}
@@ -231,6 +232,21 @@ func TestReadmeDeploy(t *testing.T) {
 		}
 		if err := deploy.Wait(); err == nil || log() != "began\n" {
 			t.Errorf("it ended with %v, log %q", err, log())
+		}
+	})
+	t.Run("stops with the script, and gives back", func(t *testing.T) {
+		must(t, os.Remove(filepath.Join(folder, "log")))
+		guarded(t, folder, "deploy", "echo began >>log; trap 'echo stopped >>log; exit' TERM; while :; do sleep 0.05; done")
+		deploy := program(t, s, folder, "bash", "guarded-deploy.sh")
+		must(t, deploy.Start())
+		apptest.Eventually(t, "it works", func() bool { return log() == "began\n" })
+		must(t, deploy.Process.Signal(syscall.SIGTERM))
+		_ = deploy.Wait()
+		if code := deploy.ProcessState.ExitCode(); code != 143 || log() != "began\nstopped\n" {
+			t.Errorf("it ended with %d, log %q", code, log())
+		}
+		if r := s.status(t, "deploy/web"); r.Data["is_locked"] != false {
+			t.Errorf("after the deploy was stopped: %+v", r.Data)
 		}
 	})
 }

@@ -59,7 +59,9 @@ func (a *API) allLocked(w http.ResponseWriter, r *http.Request) error {
 	if err := a.locks.List(context.Background(), f, list.begin, list.each); err != nil {
 		return err
 	}
-	list.end()
+	if err := list.end(); err != nil {
+		return err
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	if err := list.out.sendTo(w); err != nil {
@@ -104,7 +106,7 @@ func (l *listWriter) each(r lock.Resource) error {
 	return err
 }
 
-func (l *listWriter) end() {
+func (l *listWriter) end() error {
 	tail := "]}}\n"
 	if l.limit > 0 {
 		tail = "],\"next_cursor\":null}}\n"
@@ -112,7 +114,10 @@ func (l *listWriter) end() {
 			tail = fmt.Sprintf("],\"next_cursor\":%q}}\n", *l.cursorOf(l.last))
 		}
 	}
-	_, _ = l.out.Write([]byte(tail))
+	if _, err := l.out.Write([]byte(tail)); err != nil {
+		return err
+	}
+	return l.out.complete()
 }
 
 // defaultHistory is how many events a page of the history has when the client does not say.

@@ -67,13 +67,18 @@ func (s *spool) flush() (err error) {
 	return nil
 }
 
+// complete is called when everything is written.
+func (s *spool) complete() error {
+	if s.file == nil {
+		return nil
+	}
+	return s.flush()
+}
+
 // sendTo writes all of it to a client, which must keep reading.
 func (s *spool) sendTo(w http.ResponseWriter) error {
 	var from io.Reader = &s.memory
 	if s.file != nil {
-		if err := s.flush(); err != nil {
-			return err
-		}
 		from = io.NewSectionReader(s.file, 0, 1<<62)
 	}
 	control := http.NewResponseController(w)

@@ -100,7 +100,7 @@ func TestSlowReaders(t *testing.T) {
 		s.acquireMany(t, names, process, `{"a":"`+strings.Repeat("x", lock.MaxMetadataSize-10)+`"}`, 0)
 
 		_, response := s.slowClient(t)
-		for range 3 {
+		for range 12 {
 			conn, response := s.slowClient(t)
 			if _, err := io.CopyN(io.Discard, response.Body, 10_000); err != nil {
 				t.Fatal(err)

@@ -9,7 +9,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"syscall"
 
 	"github.com/joho/godotenv"
 )
@@ -81,12 +80,8 @@ func unreadable(path string, err error) error {
 		at = filepath.Dir(at)
 		info, statErr = os.Stat(at)
 	}
-	owner := "?"
-	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-		owner = userName(int(stat.Uid))
-	}
 	return fmt.Errorf("%s: %w: %s belongs to the user %s and has the mode %v, and this program runs as the user %s",
-		absolute(path), reason, at, owner, info.Mode(), userName(os.Geteuid()))
+		absolute(path), reason, at, owner(info), info.Mode(), userName(os.Geteuid()))
 }
 
 func userName(id int) string {
