@@ -132,6 +132,32 @@ func TestAnswerThatDoesNotGetOut(t *testing.T) {
 	})
 }
 
+// TestAnswerThatDoesNotGetOutKeepsThePlace: a client that can come back finds its place again, before those who came later.
+func TestAnswerThatDoesNotGetOutKeepsThePlace(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *server) {
+		log := slog.New(slog.DiscardHandler)
+		handler := api.New(s.locks, nil, log)
+		var broken atomic.Bool
+		other := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			handler.ServeHTTP(unflushed{w, w.(http.Hijacker), w.(io.ReaderFrom), &broken}, r)
+		}), log)
+		t.Cleanup(s.locks.StopWaiting)
+		s.hold(t, "r", "p", nil)
+		first := other.ask(t, "r", "a", fields{"request_id": "run"})
+		s.wantWaiters(t, "r", "a")
+		second, third := s.wait(t, "r", "b", nil), s.wait(t, "r", "c", nil)
+		broken.Store(true)
+		s.release(t, "r", "p").want(t, 200)
+		<-first.done
+		second.granted(t)
+		back := s.ask(t, "r", "a", fields{"request_id": "run"})
+		s.wantWaiters(t, "r", "a", "c")
+		s.release(t, "r", "b").want(t, 200)
+		s.wantHolder(t, "r", back.granted(t))
+		third.stillWaits(t)
+	})
+}
+
 // TestPlaceIsKept: a request whose connection was cut finds its old place when it comes back under its name, and has
 // waited since it first came.
 func TestPlaceIsKept(t *testing.T) {

@@ -158,6 +158,9 @@ func (n *node) transact(c lock.Command, fails fault) (lock.Outcome, error) {
 	var before []lock.Resource
 	for _, name := range c.Resources() {
 		r := n.db.load(name, n.id)
+		for _, w := range r.Queue {
+			w.Request.Named, w.Request.Wait = false, 0 // no database keeps these
+		}
 		loaded[name], states[name] = slices.Clone(r.Queue), r
 		before = append(before, r)
 	}

@@ -54,6 +54,7 @@ func New(cfg Config) (*Listener, error) {
 	if conn.RuntimeParams["application_name"] == "" {
 		conn.RuntimeParams["application_name"] = "lockd listener"
 	}
+	conn.RuntimeParams["client_encoding"] = "UTF8" // whatever the role's default is
 	if conn.ConnectTimeout == 0 {
 		conn.ConnectTimeout = patience
 	}
@@ -117,7 +118,7 @@ func (l *Listener) listen(ctx context.Context, begun func()) error {
 	defer cancel()
 	// A pooler has ids of its own: it does not say which of its connections it will use.
 	var process uint32
-	err = conn.QueryRow(subscribing, "SELECT pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&process)
+	err = conn.QueryRow(subscribing, "SELECT pg_backend_pid()", pgx.QueryExecModeExec).Scan(&process)
 	switch {
 	case err != nil:
 		return err

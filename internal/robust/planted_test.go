@@ -65,19 +65,21 @@ var plants = []robust.Patch{
 	},
 	{
 		File: "internal/store/batch.go",
-		Old:  "committing = true",
-		New: `if os.Getenv("PLANTED") == "durability" && now.UnixMicro()%4 == 0 {
+		Old:  "committed = states\n\t\treturn nil",
+		New: `committed = states
+		if os.Getenv("PLANTED") == "durability" && now.UnixMicro()%4 == 0 {
 			return os.ErrInvalid
 		}
-		committing = true`,
+		return nil`,
 	},
 	{
 		File: "internal/store/batch.go",
-		Old:  "}, s.dialect.options)",
-		New: `}, s.dialect.options)
-		if err == os.ErrInvalid {
+		Old:  "if err == nil {\n\t\ts.known.keep(committed)",
+		New: `if err == os.ErrInvalid {
 			err = nil
-		}`,
+		}
+		if err == nil {
+			s.known.keep(committed)`,
 	},
 	{
 		File: "internal/lock/release.go",

@@ -404,6 +404,9 @@ type connector struct {
 
 // Connect implements driver.Connector.
 func (c connector) Connect(context.Context) (driver.Conn, error) {
+	if err := c.file.check(); err != nil { // to open another file would bring this one's log into it
+		return nil, err
+	}
 	conn, err := c.driver.Open(c.source)
 	if err != nil {
 		return nil, err

@@ -240,7 +240,7 @@ func postgresPool(conf *pgx.ConnConfig, n int) *sql.DB {
 
 const postgresColumns = `
 	SELECT c.relname || '.' || a.attname FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
-	WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped`
+	WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema()) AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped`
 
 // migrateAlone has the other servers wait that start at the same time. The lock ends with the
 // transaction: one of the session would stay on a connection of a pooler.
@@ -257,7 +257,7 @@ func migrateAlone(ctx context.Context, tx *sql.Tx) error {
 	err = tx.QueryRowContext(ctx, `
 		SELECT current_schema(), relnamespace::regnamespace FROM pg_class
 		WHERE oid = coalesce(to_regclass('lockd_schema_version'), to_regclass('resource_locks'))
-			AND relnamespace <> current_schema()::regnamespace`).Scan(&first, &found)
+			AND relnamespace <> (SELECT oid FROM pg_namespace WHERE nspname = current_schema())`).Scan(&first, &found)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return nil

@@ -226,6 +226,9 @@ func (s *Store) Left(ctx context.Context, keep time.Duration, limit int) (places
 		return places, err
 	}
 	return places, s.write(ctx, func(db *gorm.DB) error {
+		if err := s.needNotLast(db); err != nil {
+			return err
+		}
 		return db.Exec(`DELETE FROM lock_servers WHERE id <> ? AND alive_until < ? AND id NOT IN (SELECT server_id FROM lock_waiters)`,
 			s.server, instant{now.Add(-keep - longDead)}).Error
 	})

@@ -262,6 +262,9 @@ func (s *Store) transaction(ctx context.Context, statements func(tx *gorm.DB) er
 	committing := false
 	err := s.writer.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
 		err := statements(tx)
+		if err == nil {
+			err = ctx.Err() // it is too late, and nothing was sent that could commit
+		}
 		committing = err == nil
 		return err
 	})

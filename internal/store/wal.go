@@ -77,10 +77,9 @@ func (k *walKeeper) shorten() time.Duration {
 	if !long() || k.reading() || k.file.check() != nil {
 		return walInterval
 	}
-	// An error means that the next commit fails as well, and says so.
-	_, err := k.db.ExecContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)")
-	if err != nil || long() {
-		return checkpointPause
+	// Most of the log is moved without keeping commits waiting. An error means that the next commit fails as well, and says so.
+	for _, mode := range []string{"PASSIVE", "TRUNCATE"} {
+		_, _ = k.db.ExecContext(context.Background(), "PRAGMA wal_checkpoint("+mode+")")
 	}
-	return walInterval
+	return checkpointPause
 }
