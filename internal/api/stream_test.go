@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -100,7 +101,14 @@ func TestSlowReaders(t *testing.T) {
 		s.acquireMany(t, names, process, `{"a":"`+strings.Repeat("x", lock.MaxMetadataSize-10)+`"}`, 0)
 
 		_, response := s.slowClient(t)
+		var part bytes.Buffer // what it reads meanwhile: a client that reads nothing for long is given up
+		slowly := func() {
+			if _, err := io.CopyN(&part, response.Body, 128<<10); err != nil {
+				t.Fatal(err)
+			}
+		}
 		for range 12 {
+			slowly()
 			conn, response := s.slowClient(t)
 			if _, err := io.CopyN(io.Discard, response.Body, 10_000); err != nil {
 				t.Fatal(err)
@@ -110,6 +118,7 @@ func TestSlowReaders(t *testing.T) {
 			}
 		}
 		for range 12 { // hang up before the answer begins
+			slowly()
 			conn, _ := s.asksForTheList(t)
 			if err := conn.Close(); err != nil {
 				t.Fatal(err)
@@ -122,6 +131,10 @@ func TestSlowReaders(t *testing.T) {
 			t.Errorf("a page while the whole list is read: %q", found)
 		}
 
+		response.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(&part, response.Body), response.Body}
 		a, err := readAll(response) // what is so large is not held against the document: that takes long
 		if err != nil {
 			t.Fatal(err)
