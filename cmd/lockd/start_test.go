@@ -347,14 +347,19 @@ func TestStartWithRightsOnTheTablesOnly(t *testing.T) {
 	s.Stop(t, syscall.SIGTERM)
 }
 
-// Names are stored as they are, whatever encoding the role's connections have by default.
+// Names are stored as they are, and servers are told of them, whatever encoding the role's connections have by default.
 func TestRoleWithAnotherEncoding(t *testing.T) {
 	t.Parallel()
 	r := newRole(t)
 	r.migrate(t)
 	execute(t, r.admin, "ALTER ROLE "+r.name+" SET client_encoding = 'LATIN1'")
 	const name = "Prüfstand 東"
-	start(t, r.url.String()).acquire(t, name, "p")
+	f := startFleet(t, r.url.String(), 2, "RECHECK_INTERVAL=1h")
+	h := f[0].acquire(t, name, "p")
+	w := f[1].wait(t, waiting(name, "q"))
+	f[0].awaitQueue(t, name, "q")
+	f[0].release(t, h)
+	w.granted(t)
 	var stored string
 	must(t, r.admin.QueryRow("SELECT resource_name FROM resource_locks").Scan(&stored))
 	if stored != name {

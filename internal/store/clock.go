@@ -73,9 +73,7 @@ func newSteadyClock(db *gorm.DB, cfg Config) (*steadyClock, error) {
 // they are of a time before the wall clock was adopted.
 func newestMoment(db *gorm.DB) (newest time.Time, err error) {
 	var locked, renewed, released, event instant
-	row := db.Raw(`SELECT max(locked_at), max(renewed_at), max(released_at), 
-			-- An expiry may be recorded late.
-			(SELECT max(at) FROM (SELECT at FROM lock_events ORDER BY id DESC LIMIT 1000))
+	row := db.Raw(`SELECT max(locked_at), max(renewed_at), max(released_at), (SELECT at FROM lock_events ORDER BY id DESC LIMIT 1)
 		FROM resource_locks WHERE is_active`).Row()
 	if err := row.Scan(&locked, &renewed, &released, &event); err != nil {
 		return time.Time{}, err

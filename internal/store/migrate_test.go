@@ -303,6 +303,10 @@ func TestSchemas(t *testing.T) {
 	work(t, in("locks,public")) // finds what is there
 	wantVersions(t, in("locks"))
 
+	run(t, cfg, `CREATE SCHEMA "My Locks"`)
+	work(t, in("%22My%20Locks%22"))
+	wantVersions(t, in("%22My%20Locks%22"))
+
 	run(t, cfg, "DROP TABLE public.lock_events")
 	work(t, in("public"))
 	wantVersions(t, in("public"))
