@@ -107,9 +107,8 @@ func (a absentee) freeze() {
 	for !queued(1) && a.working.Err() == nil {
 		a.pause(time.Millisecond)
 	}
-	repeated := make(chan Operation)
+	repeated, other := make(chan Operation), a.at[a.rand.IntN(len(a.at))]
 	go func() {
-		other := a.at[a.rand.IntN(len(a.at))]
 		repeated <- a.within(request.Wait+a.Patience, func(ctx context.Context) Operation { return other.Acquire(ctx, request) })
 	}()
 	a.pause(a.upTo(100 * time.Millisecond))
