@@ -126,7 +126,7 @@ func TestAcquireOfAClientThatHasGone(t *testing.T) {
 		{"closes, with a request_id", fields{"request_id": "run"}, true, true},
 		{"closes, with a request_id, and would have waited", fields{"request_id": "run", "wait_seconds": 60}, true, true},
 		{"has finished sending", nil, false, true},
-		{"has finished sending, and would have waited", fields{"wait_seconds": 60}, false, true},
+		{"has finished sending, with a request_id, and would have waited", fields{"request_id": "run", "wait_seconds": 60}, false, true},
 		{"has finished sending, with a request_id", fields{"request_id": "run"}, false, true},
 	}
 	for _, test := range tests {

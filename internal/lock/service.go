@@ -143,8 +143,8 @@ func (s *Service) WakeSuperseded(connection int64) { s.room.supersede(connection
 
 // Acquire returns the new hold, or [InvalidError], [HeldError], [QueueFullError], [PlaceLostError] or one of the sentinel
 // errors. With Wait it may block until it has one of these, or until ctx ends, which means that the client has gone: the
-// request then has no hold, and its place is kept only if it has a RequestID. A request that need not block runs to its
-// end whether its client is there or not: see GiveBack.
+// request then has no hold that its client cannot come back for, and its place is kept only if it has a RequestID.
+// Without Wait it runs to its end whether its client is there or not: see GiveBack.
 func (s *Service) Acquire(ctx context.Context, c Acquire) (Grant, error) {
 	c = s.withDefaults(c)
 	if err := c.validate(s.limits); err != nil {

@@ -126,9 +126,9 @@ func (q *waitingRoom) acquire(ctx context.Context, c Acquire) (Grant, error) {
 				return Grant{}, ErrStopping
 			}
 		}
-		granted.To = c                                     // the store does not keep whether the client chose the name
-		granted.Ticket = max(granted.Ticket, leave.Ticket) // it may have learnt of its hold by asking again
-		if ctx.Err() != nil && granted.Ticket != 0 {       // it crossed with the grant
+		granted.To = c                                             // the store does not keep whether the client chose the name
+		granted.Ticket = max(granted.Ticket, leave.Ticket)         // it may have learnt of its hold by asking again
+		if ctx.Err() != nil && (granted.Ticket != 0 || !c.Named) { // it crossed with the grant
 			q.giveBack(commands, granted)
 			return Grant{}, ErrClientGone
 		}

@@ -57,10 +57,11 @@ func (a absentee) work() {
 	}
 }
 
-// request is one of a process that has never been heard of. It does not wait, and its hold would not end by itself.
+// request is one of a process that has never been heard of. It does not wait. An answer may be out at the very moment at which
+// its client gives up, so its hold ends by itself, but later than G7 allows.
 func (a absentee) request(resource string) Operation {
 	a.attempts++
-	return Operation{Resource: resource, Process: fmt.Sprintf("absent process %d.%d", a.id, a.attempts)}
+	return Operation{Resource: resource, Process: fmt.Sprintf("absent process %d.%d", a.id, a.attempts), TTL: ghostTTL}
 }
 
 // halfClose asks for a lock, says that nothing more will come, and reads the answer.
