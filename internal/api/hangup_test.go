@@ -111,16 +111,23 @@ func (w unflushed) FlushError() error {
 
 func (w unflushed) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+// behindABrokenConnection serves the same locks by a second server, whose answers do not get out once broken is set.
+func (s *server) behindABrokenConnection(t *testing.T) (other *server, broken *atomic.Bool) {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	handler := api.New(s.locks, nil, log)
+	broken = new(atomic.Bool)
+	other = serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handler.ServeHTTP(unflushed{w, w.(http.Hijacker), w.(io.ReaderFrom), broken}, r)
+	}), log)
+	t.Cleanup(s.locks.StopWaiting)
+	return other, broken
+}
+
 // TestAnswerThatDoesNotGetOut: a client that could not be told of the lock does not have it.
 func TestAnswerThatDoesNotGetOut(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
-		log := slog.New(slog.DiscardHandler)
-		handler := api.New(s.locks, nil, log)
-		var broken atomic.Bool
-		other := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			handler.ServeHTTP(unflushed{w, w.(http.Hijacker), w.(io.ReaderFrom), &broken}, r)
-		}), log)
-		t.Cleanup(s.locks.StopWaiting)
+		other, broken := s.behindABrokenConnection(t)
 		s.hold(t, "r", "p", nil)
 		first := other.ask(t, "r", "a", nil)
 		s.wantWaiters(t, "r", "a")
@@ -135,13 +142,7 @@ func TestAnswerThatDoesNotGetOut(t *testing.T) {
 // TestAnswerThatDoesNotGetOutKeepsThePlace: a client that can come back finds its place again, before those who came later.
 func TestAnswerThatDoesNotGetOutKeepsThePlace(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
-		log := slog.New(slog.DiscardHandler)
-		handler := api.New(s.locks, nil, log)
-		var broken atomic.Bool
-		other := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			handler.ServeHTTP(unflushed{w, w.(http.Hijacker), w.(io.ReaderFrom), &broken}, r)
-		}), log)
-		t.Cleanup(s.locks.StopWaiting)
+		other, broken := s.behindABrokenConnection(t)
 		s.hold(t, "r", "p", nil)
 		first := other.ask(t, "r", "a", fields{"request_id": "run"})
 		s.wantWaiters(t, "r", "a")
