@@ -256,7 +256,6 @@ func uncertain(err error) bool {
 // error of the whole call.
 func (a *acquisition) next(ctx context.Context, again *retries, err error) error {
 	if held, is := errors.AsType[*HeldError](err); is {
-		again.reset()
 		held.Resource = a.resource
 		if held.Holder != nil {
 			held.Holder.Resource = a.resource
@@ -267,7 +266,11 @@ func (a *acquisition) next(ctx context.Context, again *retries, err error) error
 		case ctx.Err() != nil:
 			held.cause = context.Cause(ctx)
 			return held
+		case deadlinePassed(ctx): // its timer is about to say so
+			held.cause = context.DeadlineExceeded
+			return held
 		case held.Code == string(wire.CodeWaitTimeout):
+			again.reset()
 			return nil
 		default: // superseded by an earlier attempt that a proxy has sent late, or asked with no time left
 			return again.after(ctx, &APIError{Status: http.StatusServiceUnavailable, Code: held.Code})
@@ -286,6 +289,11 @@ func (a *acquisition) next(ctx context.Context, again *retries, err error) error
 		return nil
 	}
 	return again.after(ctx, err)
+}
+
+func deadlinePassed(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ok && time.Until(deadline) <= 0
 }
 
 // giveUp releases what an attempt may have been granted whose answer was lost: the same request

@@ -1,0 +1,11 @@
+package client
+
+import "time"
+
+// Inject replaces the clock and the source of randomness of a client.
+func (c *Client) Inject(now func() time.Duration, jitter func() float64) {
+	c.now, c.jitter = now, jitter
+}
+
+// NewClock is the clock of clients.
+var NewClock = newClock
