@@ -182,7 +182,7 @@ func checkPrivileges(ctx context.Context, db *sql.DB) error {
 			SELECT name, unnest(string_to_array(privileges, ' ')) FROM (VALUES
 				('resource_locks', 'SELECT INSERT UPDATE DELETE'), ('lock_events', 'SELECT INSERT DELETE'),
 				('lock_waiters', 'SELECT INSERT UPDATE DELETE'), ('lock_servers', 'SELECT INSERT UPDATE DELETE'),
-				('token_floor', 'SELECT UPDATE')) AS tables (name, privileges)
+				('token_floor', 'SELECT UPDATE'), ('lockd_database', 'SELECT')) AS tables (name, privileges)
 		), missing (what) AS (
 			SELECT string_agg(privilege, ', ') || ' on the table ' || name FROM needed
 			WHERE NOT has_table_privilege(name, privilege) GROUP BY name

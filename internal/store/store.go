@@ -100,6 +100,7 @@ type Store struct {
 	unproven  bool                                     // the outcome of the last COMMIT is unknown; the committer's
 	looks     *groupcommit.Committer[string, sighting] // reads: there is no commit, but they share a statement
 	watch     func(lock.Commit)
+	database  string        // the database's random id
 	server    int64         // this server's id in lock_servers
 	endLease  func()        // ends the loop that keeps this server alive for others; nil when there is none
 	leaseOver chan struct{} // closed when it has ended
@@ -156,11 +157,25 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s.committer = groupcommit.New(s.commit, maxBatch, cfg.MaxQueue)
 	s.looks = groupcommit.New(s.look, maxBatch, cfg.MaxQueue)
 	s.watch = func(lock.Commit) {}
+	if err := s.readDatabaseID(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot read the database's id from the table lockd_database: %w", err), s.close())
+	}
 	if err := s.enlist(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot enter this server into the database: %w", err), s.close())
 	}
 	return s, nil
 }
+
+// readDatabaseID reads the id that a migration gave to the database. It never changes.
+func (s *Store) readDatabaseID(ctx context.Context) error {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	return s.writer.WithContext(ctx).Raw("SELECT database_id FROM lockd_database").Row().Scan(&s.database)
+}
+
+// DatabaseID is the random id of the database: 32 lower-case hexadecimal digits. Servers that share their locks have the
+// same one, before and after a restart.
+func (s *Store) DatabaseID() string { return s.database }
 
 // Watch implements lock.Store.
 func (s *Store) Watch(watch func(lock.Commit)) { s.watch = watch }
