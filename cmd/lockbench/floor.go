@@ -19,6 +19,9 @@ import (
 // ballast is what lockd has of it, see there: the garbage collector must not run more often here.
 const ballast = 32 << 20
 
+// noDatabase is as long as the id of a database, so that the answers are as long as lockd's.
+const noDatabase = "00000000000000000000000000000000"
+
 // serveFloor serves the same HTTP API as lockd, without storage: it tells what HTTP alone costs on this machine, with a log of
 // the same level. It prints its URL and ends when its standard input does.
 func serveFloor(level slog.Level) error {
@@ -30,7 +33,7 @@ func serveFloor(level slog.Level) error {
 	}
 	limits := lock.Limits{MaxTTL: 876600 * time.Hour, MaxWait: time.Minute, MaxWaiters: 1, MaxQueue: 1, Recheck: time.Hour}
 	service := lock.NewService(noStore{}, limits, log)
-	server := api.NewServer(api.New(service, func(context.Context) error { return nil }, log), log)
+	server := api.NewServer(api.New(service, noDatabase, func(context.Context) error { return nil }, log), log)
 	go func() {
 		_, _ = bufio.NewReader(os.Stdin).ReadByte()
 		_ = server.Close()

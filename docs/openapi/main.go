@@ -15,6 +15,8 @@ import (
 	"github.com/getkin/kin-openapi/openapi2"
 	"github.com/getkin/kin-openapi/openapi2conv"
 	"github.com/getkin/kin-openapi/openapi3"
+
+	"resource-lock-manager/internal/wire"
 )
 
 func main() {
@@ -59,6 +61,7 @@ func convert(from, to string) error {
 	if err := addExamples(v3); err != nil {
 		return err
 	}
+	addDatabaseHeader(v3)
 	document, err := inOrder(v3)
 	if err != nil {
 		return err
@@ -75,6 +78,29 @@ func convert(from, to string) error {
 		return err
 	}
 	return os.WriteFile(to, append(out, '\n'), 0o644)
+}
+
+// addDatabaseHeader adds to every answer the header that the API sets in one place.
+func addDatabaseHeader(v3 *openapi3.T) {
+	schema := openapi3.NewStringSchema().WithPattern("^[0-9a-f]{32}$")
+	v3.Components.Headers = openapi3.Headers{wire.DatabaseHeader: &openapi3.HeaderRef{
+		Value: &openapi3.Header{Parameter: openapi3.Parameter{
+			Description: "The random id of the server's database. Servers with the same id share their locks. A client of several " +
+				"servers compares it, so that it never takes the locks of two databases for the same.",
+			Required: true,
+			Schema:   schema.NewRef(),
+			Example:  "5f2a9c0de41b47c38d70b6a1f3925e84",
+		}},
+	}}
+	for _, item := range v3.Paths.Map() {
+		for _, operation := range item.Operations() {
+			for _, response := range operation.Responses.Map() {
+				response.Value.Headers = openapi3.Headers{
+					wire.DatabaseHeader: {Ref: "#/components/headers/" + wire.DatabaseHeader},
+				}
+			}
+		}
+	}
 }
 
 // inOrder returns what the document is made of, with the paths in the order of their list.

@@ -21,12 +21,17 @@ type API struct {
 	ping  func(context.Context) error
 	log   *slog.Logger
 
+	database []string // the value of the header Lock-Database, never written to
+
 	spools chan struct{} // a place for each whole list that may be read or sent
 }
 
-// New returns the handler of the whole HTTP API. ping tells whether the database answers.
-func New(locks *lock.Service, ping func(context.Context) error, log *slog.Logger) http.Handler {
-	a := &API{locks: locks, ping: ping, log: log, spools: make(chan struct{}, maxSpools)}
+// New returns the handler of the whole HTTP API. Every answer names the database by its id. ping returns an error when
+// the database does not answer.
+func New(locks *lock.Service, database string, ping func(context.Context) error, log *slog.Logger) http.Handler {
+	a := &API{
+		locks: locks, ping: ping, log: log, database: []string{database}, spools: make(chan struct{}, maxSpools),
+	}
 	return a.routes()
 }
 

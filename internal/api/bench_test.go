@@ -57,7 +57,7 @@ var frequents = []frequent{
 // reports whether the answer is what it should be.
 func (f frequent) again(tb testing.TB) func() bool {
 	log := slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	handler := api.New(lock.NewService(instantStore{}, lock.Limits{MaxTTL: maxTTL}, log), nil, log)
+	handler := api.New(lock.NewService(instantStore{}, lock.Limits{MaxTTL: maxTTL}, log), databaseID, nil, log)
 	body := strings.NewReader(f.body)
 	r := httptest.NewRequestWithContext(tb.Context(), f.method, f.target, body)
 	if f.body != "" {

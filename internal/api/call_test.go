@@ -49,12 +49,21 @@ func readAll(response *http.Response) (answer, error) {
 	return answer{response.StatusCode, response.Header, string(body)}, err
 }
 
-// check holds an answer against the document, and against what no schema can say.
+// check holds an answer against the document, and against what no schema can say: every answer names the database, also
+// to a request for what is not in the document.
 func check(t *testing.T, req *http.Request, a answer) {
 	t.Helper()
-	if err := errors.Join(checkAgainstDocument(req, a), checkExpiries(a)); err != nil {
+	if err := errors.Join(checkAgainstDocument(req, a), checkExpiries(a), checkDatabase(a)); err != nil {
 		t.Errorf("%s %s: %d %s\nis not as documented: %v", req.Method, req.URL, a.status, a.body, err)
 	}
+}
+
+// checkDatabase returns an error unless the answer names the database once.
+func checkDatabase(a answer) error {
+	if ids := a.header.Values(wire.DatabaseHeader); len(ids) != 1 || ids[0] != databaseID {
+		return fmt.Errorf("the header %s is %q, want %q", wire.DatabaseHeader, ids, databaseID)
+	}
+	return nil
 }
 
 // checkExpiries returns an error unless expires_in_seconds stands wherever expires_at does, in microseconds, and both are

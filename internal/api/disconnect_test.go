@@ -44,7 +44,7 @@ func slowServer(t *testing.T, driver, source string) *server {
 	slow := &slowStore{Store: db}
 	log := slog.New(slog.DiscardHandler)
 	locks := startedService(t, slow, lock.Limits{MaxTTL: maxTTL}, log)
-	handler := api.New(locks, db.Ping, log)
+	handler := api.New(locks, databaseID, db.Ping, log)
 	s := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Slow") != "" {
 			ctx := r.Context()
@@ -99,7 +99,7 @@ func TestAnswerAfterTheEndOfTheStream(t *testing.T) {
 				return fmt.Errorf("%w: %s", lock.ErrUnavailable, secret)
 			}
 			log := slog.New(slog.DiscardHandler)
-			handler := api.New(lock.NewService(brokenStore{fail: fail}, lock.Limits{MaxTTL: maxTTL}, log), fail, log)
+			handler := api.New(lock.NewService(brokenStore{fail: fail}, lock.Limits{MaxTTL: maxTTL}, log), databaseID, fail, log)
 			s := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				ctx := r.Context()
 				request.Store(&ctx)

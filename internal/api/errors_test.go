@@ -254,7 +254,7 @@ func (w interrupted) Write(body []byte) (int, error) {
 // TestPanicAfterTheAnswerBegan: the client must not take half an answer for a whole one.
 func TestPanicAfterTheAnswerBegan(t *testing.T) {
 	log, lines := newLog(t)
-	handler := api.New(lock.NewService(brokenStore{}, lock.Limits{}, log), nil, log)
+	handler := api.New(lock.NewService(brokenStore{}, lock.Limits{}, log), databaseID, nil, log)
 	s := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handler.ServeHTTP(interrupted{w}, r)
 	}), log)

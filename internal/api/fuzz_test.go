@@ -30,7 +30,7 @@ func newFuzzTarget(f *testing.F) *fuzzTarget {
 	// The clock stands still: no hold ends while an input is looked at.
 	db, _ := openStore(f, store.SQLite, "")
 	return &fuzzTarget{
-		handler: api.New(lock.NewService(db, lock.Limits{MaxTTL: maxTTL}, slog.New(slog.DiscardHandler)), db.Ping, slog.New(slog.DiscardHandler)),
+		handler: api.New(lock.NewService(db, lock.Limits{MaxTTL: maxTTL}, slog.New(slog.DiscardHandler)), databaseID, db.Ping, slog.New(slog.DiscardHandler)),
 		locks:   db,
 	}
 }

@@ -115,7 +115,7 @@ func (w unflushed) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (s *server) behindABrokenConnection(t *testing.T) (other *server, broken *atomic.Bool) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	handler := api.New(s.locks, nil, log)
+	handler := api.New(s.locks, databaseID, nil, log)
 	broken = new(atomic.Bool)
 	other = serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handler.ServeHTTP(unflushed{w, w.(http.Hijacker), w.(io.ReaderFrom), broken}, r)
@@ -310,7 +310,7 @@ func TestWaitsLongerThanTheServersTimeouts(t *testing.T) {
 		const timeout = 250 * time.Millisecond
 		log := slog.New(slog.DiscardHandler)
 		hasty := &server{Server: httptest.NewUnstartedServer(nil), driver: s.driver, clock: s.clock, locks: s.locks}
-		hasty.Config = api.NewServer(api.New(s.locks, nil, log), log)
+		hasty.Config = api.NewServer(api.New(s.locks, databaseID, nil, log), log)
 		hasty.Config.ReadTimeout, hasty.Config.WriteTimeout = timeout, timeout
 		hasty.Start()
 		t.Cleanup(hasty.Close)

@@ -43,6 +43,9 @@ type clock struct{ nanos atomic.Int64 }
 func (c *clock) now() time.Duration      { return time.Duration(c.nanos.Load()) }
 func (c *clock) advance(d time.Duration) { c.nanos.Add(int64(d)) }
 
+// databaseID is what the API under test takes for the id of the database.
+const databaseID = "00112233445566778899aabbccddeeff"
+
 // server is the API over TCP.
 type server struct {
 	*httptest.Server
@@ -134,7 +137,7 @@ func openStore(tb testing.TB, driver, source string) (*store.Store, *clock) {
 // serve starts a server with the settings of production; it ends before what was opened earlier in the test.
 func serve(tb testing.TB, locks *lock.Service, ping func(context.Context) error, log *slog.Logger) *server {
 	tb.Helper()
-	return serveHandler(tb, api.New(locks, ping, log), log)
+	return serveHandler(tb, api.New(locks, databaseID, ping, log), log)
 }
 
 func serveHandler(tb testing.TB, handler http.Handler, log *slog.Logger) *server {

@@ -15,12 +15,14 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/wire"
 )
 
 // requestIDHeader carries the request's id in both directions.
 const requestIDHeader = "X-Request-Id"
 
-// observe gives each request an id, writes its one log line and answers 500 when a handler panics.
+// observe gives each request an id and each answer the id of the database, writes the request's one log line and
+// answers 500 when a handler panics.
 func (a *API) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
@@ -29,6 +31,7 @@ func (a *API) observe(next http.Handler) http.Handler {
 			o.id = newRequestID()
 		}
 		w.Header().Set(requestIDHeader, o.id)
+		w.Header()[wire.DatabaseHeader] = a.database
 		defer func() {
 			p := recover()
 			if p != nil && p != http.ErrAbortHandler { //nolint:errorlint // it is compared by identity, as net/http does

@@ -112,7 +112,7 @@ func TestLogLevel(t *testing.T) {
 		)
 		log := slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: level}))
 		locks := lock.NewService(brokenStore{fail: func(context.Context) error { return failure }}, lock.Limits{}, log)
-		handler := api.New(locks, nil, log)
+		handler := api.New(locks, databaseID, nil, log)
 		for _, failure = range []error{lock.ErrUnavailable, lock.ErrStopping} {
 			handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", "/locks/all-locked", nil))
 		}
@@ -154,7 +154,7 @@ func TestRequestID(t *testing.T) {
 		{"not UTF-8", "\xff", false},
 	}
 	log, lines := newLog(t)
-	handler := api.New(lock.NewService(brokenStore{}, lock.Limits{}, log), nil, log)
+	handler := api.New(lock.NewService(brokenStore{}, lock.Limits{}, log), databaseID, nil, log)
 	seen := map[string]bool{}
 	var want []string
 	for _, test := range tests {

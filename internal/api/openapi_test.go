@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"resource-lock-manager/docs"
+	"resource-lock-manager/internal/wire"
 )
 
 // document is docs.OpenAPI, made strict: an answer may have no field that the document does
@@ -176,14 +177,18 @@ func TestDocumentCheckIsStrict(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		check := func(status int, body any) error {
+		checkFrom := func(database string, status int, body any) error {
 			text, err := json.Marshal(body)
 			if err != nil {
 				t.Fatal(err)
 			}
 			header := http.Header{"Content-Type": {"application/json"}}
+			if database != "" {
+				header.Set(wire.DatabaseHeader, database)
+			}
 			return checkAgainstDocument(req, answer{status, header, string(text)})
 		}
+		check := func(status int, body any) error { return checkFrom(databaseID, status, body) }
 		for code, response := range o.Responses.Map() {
 			var status int
 			if _, err := fmt.Sscan(code, &status); err != nil {
@@ -192,6 +197,11 @@ func TestDocumentCheckIsStrict(t *testing.T) {
 			example := response.Value.Content["application/json"].Example
 			if err := check(status, example); err != nil {
 				t.Errorf("%s %s %s: the example is refused: %v", method, path, code, err)
+			}
+			for _, database := range []string{"", "not an id"} {
+				if checkFrom(database, status, example) == nil {
+					t.Errorf("%s %s %s: an answer from the database %q passes", method, path, code, database)
+				}
 			}
 			forms := spoiled(t, example)
 			if len(forms) < 3 {

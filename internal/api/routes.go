@@ -12,7 +12,7 @@ import (
 // routes is the whole URL surface.
 func (a *API) routes() http.Handler {
 	r := chi.NewRouter()
-	r.Use(a.observe) // request id, log line, panics
+	r.Use(a.observe) // request id, id of the database, log line, panics
 	r.Use(a.anySpelling)
 	r.Use(middleware.GetHead)
 	r.NotFound(a.notFound)

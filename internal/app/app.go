@@ -73,7 +73,7 @@ func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*App, erro
 			History:   cfg.HistoryRetention,
 			Logger:    log,
 		}),
-		server:  api.NewServer(api.New(service, locks.Ping, log), log),
+		server:  api.NewServer(api.New(service, locks.DatabaseID(), locks.Ping, log), log),
 		address: listener.Addr(),
 		failed:  make(chan error, 1),
 	}

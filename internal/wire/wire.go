@@ -35,6 +35,11 @@ const (
 	CodeOutcomeUnknown   Code = "outcome_unknown"        // 503: it may or may not have happened
 )
 
+// DatabaseHeader is the header of every answer with the random id of the server's database: 32 lower-case hexadecimal
+// digits. Servers with the same id share their locks, unless one of the databases is a copy, which keeps the id of its
+// original.
+const DatabaseHeader = "Lock-Database"
+
 // Success is the envelope of every successful answer about locks.
 type Success[T any] struct {
 	Success bool   `json:"success" example:"true" validate:"required"`
