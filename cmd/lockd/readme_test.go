@@ -4,13 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -265,23 +263,22 @@ func TestReadmeWorker(t *testing.T) {
 	}
 }
 
-// TestReadmeNamesEveryCode: whoever meets a code finds it there.
+// TestReadmeNamesEveryCode: whoever meets a code, or a reason that the server wrote, finds it there.
 func TestReadmeNamesEveryCode(t *testing.T) {
 	t.Parallel()
 	source, err := os.ReadFile("../../internal/wire/wire.go")
 	must(t, err)
 	text, err := os.ReadFile("../../README.md")
 	must(t, err)
-	codes := map[string]bool{}
-	for _, m := range regexp.MustCompile(`Code\w+ +Code = "(\w+)"`).FindAllStringSubmatch(string(source), -1) {
-		codes[m[1]] = true
-	}
-	if len(codes) < 15 {
-		t.Errorf("only %d codes found", len(codes))
-	}
-	for _, code := range slices.Sorted(maps.Keys(codes)) {
-		if !strings.Contains(string(text), "`"+code+"`") {
-			t.Errorf("the README does not name the code %s", code)
+	for kind, least := range map[string]int{"Code": 15, "Reason": 4} {
+		words := regexp.MustCompile(kind+`\w+ +`+kind+` = "(\w+)"`).FindAllStringSubmatch(string(source), -1)
+		if len(words) < least {
+			t.Errorf("only %d constants of the type %s found", len(words), kind)
+		}
+		for _, m := range words {
+			if !strings.Contains(string(text), "`"+m[1]+"`") {
+				t.Errorf("the README does not name the %s %s", kind, m[1])
+			}
 		}
 	}
 }

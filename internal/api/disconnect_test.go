@@ -156,7 +156,7 @@ func TestAcquireOfAClientThatHasGone(t *testing.T) {
 				if diff := cmp.Diff([]string{"released r p", "acquired r p"}, eventLines(events)); diff != "" {
 					t.Error("history (-want +got):\n" + diff)
 				}
-				if got := events[0].Reason; got == nil || *got != "client_gone" {
+				if got := events[0].Reason; got == nil || *got != string(wire.ReasonClientGone) {
 					t.Errorf("released for the reason %v", got)
 				}
 			})

@@ -409,7 +409,7 @@ func TestStopWaiting(t *testing.T) {
 		s.release(t, "r", "p").want(t, 200)
 		events := s.history(t, "resource_name", "r").Events
 		gone := events[slices.IndexFunc(events, func(e wire.Event) bool { return e.Event == "gave_up" })]
-		if gone.ProcessID != "a" || gone.Reason == nil || *gone.Reason != "server_stopping" {
+		if gone.ProcessID != "a" || gone.Reason == nil || *gone.Reason != string(wire.ReasonServerStopping) {
 			t.Errorf("history: %+v", gone)
 		}
 	})

@@ -131,6 +131,11 @@ const defaultHistory = 100
 //	@Description	after waiting, or gave up. Renewals are counted, not listed. The end of a hold also tells why it had been
 //	@Description	taken, in `hold_reason`. With `event`, `since` or `until`, newest first is by `at`, otherwise by `id`: these
 //	@Description	differ in that an expiry is recorded up to a second after it came.
+//	@Description	The `reason` of `gave_up` is a word that says why the waiting ended: `wait_timeout`, the request waited as
+//	@Description	long as it had asked to; `client_gone`, nobody was there any more to be answered; `server_stopping`, the server
+//	@Description	was stopped; `did_not_come_back`, the place was kept, and nobody repeated the request in time. A `released`
+//	@Description	has one of the first three if the server ended the hold, else null. Other events have the reason that a
+//	@Description	caller gave. More words may come.
 //	@Tags			locks
 //	@Produce		json
 //	@Param			resource_name	query		string	false	"only events of this resource"		maxlength(255)

@@ -52,7 +52,7 @@ func (c Acquire) Decide(now time.Time, before []Resource) (Outcome, error) {
 	}
 	place := r.place(c.ProcessID, c.RequestID)
 	if place != nil && !place.AwayUntil.IsZero() && place.over(now, 0) { // it comes too late
-		out.Events = append(out.Events, waitingEvent(GaveUp, r.Name, place, now, tooLate))
+		out.Events = append(out.Events, gaveUp(r.Name, place, now, DidNotComeBack))
 		r, place = r.leave(place), nil
 	}
 	switch mine := place != nil && place.Request.Connection == c.Connection; {
@@ -91,7 +91,7 @@ func (c Acquire) Decide(now time.Time, before []Resource) (Outcome, error) {
 	if place != nil {
 		r = r.leave(place)
 	} else {
-		out.Events = append(out.Events, waitingEvent(Queued, r.Name, waiter, now, c.Reason))
+		out.Events = append(out.Events, queued(r.Name, waiter, now))
 	}
 	out.Ticket = waiter.Ticket
 	out.settle(r.enqueue(waiter))

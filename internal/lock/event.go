@@ -15,7 +15,7 @@ type Event struct {
 
 	Since    time.Time // when what it tells the end of had begun: the hold; for Granted and GaveUp the waiting; else At
 	Renewals int       // how often the hold had been renewed
-	Reason   string    // Acquired, Queued, Granted: what for; ForceReleased: why it was broken; GaveUp, Released: why, if known
+	Reason   string    // Acquired, Queued, Granted: what for; ForceReleased: why it was broken; GaveUp, Released: an EndReason
 	By       string    // ForceReleased: who broke it
 
 	HoldReason string // Released, ForceReleased, Expired: what the hold was for
@@ -34,6 +34,23 @@ const (
 	Queued        EventKind = "queued"
 	GaveUp        EventKind = "gave_up"
 )
+
+// EndReason is why waiting ended without a hold, or why the server ended a hold that its process had not released. The
+// history keeps it as the reason of GaveUp and Released.
+type EndReason string
+
+// The reasons that the server itself writes into the history.
+const (
+	WaitTimeout    EndReason = "wait_timeout"      // the request waited as long as it had asked to
+	ClientGone     EndReason = "client_gone"       // nobody was there any more to be answered: the client had disconnected, or been answered 503
+	ServerStopping EndReason = "server_stopping"   // the server was stopped while the request waited
+	DidNotComeBack EndReason = "did_not_come_back" // the place was kept, and nobody repeated the request in time
+)
+
+// EndReasons returns all of them.
+func EndReasons() []EndReason {
+	return []EndReason{WaitTimeout, ClientGone, ServerStopping, DidNotComeBack}
+}
 
 // Begins tells whether a hold begins with the event.
 func (k EventKind) Begins() bool { return k == Acquired || k == Granted }
@@ -55,7 +72,16 @@ func eventOf(kind EventKind, resource string, h Hold, at time.Time) Event {
 	return e
 }
 
-// waitingEvent tells of a waiter.
-func waitingEvent(kind EventKind, resource string, w *Waiter, at time.Time, reason string) Event {
-	return Event{Kind: kind, At: at, Resource: resource, ProcessID: w.Request.ProcessID, Since: w.Since, Reason: reason}
+// queued records that a waiter has got a place.
+func queued(resource string, w *Waiter, at time.Time) Event {
+	return Event{
+		Kind: Queued, At: at, Resource: resource, ProcessID: w.Request.ProcessID, Since: w.Since, Reason: w.Request.Reason,
+	}
+}
+
+// gaveUp records that a waiter has lost its place without getting a hold.
+func gaveUp(resource string, w *Waiter, at time.Time, why EndReason) Event {
+	return Event{
+		Kind: GaveUp, At: at, Resource: resource, ProcessID: w.Request.ProcessID, Since: w.Since, Reason: string(why),
+	}
 }

@@ -90,7 +90,7 @@ func (q *waitingRoom) acquire(ctx context.Context, c Acquire) (Grant, error) {
 		out, err := q.store.Execute(commands, c)
 		if err != nil {
 			if c.Again || !refuses(err) {
-				leave.Gone, leave.Why = true, "client_gone"
+				leave.Gone, leave.Why = true, ClientGone
 				q.later(leave)
 			}
 			return Grant{}, err
@@ -112,16 +112,16 @@ func (q *waitingRoom) acquire(ctx context.Context, c Acquire) (Grant, error) {
 			case <-request.superseded:
 				return Grant{}, q.superseded(commands, c.Resource)
 			case <-timeout.C:
-				leave.Why = "wait_timeout"
+				leave.Why = WaitTimeout
 				if granted, err = q.timeOut(commands, leave, time.Since(begun)); err != nil {
 					return Grant{}, err
 				}
 			case <-ctx.Done():
-				leave.Gone, leave.Why = true, "client_gone"
+				leave.Gone, leave.Why = true, ClientGone
 				q.leave(commands, leave)
 				return Grant{}, ErrClientGone
 			case <-q.closed:
-				leave.Gone, leave.Why = true, "server_stopping"
+				leave.Gone, leave.Why = true, ServerStopping
 				q.leave(commands, leave)
 				return Grant{}, ErrStopping
 			}
@@ -239,7 +239,7 @@ func (q *waitingRoom) leave(ctx context.Context, leave Leave) {
 }
 
 // hungUp is the leaving of a request whose client has gone and is not expected back.
-func hungUp(c Acquire) Leave { return Leave{Request: c, Gone: true, Why: "client_gone"} }
+func hungUp(c Acquire) Leave { return Leave{Request: c, Gone: true, Why: ClientGone} }
 
 // later has a request leave in the background.
 func (q *waitingRoom) later(leave Leave) {

@@ -95,9 +95,6 @@ func (r *Resource) count(w *Waiter, n int) {
 	}
 }
 
-// tooLate is why a place that was kept is given up.
-const tooLate = "did_not_come_back"
-
 // Leave ends the waiting of one request. If the request has been granted the resource meanwhile, the hold stays, unless
 // nobody is there to be told of it. It is refused with [HeldError] when the request neither waits nor holds: because its
 // place was given up for it, or because a later request with the same RequestID has taken its place or its hold over.
@@ -107,7 +104,7 @@ type Leave struct {
 	Keep    time.Duration // how long its place is kept for a request with the same RequestID; 0: not at all
 	Gone    bool          // nobody is there any more
 	Place   bool          // only a place in which nobody waits is given up: no hold, and none that is kept
-	Why     string        // for the history
+	Why     EndReason     // for the history
 }
 
 func (c Leave) Resources() []string { return []string{c.Request.Resource} }
@@ -126,7 +123,7 @@ func (c Leave) Decide(now time.Time, before []Resource) (Outcome, error) {
 		return out, nil
 	case granted && !c.Place:
 		released := eventOf(Released, r.Name, holder, now)
-		released.Reason = c.Why
+		released.Reason = string(c.Why)
 		out.Events = append(out.Events, released)
 		r = r.end(holder, now)
 		if c.Keep > 0 && c.Ticket > 0 && !holder.QueuedAt.IsZero() {
@@ -148,7 +145,7 @@ func (c Leave) Decide(now time.Time, before []Resource) (Outcome, error) {
 		r = r.leave(w).enqueue(&kept)
 	default:
 		r = r.leave(w)
-		out.Events = append(out.Events, waitingEvent(GaveUp, r.Name, w, now, c.Why))
+		out.Events = append(out.Events, gaveUp(r.Name, w, now, c.Why))
 	}
 	out.settle(r)
 	return out, nil
@@ -208,7 +205,7 @@ func (c Vacate) Decide(now time.Time, before []Resource) (Outcome, error) {
 			if w := r.place(p.ProcessID, p.RequestID); w != nil && w.over(now, c.Keep) {
 				vacated = true
 				r = r.leave(w)
-				out.Events = append(out.Events, waitingEvent(GaveUp, r.Name, w, now, tooLate))
+				out.Events = append(out.Events, gaveUp(r.Name, w, now, DidNotComeBack))
 			}
 		}
 		if vacated {

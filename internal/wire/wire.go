@@ -35,6 +35,17 @@ const (
 	CodeOutcomeUnknown   Code = "outcome_unknown"        // 503: it may or may not have happened
 )
 
+// Reason names why the server ended the waiting of a request, or a hold that its process had not released. In the history
+// it is the reason of gave_up, and of a released that was not asked for. Reasons are stable.
+type Reason string
+
+const (
+	ReasonWaitTimeout    Reason = "wait_timeout"      // the request waited as long as it had asked to
+	ReasonClientGone     Reason = "client_gone"       // nobody was there any more to be answered: the client had disconnected, or been answered 503
+	ReasonServerStopping Reason = "server_stopping"   // the server was stopped while the request waited
+	ReasonDidNotComeBack Reason = "did_not_come_back" // the place was kept, and nobody repeated the request in time
+)
+
 // DatabaseHeader is the header of every answer with the random id of the server's database: 32 lower-case hexadecimal
 // digits. Servers with the same id share their locks, unless one of the databases is a copy, which keeps the id of its
 // original.
@@ -278,7 +289,7 @@ type Event struct {
 	HeldSeconds   *float64 `json:"held_seconds" example:"180" extensions:"x-nullable" validate:"required"`
 	WaitedSeconds *float64 `json:"waited_seconds" example:"12.5" extensions:"x-nullable" validate:"required"`
 	Renewals      *int     `json:"renewals" example:"3" extensions:"x-nullable" validate:"required"`
-	Reason        *string  `json:"reason" example:"nightly backup" extensions:"x-nullable" validate:"required"`      // why it was taken, why it was broken, or why the waiting ended
+	Reason        *string  `json:"reason" example:"nightly backup" extensions:"x-nullable" validate:"required"`      // acquired, granted, queued: the reason of the request; force_released: why it was broken; gave_up: client_gone, wait_timeout, server_stopping or did_not_come_back; released: null, or client_gone, wait_timeout or server_stopping if the server ended the hold; expired: null
 	By            *string  `json:"by" example:"ops" extensions:"x-nullable" validate:"required"`                     // who broke it
 	HoldReason    *string  `json:"hold_reason" example:"nightly backup" extensions:"x-nullable" validate:"required"` // of the end of a hold: why it was taken
 }
