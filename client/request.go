@@ -21,7 +21,6 @@ const (
 	minPause       = 100 * time.Millisecond
 	maxPause       = 2 * time.Second // shorter than a server keeps the place of a request in the queue
 	maxAnswer      = 16 << 20        // bytes; a page of a list is smaller
-	databaseHeader = "Lock-Database"
 )
 
 // request is what is sent, the same at each attempt.
@@ -224,7 +223,7 @@ func (c *Client) exchange(ctx context.Context, server int, r request) (answer, e
 	if a.body, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer)); err != nil {
 		return answer{}, newTransportError(ctx, base, fmt.Errorf("the answer was cut off: %w", err))
 	}
-	if err := c.checkDatabase(server, res.Header.Get(databaseHeader)); err != nil {
+	if err := c.checkDatabase(server, res.Header.Get(wire.DatabaseHeader)); err != nil {
 		return answer{}, err
 	}
 	if res.StatusCode != http.StatusOK {
