@@ -1,0 +1,40 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"resource-lock-manager/client"
+)
+
+const (
+	completionTime = time.Second
+	completionMost = 100
+)
+
+// completeName offers the names of locked resources for the first argument. Nothing is offered when
+// the server cannot be asked: an error would only disturb the line that is being typed.
+func (p *program) completeName(cmd *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 || p.load(cmd) != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	p.settings.serverTimeout = completionTime
+	c, err := p.client(client.Options{})
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
+	defer cancel()
+	var names []cobra.Completion
+	for hold, err := range c.Locks(ctx, client.ListOptions{Prefix: typed, Limit: completionMost}) {
+		if err != nil {
+			break
+		}
+		if hold.Resource == escape(hold.Resource) { // others cannot be typed, and would break the list
+			names = append(names, hold.Resource)
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

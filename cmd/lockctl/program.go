@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"resource-lock-manager/client"
+)
+
+// Exit codes, by sysexits.h and the shell.
+const (
+	exitNo            = 1  // the answer is no: free, not valid, not locked
+	exitUsage         = 64 // wrong usage
+	exitUnavailable   = 69 // no server answers
+	exitInternal      = 70 // anything else
+	exitNotAcquired   = 75 // held by somebody else
+	exitLost          = 76 // the hold has ended
+	exitDenied        = 77 // credentials are missing, or do not permit this
+	exitConfig        = 78 // a setting is wrong
+	exitNotExecutable = 126
+	exitNotFound      = 127
+	exitInterrupted   = 130
+)
+
+// exitError ends the program with a code. A nil cause prints nothing.
+type exitError struct {
+	code  int
+	cause error
+}
+
+func (e *exitError) Error() string {
+	if e.cause == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.cause.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.cause }
+
+// usagef is an error in what was typed. It is printed with a pointer to the help of the command.
+func usagef(format string, a ...any) error {
+	return &exitError{exitUsage, fmt.Errorf(format, a...)}
+}
+
+// exitCode is the code that the program ends with after an error.
+func exitCode(err error) int {
+	exit, isExit := errors.AsType[*exitError](err)
+	api, isAPI := errors.AsType[*client.APIError](err)
+	switch {
+	case err == nil:
+		return 0
+	case isExit:
+		return exit.code
+	case errors.Is(err, client.ErrLost):
+		return exitLost
+	case errors.Is(err, client.ErrHeld):
+		return exitNotAcquired
+	case errors.Is(err, client.ErrUnauthorized), errors.Is(err, client.ErrForbidden):
+		return exitDenied
+	case errors.Is(err, client.ErrOtherDatabase):
+		return exitConfig
+	case isAPI && api.Status == http.StatusUnprocessableEntity:
+		return exitUsage
+	case errors.Is(err, context.Canceled):
+		return exitInterrupted
+	case errors.Is(err, client.ErrUnavailable):
+		return exitUnavailable
+	default:
+		return exitInternal
+	}
+}
+
+// program is what the commands share.
+type program struct {
+	in       io.Reader
+	out, err io.Writer
+	environ  []string
+	settings settings // read before each command's RunE
+	ready    bool     // the command line was understood
+}
+
+// run executes a command line and returns the exit code.
+func run(ctx context.Context, args, environ []string, in io.Reader, out, err io.Writer) int {
+	p := &program{in: in, out: out, err: err, environ: environ}
+	root := newRoot(p)
+	root.SetArgs(append([]string{}, args...)) // never nil, which means those of the process
+	cmd, failed := root.ExecuteContextC(ctx)
+	if failed == nil {
+		return 0
+	}
+	exit, isExit := errors.AsType[*exitError](failed)
+	switch {
+	case isExit && exit.cause == nil:
+	case isExit && exit.code == exitUsage:
+		p.say("%v (see %s --help)", failed, cmd.CommandPath())
+	case !p.ready: // an error of cobra, which has several lines if it has suggestions
+		text := strings.NewReplacer("\n\nDid you mean this?\n\t", ", did you mean ", "\n\t", " or ").Replace(failed.Error())
+		p.say("%s (see %s --help)", strings.TrimSpace(text), cmd.CommandPath())
+		return exitUsage
+	default:
+		p.say("%v", failed)
+	}
+	return exitCode(failed)
+}
+
+// newRoot returns the command that has all verbs.
+func newRoot(p *program) *cobra.Command {
+	var version bool
+	root := &cobra.Command{
+		Use:   "lockctl",
+		Short: "Lock resources by name, and see who has locked them",
+		Long: `Lock resources by name, and see who has locked them.
+
+Settings come from flags, then from the environment, then from the file lockctl/config in the
+user's configuration folder, which is $XDG_CONFIG_HOME or ~/.config on Linux:
+
+  LOCKCTL_URL         base URL of the lock service, or several, separated by commas
+  LOCKCTL_PROCESS_ID  who asks, for single commands; if unset, USER@HOST
+  LOCKCTL_CONFIG      another file for the two above
+
+Exit codes: 64 wrong usage, 69 no server answers, 70 other failures, 75 locked by somebody else,
+76 the lock is lost, 77 not permitted, 78 a setting is wrong.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return p.prepare(cmd)
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if version {
+				return p.printf("lockctl %s\n", buildVersion())
+			}
+			cmd.SetOut(p.err)
+			_ = cmd.Help()
+			return &exitError{exitUsage, nil}
+		},
+	}
+	root.SetIn(p.in)
+	root.SetOut(p.out)
+	root.SetErr(p.err)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{exitUsage, err} })
+	root.Flags().BoolVar(&version, "version", false, "print the version and exit")
+	root.PersistentFlags().StringVar(&p.settings.urls, "url", "",
+		"base `URL` of the lock service, or several, separated by commas (default LOCKCTL_URL, else "+defaultURL+")")
+	durationVar(root.PersistentFlags(), &p.settings.serverTimeout, "server-timeout", defaultServerTimeout,
+		"how long to go on while no server answers; 0s: for ever")
+	root.AddCommand(
+		newVersion(p),
+	)
+	return root
+}
+
+// prepare checks the flags and reads the settings, before the verb runs.
+func (p *program) prepare(cmd *cobra.Command) error {
+	for _, check := range []func() error{cmd.ValidateRequiredFlags, cmd.ValidateFlagGroups} {
+		if err := check(); err != nil {
+			return &exitError{exitUsage, err}
+		}
+	}
+	p.ready = true
+	if isOffline(cmd) {
+		return nil
+	}
+	return p.load(cmd)
+}
+
+// isOffline reports whether a command needs no settings, and so works with a broken file of them.
+// Completion reads them itself, when it has parsed the flags.
+func isOffline(cmd *cobra.Command) bool {
+	for cmd.HasParent() && cmd.Parent().HasParent() {
+		cmd = cmd.Parent()
+	}
+	offline := []string{"completion", "help", "man", "version", cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd}
+	return !cmd.HasParent() || slices.Contains(offline, cmd.Name())
+}
+
+// getenv returns the value of a variable of the environment; empty: not set.
+func (p *program) getenv(name string) string {
+	value := ""
+	for _, variable := range p.environ {
+		if n, v, _ := strings.Cut(variable, "="); n == name {
+			value = v // the last one counts
+		}
+	}
+	return value
+}
+
+// say prints one line on stderr.
+func (p *program) say(format string, a ...any) {
+	fmt.Fprintln(p.err, "lockctl: "+escape(fmt.Sprintf(format, a...)))
+}
+
+// printf prints to stdout. Text that came from the server must have been escaped.
+func (p *program) printf(format string, a ...any) error {
+	_, err := fmt.Fprintf(p.out, format, a...)
+	return err
+}
+
+// isTerminal reports whether a stream of the program is a terminal.
+func isTerminal(stream any) bool {
+	file, is := stream.(*os.File)
+	return is && term.IsTerminal(int(file.Fd()))
+}
+
+func newVersion(p *program) *cobra.Command {
+	return &cobra.Command{
+		Use:               "version",
+		Short:             "Print the version",
+		Example:           "  lockctl version",
+		Args:              arguments(0, 0),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(*cobra.Command, []string) error {
+			return p.printf("lockctl %s\n", buildVersion())
+		},
+	}
+}
+
+func buildVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}
+
+// arguments checks how many arguments there are. Its words are those of the command's Use line.
+func arguments(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		_, want, _ := strings.Cut(cmd.Use, " ")
+		switch {
+		case len(args) > most && most == 0:
+			return usagef("%s takes no arguments, got %q", cmd.Name(), args)
+		case len(args) > most:
+			return usagef("%s: unexpected argument %q, want %s", cmd.Name(), args[most], want)
+		case len(args) < least:
+			return usagef("%s: want %s", cmd.Name(), want)
+		}
+		return nil
+	}
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/joho/godotenv"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"resource-lock-manager/client"
+)
+
+const (
+	defaultURL           = "http://localhost:8000"
+	defaultServerTimeout = 30 * time.Second
+	bom                  = "\ufeff" // editors on Windows begin a file with it
+
+	nameURL       = "LOCKCTL_URL"
+	nameProcessID = "LOCKCTL_PROCESS_ID"
+	nameConfig    = "LOCKCTL_CONFIG"
+)
+
+// settings are what the commands have in common, from flags, the environment and the file.
+type settings struct {
+	urls          string
+	urlsFrom      string // names the flag or variable, for errors
+	processID     string // empty: not set
+	serverTimeout time.Duration
+}
+
+// load completes the settings of the flags by the environment and the file.
+func (p *program) load(cmd *cobra.Command) error {
+	file, values, err := p.readConfig()
+	if err != nil {
+		return &exitError{exitConfig, err}
+	}
+	s := &p.settings
+	switch {
+	case cmd.Flags().Changed("url"):
+		s.urlsFrom = "--url"
+	case p.getenv(nameURL) != "":
+		s.urls, s.urlsFrom = p.getenv(nameURL), nameURL
+	case values[nameURL] != "":
+		s.urls, s.urlsFrom = values[nameURL], file+": "+nameURL
+	default:
+		s.urls = defaultURL
+	}
+	if s.processID = p.getenv(nameProcessID); s.processID == "" {
+		s.processID = values[nameProcessID]
+	}
+	return nil
+}
+
+// readConfig returns the variables of the file of settings, and its name.
+func (p *program) readConfig() (string, map[string]string, error) {
+	file := p.getenv(nameConfig)
+	named := file != ""
+	if !named {
+		folder, err := os.UserConfigDir()
+		if err != nil { // there is no such folder, as for a service without a home
+			return "", nil, nil
+		}
+		file = filepath.Join(folder, "lockctl", "config")
+	}
+	content, err := os.ReadFile(file)
+	switch {
+	case !named && errors.Is(err, fs.ErrNotExist):
+		return "", nil, nil
+	case err != nil:
+		if cause, is := errors.AsType[*fs.PathError](err); is {
+			err = cause.Err
+		}
+		return "", nil, fmt.Errorf("settings file %s: %w", file, err)
+	}
+	content = bytes.TrimPrefix(content, []byte(bom))
+	values, ok := parseConfig(content)
+	if !ok {
+		return "", nil, fmt.Errorf("settings file %s, line %d: want NAME=value, a closing quote for each opening one, comments after #",
+			file, badLine(content))
+	}
+	for name := range values {
+		if strings.HasPrefix(name, "LOCKCTL_") && !slices.Contains([]string{nameURL, nameProcessID}, name) {
+			return "", nil, fmt.Errorf("settings file %s: unknown setting %s, want %s or %s", file, name, nameURL, nameProcessID)
+		}
+	}
+	return file, values, nil
+}
+
+// parseConfig is not ok for content that is no list of variables. The errors of godotenv are of no
+// use: they quote the file, passwords included.
+func parseConfig(content []byte) (map[string]string, bool) {
+	values, err := godotenv.UnmarshalBytes(content)
+	// A last line that is only a word makes godotenv report a variable without a name.
+	_, nameless := values[""]
+	return values, err == nil && !nameless
+}
+
+// badLine is the number of the line after the longest beginning of content that can be parsed.
+func badLine(content []byte) int {
+	good, end := 0, 0
+	for n := 1; ; n++ {
+		length := bytes.IndexByte(content[end:], '\n') + 1
+		if length == 0 {
+			return good + 1
+		}
+		end += length
+		if _, ok := parseConfig(content[:end]); ok {
+			good = n
+		}
+	}
+}
+
+// client returns a client of the service that the settings name.
+func (p *program) client(o client.Options) (*client.Client, error) {
+	o.ServerTimeout = p.settings.serverTimeout
+	c, err := client.New(p.settings.urls, o)
+	if err == nil {
+		return c, nil
+	}
+	text := strings.TrimPrefix(err.Error(), "lock client: ")
+	if strings.Contains(p.settings.urls, "@") { // a part of a password may be in the words of the error
+		text = "want http://HOST:PORT or https://HOST:PORT, or several, separated by commas"
+	}
+	code := exitConfig
+	if p.settings.urlsFrom == "--url" {
+		code = exitUsage
+	}
+	return nil, &exitError{code, fmt.Errorf("%s: %s", p.settings.urlsFrom, text)}
+}
+
+// defaultProcessID is who asks, for single verbs: several of them have to agree on it.
+func defaultProcessID(p *program) string {
+	if p.settings.processID != "" {
+		return p.settings.processID
+	}
+	name := p.getenv("USER")
+	if name == "" {
+		name = "unknown"
+		if u, err := user.Current(); err == nil {
+			name = u.Username
+		}
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown-host"
+	}
+	return name + "@" + host
+}
+
+// durationVar defines a flag for a duration, which must have a unit and must not be negative.
+func durationVar(flags *pflag.FlagSet, to *time.Duration, name string, value time.Duration, usage string) {
+	durationVarP(flags, to, name, "", value, usage)
+}
+
+func durationVarP(flags *pflag.FlagSet, to *time.Duration, name, short string, value time.Duration, usage string) {
+	*to = value
+	flags.VarP((*duration)(to), name, short, usage)
+}
+
+// duration is the value of a flag.
+type duration time.Duration
+
+func (d *duration) Set(text string) error {
+	value, err := parseDuration(text)
+	if err == nil {
+		*d = duration(value)
+	}
+	return err
+}
+
+// String is 0 for no duration, which pflag takes for a default that it need not show.
+func (d *duration) String() string {
+	if *d == 0 {
+		return "0"
+	}
+	return shortDuration(time.Duration(*d))
+}
+
+func (*duration) Type() string { return "duration" }
+
+func parseDuration(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 || text == "0" {
+		return 0, errors.New("want a number with a unit: 500ms, 90s, 5m, 2h")
+	}
+	return d, nil
+}
