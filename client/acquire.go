@@ -45,7 +45,7 @@ type LockOptions struct {
 	// but Valid and Unlock.
 	Forever bool
 
-	// Owner is the API's process_id. If empty, it is HOST:PID:RANDOM and another one for each lock.
+	// Owner is the API's process_id. If empty, it is [NewOwner] of each lock.
 	Owner string
 
 	// Reason is shown to whoever wants the resource.
@@ -77,13 +77,19 @@ func (o LockOptions) withDefaults(resource string) (LockOptions, error) {
 		return o, fmt.Errorf("lock client: Grace is %v, want 0 to %v, a third of TTL", o.Grace, o.TTL/3)
 	}
 	if o.Owner == "" {
-		host, err := os.Hostname()
-		if err != nil {
-			host = "unknown-host"
-		}
-		o.Owner = fmt.Sprintf("%s:%d:%s", host, os.Getpid(), strings.ToLower(rand.Text()[:10]))
+		o.Owner = NewOwner()
 	}
 	return o, nil
+}
+
+// NewOwner returns a name for one lock, HOST:PID:RANDOM, which is what [LockOptions.Owner] is by
+// default.
+func NewOwner() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown-host"
+	}
+	return fmt.Sprintf("%s:%d:%s", host, os.Getpid(), strings.ToLower(rand.Text()[:10]))
 }
 
 // Lock waits for a lock until ctx ends. Waiters are served first come first served. If ctx ends

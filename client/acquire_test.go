@@ -476,9 +476,9 @@ func TestDo(t *testing.T) {
 		is    []error
 		not   []error
 	}{
-		"all well":               {granted(7, time.Minute, ""), nil, nil, nil},
-		"the work fails":         {granted(7, time.Minute, ""), errWork, []error{errWork}, []error{client.ErrLost}},
-		"lost":                   {refusal(404, "expired"), nil, []error{client.ErrLost}, nil},
+		"all well":                {granted(7, time.Minute, ""), nil, nil, nil},
+		"the work fails":          {granted(7, time.Minute, ""), errWork, []error{errWork}, []error{client.ErrLost}},
+		"lost":                    {refusal(404, "expired"), nil, []error{client.ErrLost}, nil},
 		"lost and the work fails": {refusal(404, "expired"), errWork, []error{client.ErrLost, errWork}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -522,7 +522,7 @@ func TestDo(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s, c := serve(t, url, client.Options{})
 			defer func() {
-				if recover() != errWork || len(s.requests("/locks/release")) != 1 {
+				if err, _ := recover().(error); !errors.Is(err, errWork) || len(s.requests("/locks/release")) != 1 {
 					t.Errorf("released %v", s.requests("/locks/release"))
 				}
 			}()
@@ -592,12 +592,9 @@ func TestReadsAreGets(t *testing.T) {
 		s, c := serve(t, url, client.Options{})
 		_, _ = c.Status(t.Context(), "r")
 		_, _ = c.Validate(t.Context(), "r", 7)
-		for range c.Locks(t.Context(), client.ListOptions{Prefix: "a", Owner: "b"}) {
-			break
-		}
-		for range c.History(t.Context(), client.HistoryOptions{Resource: "r", Events: []string{"expired", "released"}, Since: s.began}) {
-			break
-		}
+		c.Locks(t.Context(), client.ListOptions{Prefix: "a", Owner: "b"})(func(client.Hold, error) bool { return false })
+		history := c.History(t.Context(), client.HistoryOptions{Resource: "r", Events: []string{"expired", "released"}, Since: s.began})
+		history(func(client.Event, error) bool { return false })
 		for _, r := range s.requests("") {
 			if r.method != http.MethodGet || r.body != nil {
 				t.Errorf("sent %s %s with %v", r.method, r.path, r.body)

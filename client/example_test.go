@@ -39,7 +39,8 @@ func ExampleClient_Lock() {
 	defer cancel()
 	l, err := c.Lock(ctx, "report", client.LockOptions{TTL: 30 * time.Second})
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 	fmt.Println("a token to write with:", l.FencingToken() > 0)
 	if err := l.Unlock(ctx); errors.Is(err, client.ErrLost) {
@@ -132,7 +133,8 @@ func ExampleClient_Locks() {
 	defer func() { _ = rig.Unlock(ctx) }()
 	for hold, err := range c.Locks(ctx, client.ListOptions{Prefix: "rig/"}) {
 		if err != nil {
-			log.Fatal(err)
+			log.Print(err)
+			return
 		}
 		fmt.Println(hold.Resource, hold.Owner)
 	}

@@ -345,7 +345,7 @@ func TestContextEndsWithTheLock(t *testing.T) {
 		ctx, cancel := l.Context(context.Background())
 		defer cancel()
 		<-ctx.Done()
-		if cause := context.Cause(ctx); cause != l.Err() || !errors.Is(cause, client.ErrLost) {
+		if cause := context.Cause(ctx); !errors.Is(cause, l.Err()) || !errors.Is(cause, client.ErrLost) {
 			t.Errorf("the cause is %v", cause)
 		}
 

@@ -154,6 +154,7 @@ Exit codes: 64 wrong usage, 69 no server answers, 70 other failures, 75 locked b
 	durationVar(root.PersistentFlags(), &p.settings.serverTimeout, "server-timeout", defaultServerTimeout,
 		"how long to go on while no server answers; 0s: for ever")
 	root.AddCommand(
+		newRun(p), newAcquire(p),
 		newVersion(p),
 	)
 	return root

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+)
+
+const defaultSignal = "KILL"
+
+var endingSignals = []os.Signal{os.Interrupt, syscall.SIGTERM} // Ctrl-C, and the end of the console
+
+func harmless(os.Signal) bool { return false }
+
+// signalByName knows only what Windows can do.
+func signalByName(name string) (os.Signal, error) {
+	if strings.EqualFold(strings.TrimPrefix(strings.ToUpper(name), "SIG"), "KILL") {
+		return os.Kill, nil
+	}
+	return nil, fmt.Errorf("--signal: Windows has no signal %s: a command can only be ended at once, as by KILL", name)
+}
+
+func hasTerminal() bool { return true }
+
+func shell(text string) []string { return []string{"cmd", "/C", text} }
+
+// child is the command that runs under the lock. The console signals it together with lockctl.
+// Windows neither signals processes nor groups of them: to stop is to end the command itself at
+// once, and what it has started lives on.
+type child struct {
+	cmd  *exec.Cmd
+	done chan struct{}
+}
+
+func start(cmd *exec.Cmd, newGroup bool) (*child, error) {
+	if newGroup {
+		return nil, &exitError{exitUsage, errors.New("--pgroup new: Windows has no process groups")}
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	c := &child{cmd: cmd, done: make(chan struct{})}
+	go func() {
+		_ = cmd.Wait()
+		close(c.done)
+	}()
+	return c, nil
+}
+
+func (c *child) signals() []os.Signal { return nil }
+
+func (c *child) pass(os.Signal) {}
+
+func (c *child) stop(os.Signal) { _ = c.cmd.Process.Kill() }
+
+func (c *child) kill() { _ = c.cmd.Process.Kill() }
+
+func (c *child) alive() bool {
+	select {
+	case <-c.done:
+		return false
+	default:
+		return true
+	}
+}
+
+func (c *child) exitCode() int { return c.cmd.ProcessState.ExitCode() }
+
+func findFault(name string, err error) error {
+	return &exitError{exitNotFound, fmt.Errorf("cannot find %s: %w", name, err)}
+}
+
+func ignoreTerminalOutput() {}

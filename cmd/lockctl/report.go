@@ -1,0 +1,168 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+
+	"resource-lock-manager/client"
+)
+
+// reporter writes to stderr what happens to a lock: as text, as JSON objects, or not at all. On a
+// terminal the last line may be one that is rewritten. It is safe for concurrent use. A write that
+// fails is ignored: a full disk or a closed pipe must not end the command that runs.
+type reporter struct {
+	resource string
+	out      io.Writer
+	quiet    bool
+	verbose  bool
+	json     bool
+	terminal *os.File // nil: out is none
+
+	mu      sync.Mutex
+	pending bool // the last line is to be rewritten
+}
+
+// event is one line of --json.
+type event struct {
+	Event         string     `json:"event"`
+	At            time.Time  `json:"at"`
+	ResourceName  string     `json:"resource_name"`
+	ProcessID     string     `json:"process_id,omitempty"`
+	FencingToken  int64      `json:"fencing_token,omitempty"`
+	WaitedSeconds *float64   `json:"waited_seconds,omitempty"`
+	HeldSeconds   *float64   `json:"held_seconds,omitempty"`
+	Deadline      *time.Time `json:"deadline,omitempty"`
+	Why           string     `json:"why,omitempty"`
+	By            string     `json:"by,omitempty"`
+	Reason        string     `json:"reason,omitempty"`
+	Holder        *holder    `json:"holder,omitempty"`
+	Waiters       int        `json:"waiters,omitempty"`
+	Position      int        `json:"position,omitempty"`
+	ExitCode      int        `json:"exit_code,omitempty"`
+	Error         string     `json:"error,omitempty"`
+}
+
+// holder is who holds the resource.
+type holder struct {
+	ProcessID    string    `json:"process_id"`
+	FencingToken int64     `json:"fencing_token"`
+	LockedAt     time.Time `json:"locked_at"`
+	Reason       string    `json:"reason,omitempty"`
+}
+
+func holderOf(h *client.Hold) *holder {
+	if h == nil {
+		return nil
+	}
+	return &holder{h.Owner, h.FencingToken, h.LockedAt.UTC(), h.Reason}
+}
+
+// report writes an event, or else the text if it is not empty.
+func (r *reporter) report(e event, format string, a ...any) {
+	if r.quiet {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.json {
+		e.At, e.ResourceName = time.Now().UTC(), r.resource
+		_ = json.NewEncoder(r.out).Encode(e)
+		return
+	}
+	if format == "" {
+		return
+	}
+	r.clear()
+	fmt.Fprintln(r.out, "lockctl: "+escape(fmt.Sprintf(format, a...)))
+}
+
+// detail is report, but the text is for --verbose only.
+func (r *reporter) detail(e event, format string, a ...any) {
+	if !r.verbose {
+		format = ""
+	}
+	r.report(e, format, a...)
+}
+
+// rewrite shows a line that the next one replaces.
+func (r *reporter) rewrite(line string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	line = escape(line)
+	if width, _, err := term.GetSize(int(r.terminal.Fd())); err == nil && width > 0 && utf8.RuneCountInString(line) >= width {
+		line = string([]rune(line)[:max(width-2, 0)]) + "…"
+	}
+	r.clear()
+	fmt.Fprint(r.out, line)
+	r.pending = true
+}
+
+func (r *reporter) clear() {
+	if r.pending {
+		fmt.Fprint(r.out, "\r\x1b[K")
+		r.pending = false
+	}
+}
+
+// done removes a line that would have been rewritten.
+func (r *reporter) done() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.clear()
+}
+
+func seconds(d time.Duration) *float64 {
+	s := d.Seconds()
+	return &s
+}
+
+// observer reports what the client does.
+func (r *reporter) observer() client.Observer {
+	failing := false // between a renewal that failed and one that did not
+	var mu sync.Mutex
+	swap := func(now bool) (before bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		before, failing = failing, now
+		return before
+	}
+	return client.Observer{
+		Acquired: func(l *client.Lock, waited time.Duration) {
+			r.detail(event{Event: "acquired", ProcessID: l.Owner(), FencingToken: l.FencingToken(), WaitedSeconds: seconds(waited)},
+				"acquired %s, fencing token %d", l.Name(), l.FencingToken())
+		},
+		Renewed: func(l *client.Lock) {
+			deadline := l.Deadline().UTC()
+			e := event{Event: "renewed", FencingToken: l.FencingToken(), Deadline: &deadline}
+			if swap(false) {
+				r.report(e, "renewed %s again", l.Name())
+				return
+			}
+			r.detail(e, "renewed %s", l.Name())
+		},
+		RenewFailed: func(l *client.Lock, err error) {
+			deadline := l.Deadline().UTC()
+			e := event{Event: "renew_failed", FencingToken: l.FencingToken(), Deadline: &deadline, Error: err.Error()}
+			if swap(true) {
+				r.detail(e, "%v", err)
+				return
+			}
+			r.report(e, "cannot renew %s, trying for another %v: %v", l.Name(), time.Until(l.Deadline()).Round(time.Second), err)
+		},
+		Released: func(_ *client.Lock, held time.Duration) {
+			r.detail(event{Event: "released", HeldSeconds: seconds(held)}, "released %s after %v", r.resource, held.Round(time.Millisecond))
+		},
+		Retried: func(operation string, err error, n int) {
+			if n == 1 && operation != "status" && operation != "queue" {
+				r.report(event{Event: "retrying", Error: err.Error()}, "%v; trying again", err)
+			}
+		},
+	}
+}

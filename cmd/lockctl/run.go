@@ -1,0 +1,337 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"resource-lock-manager/client"
+)
+
+const (
+	exitMaxHold = 124 // as timeout(1)
+	leastTTL    = 5 * time.Second
+	// pollStopped is how often it is looked whether the processes of a stopped command have ended.
+	pollStopped = 20 * time.Millisecond
+)
+
+// runFlags are those of run.
+type runFlags struct {
+	acquireFlags
+	grace   time.Duration
+	signal  string
+	onLost  string
+	maxHold time.Duration
+	pgroup  string
+	shell   string
+}
+
+func newRun(p *program) *cobra.Command {
+	f := &runFlags{}
+	cmd := &cobra.Command{
+		Use:   "run [flags] NAME -- COMMAND [ARG...]",
+		Short: "Run a command under a lock",
+		Long: `Run a command under a lock.
+
+The lock is renewed while the command runs and released when it ends, whatever it has left in the
+background. The command is executed without a shell; -c STRING runs a string by the shell.
+
+When the lock is lost the command is stopped: it gets --signal, and KILL after --grace. When no
+server answers, that is timed so that the command has ended before anybody else can get the lock.
+A signal that lockctl gets is passed on to the command. Without a terminal, as in cron, CI and
+systemd, the command has a process group of its own, and all its processes are signaled. With a
+terminal it stays in the group of lockctl, and the terminal sends Ctrl-C and Ctrl-Z to both. While
+a job is stopped by Ctrl-Z nothing renews its lock.
+
+The command finds LOCK_RESOURCE_NAME, LOCK_FENCING_TOKEN, LOCK_PROCESS_ID and LOCKCTL_URL in its
+environment.
+
+The exit code is the command's, and 128 and N more when signal N has ended it. Otherwise:
+  64       wrong usage
+  69       no server answers
+  75       the lock was not acquired: it is held, or the wait is over (see -E)
+  76       the lock was lost while the command ran
+  77, 78   not permitted; a setting is wrong
+  124      the command was stopped because of --max-hold
+  126, 127 the command cannot be executed; cannot be found
+  128+N    signal N came while lockctl waited
+In all these cases but 76 and 124 the command was not run.`,
+		Example: `  lockctl run deploy/web -- echo deploying
+  lockctl run -n -E 0 nightly-backup -- echo "only one host runs this"
+  lockctl run --wait 5m --reason "release 1.4" deploy/web -c 'echo "token $LOCK_FENCING_TOKEN"'`,
+		ValidArgsFunction: p.completeName,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name, command, err := f.split(cmd, args)
+			if err != nil {
+				return err
+			}
+			return f.run(cmd.Context(), p, name, command)
+		},
+	}
+	f.define(cmd)
+	flags := cmd.Flags()
+	flags.StringVarP(&f.shell, "command", "c", "", "run `STRING` by /bin/sh")
+	flags.StringVar(&f.reason, "reason", "", "`TEXT` that is shown to whoever wants the resource (default: the name of the command)")
+	flags.StringVar(&f.processID, "process-id", "", "who acquires the lock (default HOST:PID:RANDOM)")
+	durationVar(flags, &f.grace, "grace", 10*time.Second, "how long the command has to stop before it is killed; at most a third of --ttl when no server answers")
+	flags.StringVar(&f.signal, "signal", defaultSignal, "`SIGNAL` that stops the command")
+	flags.StringVar(&f.onLost, "on-lost", "stop", "what to do when the lock is lost: `stop|warn`")
+	durationVar(flags, &f.maxHold, "max-hold", 0, "stop the command after this time (default: never)")
+	flags.StringVar(&f.pgroup, "pgroup", "auto", "process group of the command: `auto|new|same`; auto is new without a terminal")
+	flags.BoolVar(&f.json, "json", false, "report to stderr in JSON objects, one a line")
+	return cmd
+}
+
+// split finds the name and the command.
+func (f *runFlags) split(cmd *cobra.Command, args []string) (string, []string, error) {
+	dash := cmd.ArgsLenAtDash()
+	if dash == 0 && len(args) > 1 && args[1] == "--" { // lockctl run -- -NAME -- COMMAND
+		args, dash = append([]string{args[0]}, args[2:]...), 1
+	}
+	hasShell := cmd.Flags().Changed("command")
+	switch {
+	case len(args) == 0 || args[0] == "":
+		return "", nil, usagef("run: want NAME -- COMMAND")
+	case hasShell && len(args) > 1:
+		return "", nil, usagef("run: unexpected argument %q beside -c", args[1])
+	case hasShell:
+		return args[0], shell(f.shell), nil
+	case len(args) == 1:
+		return "", nil, usagef("run: the command is missing: want NAME -- COMMAND")
+	case dash != 1:
+		return "", nil, usagef("run: unexpected argument %q: want -- between NAME and COMMAND", args[1])
+	}
+	return args[0], args[1:], nil
+}
+
+func (f *runFlags) check() (os.Signal, error) {
+	if err := f.acquireFlags.check(); err != nil {
+		return nil, err
+	}
+	stop, err := signalByName(f.signal)
+	switch {
+	case err != nil:
+		return nil, &exitError{exitUsage, err}
+	case f.ttl < leastTTL:
+		return nil, usagef("--ttl: got %v, want at least %v: a command could not be stopped in time", f.ttl, leastTTL)
+	case f.onLost != "stop" && f.onLost != "warn":
+		return nil, usagef("--on-lost: got %q, want stop or warn", f.onLost)
+	case f.pgroup != "auto" && f.pgroup != "new" && f.pgroup != "same":
+		return nil, usagef("--pgroup: got %q, want auto, new or same", f.pgroup)
+	}
+	return stop, nil
+}
+
+// run looks the command up, acquires the lock, runs the command and releases the lock.
+func (f *runFlags) run(ctx context.Context, p *program, name string, command []string) error {
+	stop, err := f.check()
+	if err != nil {
+		return err
+	}
+	path, err := exec.LookPath(command[0])
+	if err != nil && !errors.Is(err, exec.ErrDot) {
+		return findFault(command[0], err)
+	}
+	if f.processID == "" {
+		f.processID = client.NewOwner()
+	}
+	if f.reason == "" {
+		f.reason = commandName(command)
+	}
+	r := f.reporter(p, name, f.json)
+	c, err := p.client(client.Options{Observer: r.observer()})
+	if err != nil {
+		return err
+	}
+	ctx, signals := watchSignals(ctx)
+	defer signals.stop()
+	ignoreTerminalOutput()
+	options := f.options()
+	options.Grace = min(f.grace, f.ttl/3)
+	l, err := f.acquire(ctx, c, r, options)
+	if number := signals.caught(); number != 0 { // also if it came with the grant
+		if err == nil {
+			_ = l.Unlock(context.WithoutCancel(ctx))
+		}
+		r.detail(event{Event: "interrupted", ExitCode: signalExit + number}, "interrupted: the command was not run")
+		return &exitError{signalExit + number, nil}
+	}
+	if err != nil {
+		return err
+	}
+	cmd := &exec.Cmd{Path: path, Args: command, Stdin: p.in, Stdout: p.out, Stderr: p.err}
+	cmd.Env = append(append([]string{}, p.environ...),
+		"LOCK_RESOURCE_NAME="+name,
+		"LOCK_FENCING_TOKEN="+strconv.FormatInt(l.FencingToken(), 10),
+		"LOCK_PROCESS_ID="+l.Owner(),
+		nameURL+"="+p.settings.urls,
+	)
+	child, err := start(cmd, f.pgroup == "new" || f.pgroup == "auto" && !hasTerminal())
+	if err != nil {
+		_ = l.Unlock(context.WithoutCancel(ctx))
+		if _, is := errors.AsType[*exitError](err); is {
+			return err
+		}
+		return &exitError{exitNotExecutable, fmt.Errorf("cannot execute %s: %w", command[0], err)}
+	}
+	run := &execution{runFlags: f, r: r, l: l, child: child, stopSignal: stop, interrupts: make(chan struct{}, 1)}
+	if number := signals.pass(run.signaled, child.signals()); number != 0 { // it came while the command was started
+		run.signaled(syscall.Signal(number))
+	}
+	code := run.wait()
+	signals.pass(nil, nil) // to end the release early
+	return run.finish(ctx, code)
+}
+
+// execution is a command that runs under a lock.
+type execution struct {
+	*runFlags
+	r          *reporter
+	l          *client.Lock
+	child      *child
+	stopSignal os.Signal
+	interrupts chan struct{} // Ctrl-C has come; buffered
+
+	lost    *client.LostError // nil: not lost, as far as is known
+	stopped bool              // the command was told to stop
+	killed  bool
+	killAt  func() time.Time // of a command that was told to stop
+	code    int              // the exit code that stopping has determined; 0: the command's
+}
+
+// signaled handles a signal that lockctl has got.
+func (e *execution) signaled(s os.Signal) {
+	e.child.pass(s)
+	if s == os.Interrupt {
+		select {
+		case e.interrupts <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// wait returns the exit code when the command has ended, and when it was told to stop, everything
+// that was told so as well.
+func (e *execution) wait() int {
+	lost, maxHold := e.l.Done(), (<-chan time.Time)(nil)
+	if e.maxHold > 0 {
+		timer := time.NewTimer(e.maxHold)
+		defer timer.Stop()
+		maxHold = timer.C
+	}
+	ended := e.child.done
+	var poll <-chan time.Time
+	for {
+		select {
+		case <-ended:
+			if !e.stopped {
+				return e.child.exitCode()
+			}
+			ended = nil // the rest of its group is awaited
+		case <-lost:
+			lost = nil
+			e.lose()
+		case <-maxHold:
+			e.r.report(event{Event: "max_hold"}, "stopping the command: --max-hold of %v is over", e.maxHold)
+			e.code = exitMaxHold
+			e.stop(func() time.Time { return time.Time{} }, e.grace)
+		case <-e.interrupts:
+			if e.stopped { // once more while it stops
+				e.kill()
+			}
+		case <-poll:
+			if !time.Now().Before(e.killAt()) {
+				e.kill()
+			}
+		}
+		if e.stopped && !e.child.alive() {
+			if e.code != 0 {
+				return e.code
+			}
+			return e.child.exitCode()
+		}
+		if e.stopped && poll == nil {
+			ticker := time.NewTicker(pollStopped)
+			defer ticker.Stop()
+			poll = ticker.C
+		}
+	}
+}
+
+// lose handles the end of the lock while the command runs.
+func (e *execution) lose() {
+	errors.As(e.l.Err(), &e.lost)
+	if e.onLost == "warn" {
+		e.r.report(lostEvent(e.lost), "%v; the command runs on", e.lost)
+		return
+	}
+	e.r.report(lostEvent(e.lost), "%v; stopping the command", e.lost)
+	e.code = exitLost
+	deadline := func() time.Time { return time.Time{} }
+	if e.lost.Why == client.LossUnreachable {
+		deadline = e.l.Deadline
+	}
+	e.stop(deadline, e.grace)
+}
+
+func lostEvent(lost *client.LostError) event {
+	return event{Event: "lost", Why: string(lost.Why), By: lost.By, Reason: lost.Reason, FencingToken: lost.FencingToken}
+}
+
+// stop tells the command to stop. It is killed at the deadline, which is read again each time, because
+// the machine may be suspended meanwhile; a zero deadline is that grace has passed.
+func (e *execution) stop(deadline func() time.Time, grace time.Duration) {
+	end := time.Now().Add(grace)
+	killAt := func() time.Time {
+		if d := deadline(); !d.IsZero() && d.Before(end) {
+			return d
+		}
+		return end
+	}
+	if e.stopped && e.killAt().Before(end) {
+		killAt = e.killAt // it has less time left already
+	}
+	e.killAt = killAt
+	if !e.stopped {
+		e.stopped = true
+		e.child.stop(e.stopSignal)
+	}
+}
+
+// kill may be called again, for processes that were started meanwhile.
+func (e *execution) kill() {
+	if !e.killed {
+		e.killed = true
+		e.r.detail(event{Event: "killed"}, "killing the command")
+	}
+	e.child.kill()
+}
+
+// finish releases the lock and returns the result.
+func (e *execution) finish(ctx context.Context, code int) error {
+	err := e.l.Unlock(ctx)
+	lost, isLost := errors.AsType[*client.LostError](err)
+	switch {
+	case isLost:
+		if e.lost == nil { // the command ended before it was noticed
+			e.r.report(lostEvent(lost), "%v", lost)
+		}
+		if e.onLost == "stop" || code == 0 {
+			code = exitLost
+		}
+	case err != nil:
+		e.r.report(event{Event: "release_failed", Error: err.Error()}, "cannot release %s, which ends by itself within %v: %v",
+			e.l.Name(), e.ttl, err)
+	}
+	if code == 0 {
+		return nil
+	}
+	return &exitError{code, nil}
+}
