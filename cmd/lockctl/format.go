@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"resource-lock-manager/client"
 )
 
 // escape makes other people's text safe to print: what is no visible character is shown by its
@@ -45,4 +47,73 @@ func shortDuration(d time.Duration) string {
 		text = strings.TrimSuffix(text, "0m")
 	}
 	return text
+}
+
+// timeLayout is RFC 3339 with all digits that the service has.
+const timeLayout = "2006-01-02T15:04:05.000000Z07:00"
+
+// moment is a time for a table: for a person how long ago it was or how soon it is, else the time
+// itself.
+func (p *program) moment(t, now time.Time) string {
+	switch {
+	case t.IsZero():
+		return "never"
+	case isTerminal(p.out):
+		return relative(t, now)
+	default:
+		return t.UTC().Format(timeLayout)
+	}
+}
+
+// both is a time with how long ago it was or how soon it is.
+func (p *program) both(t, now time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return fmt.Sprintf("%s (%s)", t.UTC().Format(time.RFC3339), relative(t, now))
+}
+
+// length is a duration for a table; empty: none.
+func (p *program) length(d time.Duration) string {
+	switch {
+	case d == 0:
+		return ""
+	case isTerminal(p.out):
+		return rounded(d)
+	default:
+		return d.String()
+	}
+}
+
+// serverTime is the time by the server's clock when it described a hold. Only a hold that expires
+// shows it; for others it is this machine's time.
+func (p *program) serverTime(h client.Hold) time.Time {
+	if h.ExpiresAt.IsZero() {
+		return p.now()
+	}
+	return h.ExpiresAt.Add(-h.ExpiresIn)
+}
+
+func relative(t, now time.Time) string {
+	if d := t.Sub(now); d > 0 {
+		return "in " + rounded(d)
+	}
+	return rounded(now.Sub(t)) + " ago"
+}
+
+// rounded is a duration as a person would say it, in at most two units.
+func rounded(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d < time.Second:
+		return shortDuration(d.Round(time.Millisecond))
+	case d < 10*time.Second:
+		return shortDuration(d.Round(100 * time.Millisecond))
+	case d < time.Hour:
+		return shortDuration(d.Round(time.Second))
+	case d < day:
+		return shortDuration(d.Round(time.Minute))
+	default:
+		return strings.Replace(fmt.Sprintf("%dd%dh", d/day, d%day/time.Hour), "d0h", "d", 1)
+	}
 }

@@ -10,8 +10,11 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"resource-lock-manager/client"
@@ -85,13 +88,14 @@ type program struct {
 	in       io.Reader
 	out, err io.Writer
 	environ  []string
+	now      func() time.Time
 	settings settings // read before each command's RunE
 	ready    bool     // the command line was understood
 }
 
 // run executes a command line and returns the exit code.
 func run(ctx context.Context, args, environ []string, in io.Reader, out, err io.Writer) int {
-	p := &program{in: in, out: out, err: err, environ: environ}
+	p := &program{in: in, out: out, err: err, environ: environ, now: time.Now}
 	root := newRoot(p)
 	root.SetArgs(append([]string{}, args...)) // never nil, which means those of the process
 	cmd, failed := root.ExecuteContextC(ctx)
@@ -155,7 +159,9 @@ Exit codes: 64 wrong usage, 69 no server answers, 70 other failures, 75 locked b
 		"how long to go on while no server answers; 0s: for ever")
 	root.AddCommand(
 		newRun(p), newAcquire(p),
-		newVersion(p),
+		newStatus(p), newList(p), newQueue(p), newHistory(p),
+		newRenew(p), newRelease(p), newValidate(p), newForceRelease(p),
+		newVersion(p), newMan(p),
 	)
 	return root
 }
@@ -168,6 +174,15 @@ func (p *program) prepare(cmd *cobra.Command) error {
 		}
 	}
 	p.ready = true
+	var wrong error
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if !utf8.ValidString(f.Value.String()) {
+			wrong = usagef("--%s: %q is not UTF-8", f.Name, f.Value)
+		}
+	})
+	if wrong != nil {
+		return wrong
+	}
 	if isOffline(cmd) {
 		return nil
 	}
@@ -232,7 +247,8 @@ func buildVersion() string {
 	return "unknown"
 }
 
-// arguments checks how many arguments there are. Its words are those of the command's Use line.
+// arguments checks how many arguments there are, and that they can be sent. Its words are those of
+// the command's Use line.
 func arguments(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		_, want, _ := strings.Cut(cmd.Use, " ")
@@ -243,6 +259,13 @@ func arguments(least, most int) cobra.PositionalArgs {
 			return usagef("%s: unexpected argument %q, want %s", cmd.Name(), args[most], want)
 		case len(args) < least:
 			return usagef("%s: want %s", cmd.Name(), want)
+		case len(args) > 0 && args[0] == "" && strings.Contains(want, "NAME"): // an unset variable of a script
+			return usagef("%s: NAME is empty", cmd.Name())
+		}
+		for _, arg := range args {
+			if !utf8.ValidString(arg) {
+				return usagef("%s: the argument %q is not UTF-8", cmd.Name(), arg)
+			}
 		}
 		return nil
 	}

@@ -9,8 +9,10 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/joho/godotenv"
 	"github.com/spf13/cobra"
@@ -56,6 +58,9 @@ func (p *program) load(cmd *cobra.Command) error {
 	}
 	if s.processID = p.getenv(nameProcessID); s.processID == "" {
 		s.processID = values[nameProcessID]
+	}
+	if !utf8.ValidString(s.processID) {
+		return &exitError{exitConfig, fmt.Errorf("%s: %q is not UTF-8", nameProcessID, s.processID)}
 	}
 	return nil
 }
@@ -194,3 +199,19 @@ func parseDuration(text string) (time.Duration, error) {
 	}
 	return d, nil
 }
+
+// count is the value of a flag: a number of things.
+type count int
+
+func (c *count) Set(text string) error {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return errors.New("want a whole number, 1 or more")
+	}
+	*c = count(n)
+	return nil
+}
+
+func (c *count) String() string { return strconv.Itoa(int(*c)) }
+
+func (*count) Type() string { return "number" }
