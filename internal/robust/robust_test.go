@@ -19,7 +19,12 @@ var (
 	seed   = flag.Uint64("robust.seed", 0, "repeats what is left to chance; 0: another one each time")
 )
 
-func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
+func TestMain(m *testing.M) {
+	if isCommand, code := runCommand(); isCommand {
+		os.Exit(code)
+	}
+	os.Exit(testdb.Main(m))
+}
 
 // selection says when a scenario is run.
 type selection int
@@ -63,6 +68,8 @@ var scenarios = []struct {
 	{"servers killed behind nginx", onlyLong, killedBehindBalancer},
 	{"lost updates, SQLite", onlyLong, lostUpdatesSQLite},
 	{"lost updates, Postgres", brief, lostUpdatesPostgres},
+
+	{"commands under locks", brief, commandsUnderLocks},
 
 	{"absent clients, SQLite", brief, absentSQLite},
 	{"absent clients, Postgres", brief, absentPostgres},

@@ -83,11 +83,17 @@ func (r *Run) Servers(n int, databaseURL string, settings ...string) []*Server {
 	return servers
 }
 
+// Begin begins the time in which things are broken, for a scenario with clients of its own.
+func (r *Run) Begin() { r.ends = time.Now().Add(r.config.Length) }
+
+// Finish summarizes the faults of a run without operations.
+func (r *Run) Finish() { r.Summary = summarize(nil, r.History.Faults(), 0) }
+
 // Work has clients begin to work on the servers, in turn. It may be called once.
 func (r *Run) Work(w Workload, servers ...*Server) {
 	w = w.withDefaults()
 	r.at, r.used = servers, w.Resources
-	r.ends = time.Now().Add(r.config.Length)
+	r.Begin()
 	for i := range w.Clients {
 		worker := r.worker(w, i%len(servers))
 		r.work.Go(worker.work)

@@ -38,6 +38,18 @@ func Build(tb testing.TB, patches ...Patch) string {
 	return program
 }
 
+// BuildCommand compiles a command of this project as users do, and returns its path.
+func BuildCommand(tb testing.TB, name string) string {
+	tb.Helper()
+	program := filepath.Join(tb.TempDir(), name)
+	cmd := exec.Command("go", "build", "-trimpath", "-o", program, "./cmd/"+name)
+	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		tb.Fatalf("%v: %v\n%s", cmd, err, out)
+	}
+	return program
+}
+
 // overlay writes the patched files and what tells the compiler of them.
 func overlay(tb testing.TB, folder string, patches []Patch) string {
 	tb.Helper()
