@@ -37,14 +37,16 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // Acquire takes Resource, Process, RequestID, TTL and Wait from its argument.
 func (c *Client) Acquire(ctx context.Context, o Operation) Operation {
 	o.Kind = Acquire
-	return c.call(ctx, o, http.MethodPost, "/locks/request", acquireBody(o), func(o *Operation, answer []byte) error {
-		var granted wire.Success[wire.Acquired]
-		err := json.Unmarshal(answer, &granted)
-		o.Holder = holdOf(granted.Data.ProcessID, granted.Data.FencingToken, granted.Data.Times)
-		o.At = momentOf(granted.Data.Times)
-		o.Waited = time.Duration(granted.Data.WaitedSeconds * float64(time.Second)).Round(time.Microsecond)
-		return err
-	})
+	return c.call(ctx, o, http.MethodPost, "/locks/request", acquireBody(o), readGrant)
+}
+
+func readGrant(o *Operation, answer []byte) error {
+	var granted wire.Success[wire.Acquired]
+	err := json.Unmarshal(answer, &granted)
+	o.Holder = holdOf(granted.Data.ProcessID, granted.Data.FencingToken, granted.Data.Times)
+	o.At = momentOf(granted.Data.Times)
+	o.Waited = time.Duration(granted.Data.WaitedSeconds * float64(time.Second)).Round(time.Microsecond)
+	return err
 }
 
 func acquireBody(o Operation) wire.AcquireRequest {
@@ -68,12 +70,14 @@ func (c *Client) Release(ctx context.Context, resource, process string, token in
 		query.Set("fencing_token", strconv.FormatInt(token, 10))
 	}
 	o := Operation{Kind: Release, Resource: resource, Process: process, Token: token}
-	return c.call(ctx, o, http.MethodDelete, "/locks/release?"+query.Encode(), nil, func(o *Operation, answer []byte) error {
-		var released wire.Success[wire.Released]
-		err := json.Unmarshal(answer, &released)
-		o.At = time.Time(released.Data.ReleasedAt)
-		return err
-	})
+	return c.call(ctx, o, http.MethodDelete, "/locks/release?"+query.Encode(), nil, readRelease)
+}
+
+func readRelease(o *Operation, answer []byte) error {
+	var released wire.Success[wire.Released]
+	err := json.Unmarshal(answer, &released)
+	o.At = time.Time(released.Data.ReleasedAt)
+	return err
 }
 
 // Renew has the hold with the token end so long after now.
@@ -83,13 +87,15 @@ func (c *Client) Renew(ctx context.Context, resource, process string, token int6
 	if token != 0 {
 		body.FencingToken = &token
 	}
-	return c.call(ctx, o, http.MethodPost, "/locks/renew", body, func(o *Operation, answer []byte) error {
-		var renewed wire.Success[wire.Renewed]
-		err := json.Unmarshal(answer, &renewed)
-		o.Holder = holdOf(renewed.Data.ProcessID, renewed.Data.FencingToken, renewed.Data.Times)
-		o.At = momentOf(renewed.Data.Times)
-		return err
-	})
+	return c.call(ctx, o, http.MethodPost, "/locks/renew", body, readRenewal)
+}
+
+func readRenewal(o *Operation, answer []byte) error {
+	var renewed wire.Success[wire.Renewed]
+	err := json.Unmarshal(answer, &renewed)
+	o.Holder = holdOf(renewed.Data.ProcessID, renewed.Data.FencingToken, renewed.Data.Times)
+	o.At = momentOf(renewed.Data.Times)
+	return err
 }
 
 // Status reads who holds a resource.
@@ -128,9 +134,14 @@ func (c *Client) Queue(ctx context.Context, resource string) Operation {
 func (c *Client) call(ctx context.Context, o Operation, method, path string, body any,
 	done func(*Operation, []byte) error,
 ) Operation {
+	return c.record(ctx, o, done, func() (int, []byte, error) { return c.exchange(ctx, o.HalfClosed, method, path, body) })
+}
+
+// record has a request sent, and records it with what its answer tells.
+func (c *Client) record(ctx context.Context, o Operation, done func(*Operation, []byte) error, send func() (int, []byte, error)) Operation {
 	o.Client, o.Server, o.Direct, o.Outcome = c.id, c.server, c.direct, Unknown
 	o.Called = c.history.Since()
-	status, answer, err := c.exchange(ctx, o.HalfClosed, method, path, body)
+	status, answer, err := send()
 	o.Returned = c.history.Since()
 	o.HungUp = err != nil && ctx.Err() != nil
 	var dial *net.OpError

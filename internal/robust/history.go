@@ -92,6 +92,14 @@ type History struct {
 	mu         sync.Mutex
 	operations []Operation
 	faults     []Fault
+	claims     []Claim
+}
+
+// Claim is a time in which a client said that it held a lock.
+type Claim struct {
+	Resource string
+	Token    int64
+	From, To time.Duration // since the run began
 }
 
 // NewHistory begins a run.
@@ -112,6 +120,20 @@ func (h *History) AddFault(f Fault) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.faults = append(h.faults, f)
+}
+
+// AddClaim records a claim that is over.
+func (h *History) AddClaim(c Claim) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.claims = append(h.claims, c)
+}
+
+// Claims in the order in which they ended.
+func (h *History) Claims() []Claim {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.claims)
 }
 
 // Operations in the order in which they were called.

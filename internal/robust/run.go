@@ -98,6 +98,10 @@ func (r *Run) Work(w Workload, servers ...*Server) {
 		worker := r.worker(w, i%len(servers))
 		r.work.Go(worker.work)
 	}
+	for i := range w.Owners {
+		o := owner{worker: r.worker(w, i%len(servers)), tb: r.tb}
+		r.work.Go(o.work)
+	}
 	for i := range servers[:min(len(servers), 2)] {
 		keeper := r.worker(w, i)
 		r.work.Go(func() {
@@ -158,6 +162,7 @@ func (r *Run) Judge() {
 	r.readAll()
 	operations, faults := r.History.Operations(), r.History.Faults()
 	violations := append(CheckModel(operations, settled), CheckInvariants(operations, faults)...)
+	violations = append(violations, CheckClaims(r.History.Claims(), operations)...)
 	for i, v := range violations {
 		if i == 10 {
 			r.tb.Errorf("and %d more", len(violations)-i)
