@@ -88,7 +88,7 @@ func (r recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	var failed error
 	r.record(req.Context(), o, read, func() (int, []byte, error) {
 		var answer []byte
-		if res, failed = r.http.Transport.RoundTrip(sent); failed != nil {
+		if res, failed = r.http.Transport.RoundTrip(sent); failed != nil { //nolint:bodyclose // it is closed below
 			return 0, nil, failed
 		}
 		defer res.Body.Close()
