@@ -10,7 +10,7 @@ import (
 // Workload is what the clients of a run do. Its zero value does what most scenarios want.
 type Workload struct {
 	Clients   int           // 16 if 0; each asks for one lock at a time
-	Owners    int           // clients that use package client; 2 if 0, besides the others
+	Owners    int           // clients that use package client; 3 if 0, besides the others
 	Resources int           // 6 if 0, so that most requests meet others
 	Think     time.Duration // the longest pause between two locks; 10 ms if 0
 	Patience  time.Duration // how long a client waits for an answer beyond what it asked to wait for; 3 s if 0
@@ -28,7 +28,7 @@ func (w Workload) withDefaults() Workload {
 		w.Clients = 16
 	}
 	if w.Owners == 0 {
-		w.Owners = 2
+		w.Owners = 3
 	}
 	if w.Resources == 0 {
 		w.Resources = 6
