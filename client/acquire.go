@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -133,6 +134,9 @@ func (c *Client) lock(ctx context.Context, resource string, o LockOptions, wait 
 	if err != nil {
 		return nil, err
 	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	a := acquisition{Client: c, o: o, resource: resource, wait: wait, began: c.now(), limit: longestWait}
 	if o.Metadata != nil {
 		if a.metadata, err = json.Marshal(o.Metadata); err != nil {
@@ -220,14 +224,17 @@ func (a *acquisition) once(ctx, patient context.Context) (*Lock, error) {
 	l := newLock(a.Client, a.resource, a.o, acquired.FencingToken, a.now())
 	l.extend(granted.started)
 	never := acquired.ExpiresInSeconds == nil
-	if acquired.Repeated || acquired.WaitedSeconds > 0 || never != a.o.Forever {
-		// It is not known how much of its time is over, or the server has a default TTL: the lock
-		// is renewed, and counts from there.
+	if acquired.Repeated || acquired.WaitedSeconds > 0 || never != a.o.Forever || l.Err() != nil {
+		// It is not known how much of its time is over, or all of it may be, or the server has a
+		// default TTL: the lock is renewed, and counts from there.
 		confirmed, err := a.call(patient, l.renewal())
 		if err != nil {
 			return nil, err
 		}
 		l.extend(confirmed.started)
+	}
+	if err := l.Err(); err != nil { // its TTL is shorter than an answer takes
+		return nil, err
 	}
 	l.start(a.now() - a.began)
 	return l, nil
@@ -254,7 +261,11 @@ func uncertain(err error) bool {
 	if api, is := errors.AsType[*APIError](err); is {
 		return api.Code == string(wire.CodeOutcomeUnknown) || api.Code == "" || api.Status == http.StatusInternalServerError
 	}
-	_, is := errors.AsType[*transportError](err)
+	dial, is := errors.AsType[*net.OpError](err)
+	if is && dial.Op == "dial" { // nothing was sent
+		return false
+	}
+	_, is = errors.AsType[*transportError](err)
 	return is
 }
 
@@ -312,7 +323,7 @@ func (a *acquisition) giveUp(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	a.o.MinHold = 0
-	granted, err := a.attempt(ctx, request{method: http.MethodPost, path: "/locks/request", body: a.body()})
+	granted, err := a.call(ctx, request{method: http.MethodPost, path: "/locks/request", body: a.body()})
 	if err != nil {
 		return
 	}

@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -288,6 +289,53 @@ func TestGivenUpWaitLeavesNothing(t *testing.T) {
 				t.Errorf("it took %v", s.now())
 			}
 		})
+	})
+}
+
+// TestNothingIsSentForAContextThatIsOver.
+func TestNothingIsSentForAContextThatIsOver(t *testing.T) {
+	t.Parallel()
+	s, c := serve(t, url, client.Options{})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("the reason")
+	cancel(cause)
+	if l, err := c.Lock(ctx, "r", client.LockOptions{}); l != nil || !errors.Is(err, cause) || len(s.requests("")) > 0 {
+		t.Errorf("got %v, %v after %v", l, err, s.requests(""))
+	}
+}
+
+// TestNothingIsGivenUpThatWasNotSent: a server that cannot be reached has granted nothing.
+func TestNothingIsGivenUpThatWasNotSent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, c := serve(t, url, client.Options{})
+		s.on("/locks/request", func(sent) reply { return reply{err: &net.OpError{Op: "dial", Err: errRefused}} })
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		_, err := c.Lock(ctx, "r", client.LockOptions{})
+		if !errors.Is(err, client.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || s.now() != 3*time.Second {
+			t.Errorf("after %v: %v", s.now(), err)
+		}
+	})
+}
+
+// TestGrantThatComesTooLateIsRenewed before the lock is returned, and is an error if that is too late too.
+func TestGrantThatComesTooLateIsRenewed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, c := serve(t, url, client.Options{})
+		late := granted(7, time.Second, "")
+		late.after = 2 * time.Second
+		s.on("/locks/request", func(sent) reply { return late })
+		l := mustLock(t, c, client.LockOptions{TTL: time.Second})
+		if len(s.requests("/locks/renew")) != 1 || l.Err() != nil {
+			t.Errorf("renewed %v, Err is %v", s.requests("/locks/renew"), l.Err())
+		}
+		l.Abandon()
+		s.on("/locks/renew", func(sent) reply { return late })
+		if l, err := c.Lock(t.Context(), "r", client.LockOptions{TTL: time.Second}); l != nil || !errors.Is(err, client.ErrLost) {
+			t.Errorf("got %v, %v", l, err)
+		}
 	})
 }
 
