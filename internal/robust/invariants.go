@@ -94,6 +94,7 @@ type claim struct {
 	releases  []Operation // that were answered with 200
 	mayEnd    []Operation // the former, and those whose outcome is not known
 	vague     bool        // the outcome of a renewal is not known
+	versions  []Operation // the acquire, and the renewals that gave it another end or may have
 	surelyHad span
 }
 
@@ -139,6 +140,11 @@ func newChronicle(resource string, operations []Operation, faults []Fault) *chro
 	slices.SortFunc(c.claims, func(g, h *claim) int { return cmp.Compare(g.Token, h.Token) })
 	for _, h := range c.claims {
 		slices.SortStableFunc(h.renewals, func(o, p Operation) int { return o.At.Compare(p.At) })
+		first := Operation{Outcome: Done, Holder: h.Hold}
+		if len(h.acquires) > 0 {
+			first = h.acquires[0]
+		}
+		h.versions = slices.Insert(h.versions, 0, first)
 		h.surelyHad = h.span()
 	}
 	return c
@@ -148,6 +154,9 @@ func newChronicle(resource string, operations []Operation, faults []Fault) *chro
 // whose answer it has not got. A release without a token is surely of a hold that is the only one that its process can have had.
 func (h *claim) add(o Operation, onlyOne bool) {
 	unknown := o.Outcome == Unknown || o.Outcome == Refused && o.Server == Balancer
+	if o.Kind == Renew && (o.Outcome == Done || o.Outcome == Unknown) {
+		h.versions = append(h.versions, o)
+	}
 	switch {
 	case o.Kind == Renew && o.Outcome == Unknown:
 		h.vague = true
@@ -175,13 +184,10 @@ func (h *claim) end() time.Time {
 // shows it, and if its client knows of it, until it might have been released or its time was over.
 func (h *claim) span() span {
 	s := span{from: forever}
-	var lasts time.Duration
 	end := h.end()
+	lasts := h.endsAfter(end)
 	for _, o := range h.told {
 		s.from, s.to = min(s.from, o.Returned), max(s.to, o.Called)
-		if left := end.Sub(o.At); o.Holder.ExpiresAt.Equal(end) && !o.At.IsZero() {
-			lasts = max(lasts, o.Called+left-left/1000-time.Millisecond) // clocks are not that even
-		}
 	}
 	if end.IsZero() {
 		lasts = forever
@@ -194,6 +200,70 @@ func (h *claim) span() span {
 	}
 	s.to = max(s.to, lasts)
 	return s
+}
+
+// endsAfter returns a time of the run before which an end of the hold has not come, as far as
+// answers say when they were decided: that was after they were asked for.
+func (h *claim) endsAfter(end time.Time) (at time.Duration) {
+	for _, o := range h.told {
+		if !o.At.IsZero() {
+			at = max(at, o.Called+atLeast(end.Sub(o.At)))
+		}
+	}
+	return at
+}
+
+// atLeast is how much of a duration of the service's clock must pass on this machine's clock.
+// The two need not be quite even.
+func atLeast(d time.Duration) time.Duration { return d - d/1000 - time.Millisecond }
+
+// maySeemFree reports whether a status can say that nobody holds the resource although the
+// hold goes on. A renewal is decided before the old end, and committed after it. A status in
+// between reads the old end, which is all that is committed, and that end has passed.
+func (h *claim) maySeemFree(status Operation) bool {
+	var committed []Operation // versions that were surely committed before the status was asked for
+	for _, o := range h.told {
+		if v := h.version(o.Holder.ExpiresAt); v >= 0 && o.Returned < status.Called {
+			committed = append(committed, h.versions[v])
+		}
+	}
+	for i, old := range h.versions {
+		over := h.endsAfter(old.Holder.ExpiresAt)
+		switch {
+		case old.Outcome == Unknown:
+			over = old.Called + atLeast(old.TTL)
+		case old.Holder.ExpiresAt.IsZero():
+			over = forever
+		}
+		replaced := slices.ContainsFunc(committed, func(o Operation) bool { return follows(o, old) })
+		if replaced || over > status.Returned {
+			continue
+		}
+		for j, o := range h.versions {
+			if i != j && o.Kind == Renew && o.Called <= status.Returned && !follows(old, o) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// follows reports whether a version of a hold surely came after another one.
+func follows(o, old Operation) bool {
+	if o.Kind == Renew && old.Kind == Renew {
+		return o.Outcome == Done && old.Outcome == Done && o.At.After(old.At)
+	}
+	return o.Kind == Renew // after the acquire
+}
+
+// version returns which version of the hold has an end: the first one that was answered with
+// it, otherwise the first one that was not answered. It returns -1 if there is none.
+func (h *claim) version(end time.Time) int {
+	i := slices.IndexFunc(h.versions, func(o Operation) bool { return o.Outcome == Done && o.Holder.ExpiresAt.Equal(end) })
+	if i < 0 {
+		i = slices.IndexFunc(h.versions, func(o Operation) bool { return o.Outcome == Unknown })
+	}
+	return i
 }
 
 func (c *chronicle) broken(guarantee, format string, args ...any) {
@@ -261,7 +331,7 @@ func (s span) String() string {
 	return fmt.Sprintf("from %.6f to %.6f s", s.from.Seconds(), s.to.Seconds())
 }
 
-// nothingLost: who looks while a hold is there sees it.
+// nothingLost: whoever reads a resource while it is held is shown that hold.
 func (c *chronicle) nothingLost() {
 	claims := slices.Clone(c.claims)
 	slices.SortFunc(claims, func(g, h *claim) int { return cmp.Compare(g.surelyHad.from, h.surelyHad.from) })
@@ -274,10 +344,12 @@ func (c *chronicle) nothingLost() {
 		if o.Called < h.surelyHad.from || o.Returned > h.surelyHad.to {
 			continue
 		}
-		looks := o.Kind == Status && o.Outcome == Done || o.Kind == Acquire && o.Outcome == Refused
+		unread := o.Code == wire.CodeSuperseded && o.Holder == (Hold{}) // the database could not be read
+		looks := o.Kind == Status && o.Outcome == Done || o.Kind == Acquire && o.Outcome == Refused && !unread
 		holds := o.Process == h.Process && (o.Token == 0 || o.Token == h.Token)
 		denied := holds && (o.Kind == Renew || o.Kind == Release && o.Server != Balancer) && o.Outcome == Refused
-		if denied || looks && o.Holder.Token != h.Token {
+		seems := o.Kind == Status && o.Holder == (Hold{}) && h.maySeemFree(o)
+		if denied || looks && o.Holder.Token != h.Token && !seems {
 			c.broken("G2", "%v (%v) is lost: %v", h.Hold, h.surelyHad, o)
 		}
 	}

@@ -201,17 +201,19 @@ func (w *world) use() {
 	case n == 1 && t.TTL != 0 && !t.lost:
 		o := w.call(robust.Renew, t.Process, called)
 		o.Token, o.TTL = t.Holder.Token, time.Duration(2000+w.choose(20000))*time.Microsecond
-		if lost && w.choose(2) == 0 {
-			w.record(o, robust.Unknown)
-			return
-		}
-		t.Holder.ExpiresAt = w.moment().Add(o.TTL)
 		if lost {
 			w.record(o, robust.Unknown)
-			return
+			if w.choose(2) == 0 {
+				return
+			}
 		}
-		w.tell(&o)
-		w.record(o, robust.Done)
+		decided := w.moment()
+		w.commit()
+		t.Holder.ExpiresAt = decided.Add(o.TTL)
+		if !lost {
+			o.Holder, o.At = t.Holder, decided
+			w.record(o, robust.Done)
+		}
 	case n == 2 && t.RequestID != "":
 		t.lost = false
 		o := w.call(robust.Acquire, t.Process, called)
@@ -236,6 +238,19 @@ func (w *world) use() {
 	}
 }
 
+// commit lets time pass until what the holder asked for is committed. A status reads meanwhile
+// what was committed before, by the clock of that moment.
+func (w *world) commit() {
+	for range w.choose(4) {
+		w.now += 1 + w.choose(10000)
+		o := w.call(robust.Status, "", w.now-w.way())
+		if end := w.held.Holder.ExpiresAt; end.IsZero() || w.moment().Before(end) {
+			w.tell(&o)
+		}
+		w.record(o, robust.Done)
+	}
+}
+
 func judged(operations []robust.Operation) []robust.Violation {
 	return append(robust.CheckModel(operations, time.Minute), robust.CheckInvariants(operations, nil)...)
 }
@@ -257,7 +272,7 @@ func TestLegalHistoriesAreAccepted(t *testing.T) {
 
 // corruptions change one answer, wherever the history does not allow both. Another token is as good if no other answer names
 // the hold, or if the process has lost an answer, which may have ended one hold or begun the other. A status may be as old as its call,
-// so that it is right if the hold might have begun or ended since.
+// so that it is right if the hold might have begun or ended since. While a renewal is being committed, the old end counts.
 var corruptions = []struct {
 	name   string
 	change func(o *robust.Operation, operations []robust.Operation) bool // tells whether it is one that must be found
@@ -288,14 +303,16 @@ var corruptions = []struct {
 		return told
 	}},
 	{"a status says that nobody holds the lock", func(o *robust.Operation, operations []robust.Operation) bool {
-		token, before, after := o.Holder.Token, false, false
+		token, before, after, renewing := o.Holder.Token, false, false, false
 		for _, other := range operations {
 			shows := token != 0 && other.Holder.Token == token
 			before = before || shows && other.Returned < o.Called
 			after = after || shows && other.Called > o.Returned
+			renewing = renewing || other.Kind == robust.Renew && other.Token == token &&
+				(other.Outcome == robust.Unknown || other.Called <= o.Returned && other.Returned >= o.Called)
 		}
 		o.Holder, o.At = robust.Hold{}, time.Time{}
-		return o.Kind == robust.Status && before && after
+		return o.Kind == robust.Status && before && after && !renewing
 	}},
 	{"an end is told as another one", func(o *robust.Operation, operations []robust.Operation) bool {
 		token, shown, ended := o.Token, false, false

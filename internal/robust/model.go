@@ -93,6 +93,7 @@ type known struct {
 	mayEnd  time.Duration // since when it may have ended unseen; forever: never
 	mayLast time.Duration // since when it may have got another end unseen; forever: never
 	blurred bool          // its versions cannot be told apart
+	lost    []Operation   // the renewals of it that were not answered
 	acts    int           // renewals and releases of it
 }
 
@@ -145,14 +146,16 @@ type account struct {
 	asked   map[string][]Operation // the acquires of a process that may have been granted
 	of      map[string][]holdID    // the holds of a process
 	holds   map[holdID]*known
-	shows   map[version]int // how many calls show it
-	moments []int64         // of all calls that tell one, sorted
-	frees   []time.Duration // when the calls were made that tell that nobody holds it, in their turns
+	shows   map[version]int   // how many calls show it
+	moments []int64           // of all calls that tell one, sorted
+	answers map[holdID][]call // those that grant, renew or show a hold
+	frees   []time.Duration   // when the calls were made that tell that nobody holds it, in their turns
 }
 
 func newAccount(operations []Operation) *account {
 	a := &account{
 		asked: map[string][]Operation{}, of: map[string][]holdID{}, holds: map[holdID]*known{}, shows: map[version]int{},
+		answers: map[holdID][]call{},
 	}
 	answers := map[holdID][]Operation{}
 	for _, o := range operations {
@@ -235,7 +238,7 @@ func (a *account) take(o Operation) {
 			if h := a.holds[id]; o.Token == 0 || o.Token == id.token {
 				h.mayEnd = min(h.mayEnd, o.Called)
 				if o.Kind == Renew {
-					h.mayLast, h.blurred = min(h.mayLast, o.Called), true
+					h.mayLast, h.blurred, h.lost = min(h.mayLast, o.Called), true, append(h.lost, o)
 				}
 			}
 		}
@@ -265,7 +268,7 @@ func (a *account) take(o Operation) {
 		case refused && o.Code == wire.CodeAlreadyLocked && a.repeats(o):
 			c.wrong = "it is the request that the hold was granted to"
 		}
-	case done && o.Kind == Status, refused && o.Kind == Acquire:
+	case done && o.Kind == Status, refused && o.Kind == Acquire && o.Code != wire.CodeSuperseded: // which need not be able to read
 		c.verb = isFree
 	default:
 		return
@@ -338,6 +341,7 @@ func (a *account) count() {
 		}
 	}
 	for _, c := range a.calls {
+		a.answers[c.hold] = append(a.answers[c.hold], c)
 		switch c.verb {
 		case shows:
 			a.shows[a.version(c.hold, c.expires)]++
@@ -401,6 +405,9 @@ func (a *account) next(s situation, c call) (situation, flaw) {
 			return s, flaw{"", "somebody else is told so before"}
 		}
 		s.free++
+		if a.maySeemFree(s, c) {
+			return s, flaw{}
+		}
 		return a.gone(s, c)
 	default:
 		return a.refuse(s, c)
@@ -448,6 +455,28 @@ func (a *account) gone(s situation, c call) (situation, flaw) {
 	}
 	s.hold = holdID{}
 	return s, flaw{}
+}
+
+// maySeemFree reports whether a status can say that nobody holds the resource although the
+// hold goes on. A renewal is decided before the old end, and committed after it. A status in
+// between reads the old end, which is all that is committed, and that end has passed.
+func (a *account) maySeemFree(s situation, c call) bool {
+	if c.op.Kind != Status || s.hold == (holdID{}) || a.complete(s) {
+		return false
+	}
+	passed := func(from, left time.Duration) bool { return from+atLeast(left) <= c.to }
+	over := s.expires != 0 && !slices.ContainsFunc(a.answers[s.hold], func(answer call) bool {
+		left := time.Duration(s.expires-micros(answer.op.At)) * time.Microsecond
+		return !answer.op.At.IsZero() && !passed(answer.op.Called, left)
+	})
+	lost := slices.DeleteFunc(slices.Clone(a.holds[s.hold].lost), func(o Operation) bool { return o.Called > c.to })
+	if len(lost) > 0 { // the end may also be the one that such a renewal gave the hold
+		return over || slices.ContainsFunc(lost, func(o Operation) bool { return passed(o.Called, o.TTL) })
+	}
+	return over && slices.ContainsFunc(a.answers[s.hold], func(renewal call) bool {
+		next := s.moments < len(a.moments) && a.moments[s.moments] == renewal.moment
+		return renewal.verb == renews && next && renewal.from <= c.to && renewal.moment < s.expires
+	})
 }
 
 // complete tells whether nothing is left that needs the hold.

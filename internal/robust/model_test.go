@@ -51,6 +51,13 @@ func denied(process string, from, to int, h robust.Hold) told {
 	return o
 }
 
+// superseded is an acquire whose place a later one has taken.
+func superseded(process string, from, to int, h robust.Hold) told {
+	o := denied(process, from, to, h)
+	o.Code = wire.CodeSuperseded
+	return o
+}
+
 func released(from, to, at int, h robust.Hold) told {
 	o := call(robust.Release, h.Process, from, to, robust.Done)
 	o.Token, o.At = h.Token, moment(at)
@@ -145,6 +152,7 @@ type tale struct {
 func tales() []tale {
 	a, b := hold("a", 10, 1, 0), hold("b", 20, 10, 0)
 	short := hold("a", 10, 1, 9) // is over when b gets the lock
+	long := hold("a", 10, 1, 50) // is short, renewed
 	return []tale{
 		{name: "nothing"},
 		{name: "one after the other", history: history(
@@ -201,6 +209,40 @@ func tales() []tale {
 		{name: "a status that has not seen the renewal", model: "G2", history: history(
 			got(0, 2, short), renewed(3, 5, 4, short, 24), status(6, 7, short))},
 
+		// The old end is at 9.
+		{name: "a renewal is committed after the old end, and a status came between", history: history(
+			got(0, 2, short), renewed(3, 15, 4, short, 50), status(10, 11, nobody), status(16, 17, long), released(18, 20, 19, long),
+			got(21, 23, hold("b", 30, 22, 0)))},
+		{name: "the same, and nothing shows the new end but the renewal", history: history(
+			got(0, 2, short), renewed(3, 15, 4, short, 50), status(10, 11, nobody))},
+		{name: "the same, after a wait", history: history(
+			got(0, 2, short).waited(0), renewed(3, 15, 4, short, 50), status(10, 11, nobody), status(12, 13, nobody), status(16, 17, long))},
+		{name: "two renewals, each committed after the end before", history: history(
+			got(0, 2, short), renewed(3, 15, 4, short, 20), status(10, 11, nobody), renewed(16, 30, 17, short, 50),
+			status(16, 17, hold("a", 10, 1, 20)), status(22, 23, nobody), released(40, 42, 41, long))},
+		{name: "a renewal, and a status that came before the old end", model: "G2", rules: "G2", history: history(
+			got(0, 2, short), renewed(3, 15, 4, short, 50), status(5, 6, nobody), status(16, 17, long))},
+		{name: "a renewal, and a status that came before it", model: "G2", rules: "G2", history: history(
+			got(0, 2, short), status(3, 4, nobody), renewed(5, 15, 6, short, 50))},
+		{name: "a renewal, and a status that came after its answer", model: "G2", rules: "G2", history: history(
+			got(0, 2, short), renewed(3, 10, 4, short, 50), status(11, 12, nobody), status(16, 17, long))},
+		{name: "a renewal, and a status that came after one that showed it", model: "G2", rules: "G2", history: history(
+			got(0, 2, short), renewed(3, 20, 4, short, 50), status(10, 11, long), status(12, 13, nobody), status(16, 17, long))},
+		{name: "a renewal under way, and a newcomer is told that nobody has it", model: "G2", rules: "G2", history: history(
+			got(0, 2, short), renewed(3, 15, 4, short, 50), denied("b", 10, 11, nobody), status(16, 17, long))},
+		{name: "a renewal under way, and a newcomer gets it", model: "G1", rules: "G1", history: history(
+			got(0, 2, short), renewed(3, 15, 4, short, 50), got(9, 11, b), status(16, 17, long))},
+		{name: "a renewal under way, and its release is refused", model: "G2", rules: "G2", history: history(
+			got(0, 2, short), renewed(3, 15, 4, short, 50), notHeld(robust.Release, 10, 11, "a", 10, wire.CodeExpired), status(16, 17, long))},
+		{name: "a renewal of a hold without end, and a status says it is over", model: "G2", rules: "G2", history: history(
+			got(0, 2, a), renewed(3, 15, 4, a, 50), status(10, 11, nobody), status(16, 17, long))},
+		{name: "a renewal was lost, committed after the old end, and a status came between", history: history(
+			got(0, 2, short), renewed(3, 5, 4, short, 50).lost(), status(10, 11, nobody), status(16, 17, long), released(18, 20, 19, long))},
+		{name: "a renewal was lost, and a status came before the old end", model: "G2", rules: "G2", history: history(
+			got(0, 2, short), renewed(3, 4, 4, short, 50).lost(), status(5, 6, nobody), status(16, 17, long))},
+		{name: "a renewal was lost, and a status came after one that showed it", rules: "G2", history: history(
+			got(0, 2, short), renewed(3, 5, 4, short, 50).lost(), status(10, 11, long), status(12, 13, nobody), status(16, 17, long))},
+
 		{name: "lost in a crash", model: "G2", rules: "G2", history: history(got(0, 2, a), status(5, 6, nobody))},
 		{name: "lost in a crash, the next one gets it", model: "G1", rules: "G1", history: history(got(0, 2, a), got(5, 11, b))},
 		{name: "another holder is told than there is", model: "G1", rules: "G2", history: history(
@@ -244,6 +286,10 @@ func tales() []tale {
 			got(0, 2, a).named("x"), got(5, 11, hold("a", 20, 10, 0)).named("x"))},
 		{name: "a repeated request is refused", model: "G5", rules: "G5", history: history(
 			got(0, 2, a).named("x"), denied("a", 3, 4, a).named("x"))},
+		{name: "superseded, and told no holder", history: history(
+			got(0, 2, a), superseded("b", 3, 4, nobody), status(5, 6, a))},
+		{name: "superseded, and told another holder than there is", model: "G9", rules: "G2", history: history(
+			got(0, 2, a), superseded("b", 3, 4, b), status(5, 6, a))},
 		{name: "the same process without a name is refused", history: history(got(0, 2, a), denied("a", 3, 4, a))},
 		{name: "released twice", model: "G5", rules: "G5", history: history(got(0, 2, a), released(3, 4, 3, a), released(5, 6, 5, a))},
 		{name: "the second release is refused", history: history(

@@ -43,8 +43,10 @@ type sighting struct {
 	at       time.Time
 }
 
-// look is the looks' transaction: it reads what is stored under the names. The moment is read before the rows: a hold that is
-// renewed in between may be taken for live, which it is, but never for over.
+// look is the looks' transaction: it reads what is stored under the names. The moment is read
+// before the rows: a hold whose renewal is committed in between may be taken for live, which it
+// is, but never for over. A renewal that is committed later is not seen, even if it was decided
+// before the moment: the hold is taken for over once its committed end has passed.
 func (s *Store) look(names []string) ([]groupcommit.Result[sighting], error) {
 	list, err := json.Marshal(slices.Compact(slices.Sorted(slices.Values(names))))
 	if err != nil {
