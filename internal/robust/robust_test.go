@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -94,10 +95,17 @@ func TestRobust(t *testing.T) {
 	program := robust.Build(t)
 	fmt.Fprintf(t.Output(), "to repeat it: -robust.seed=%d\n", *seed)
 	var (
-		mu  sync.Mutex
-		all robust.Summary
+		mu    sync.Mutex
+		all   robust.Summary
+		found []string
 	)
-	t.Cleanup(func() { fmt.Fprintf(t.Output(), "all scenarios: %v\n", all) })
+	t.Cleanup(func() {
+		fmt.Fprintf(t.Output(), "all scenarios: %v", all)
+		if len(found) > 0 { // in this one line, which is all that some logs keep
+			fmt.Fprintf(t.Output(), " (-robust.seed=%d): %s", *seed, strings.Join(found, "; "))
+		}
+		fmt.Fprintln(t.Output())
+	})
 	for _, s := range scenarios {
 		if s.when == onlyLong && !*long {
 			continue
@@ -112,6 +120,9 @@ func TestRobust(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			all.Add(r.Summary)
+			for _, v := range r.Summary.Violations[:min(10, len(r.Summary.Violations))] {
+				found = append(found, fmt.Sprintf("%s: %v", s.name, v))
+			}
 		})
 	}
 }

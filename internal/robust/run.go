@@ -159,10 +159,10 @@ func (r *Run) Judge() {
 	if !giveUp.Stop() {
 		r.tb.Errorf("the clients could not end their work within %v", settled)
 	}
-	r.readAll()
+	violations := r.readAll()
 	operations, faults := r.History.Operations(), r.History.Faults()
-	violations := append(CheckModel(operations, settled), CheckInvariants(operations, faults)...)
-	violations = append(violations, CheckClaims(r.History.Claims(), operations)...)
+	violations = slices.Concat(CheckModel(operations, settled), CheckInvariants(operations, faults),
+		CheckClaims(r.History.Claims(), operations), violations)
 	for i, v := range violations {
 		if i == 10 {
 			r.tb.Errorf("and %d more", len(violations)-i)
@@ -170,28 +170,30 @@ func (r *Run) Judge() {
 		}
 		r.tb.Errorf("%v", v)
 	}
-	r.Summary = summarize(operations, faults, len(violations))
+	r.Summary = summarize(operations, faults, violations)
 }
 
 // readAll has every server say who holds what. What the workers share must be free by now, or be so soon: they have given
 // back what they had, and nobody may hold it who has gone.
-func (r *Run) readAll() {
-	r.tb.Helper()
+func (r *Run) readAll() (violations []Violation) {
 	for i, server := range r.at {
 		reader := r.Client(i, server.URL)
 		for n := range r.used {
 			o := reader.settledStatus(resourceName(n))
 			if o.Outcome != Done || o.Holder != (Hold{}) {
-				r.tb.Errorf("%s is not free after all was given back; server %d: %+v", o.Resource, i, o)
+				what := fmt.Sprintf("it is not free after all was given back, as server %d says: %v", i, o)
+				violations = append(violations, Violation{Guarantee: "G7", Resource: o.Resource, What: what})
 			}
 		}
 		for _, k := range r.kept {
 			o := reader.Status(r.alive, k.Resource)
 			if o.Holder.Process != k.Process || o.Holder.Token != k.Holder.Token {
-				r.tb.Errorf("G2 on %s: acknowledged was %+v, server %d says %+v", k.Resource, k.Holder, i, o)
+				what := fmt.Sprintf("acknowledged was %v, server %d says: %v", k, i, o)
+				violations = append(violations, Violation{Guarantee: "G2", Resource: k.Resource, What: what})
 			}
 		}
 	}
+	return violations
 }
 
 // settledStatus reads until a resource is free, for as long as a hold may last that nobody has given back.
@@ -220,10 +222,10 @@ type Summary struct {
 	Waited     int // of them, after waiting
 	HungUp     int
 	Faults     map[FaultKind]int
-	Violations int
+	Violations []Violation
 }
 
-func summarize(operations []Operation, faults []Fault, violations int) Summary {
+func summarize(operations []Operation, faults []Fault, violations []Violation) Summary {
 	s := Summary{
 		Operations: map[Kind]int{}, Outcomes: map[Outcome]int{}, Faults: map[FaultKind]int{}, Violations: violations,
 	}
@@ -254,7 +256,7 @@ func (s *Summary) Add(other Summary) {
 	s.Holds += other.Holds
 	s.Waited += other.Waited
 	s.HungUp += other.HungUp
-	s.Violations += other.Violations
+	s.Violations = append(s.Violations, other.Violations...)
 }
 
 func add[K comparable](sum *map[K]int, counts map[K]int) {
@@ -268,7 +270,7 @@ func add[K comparable](sum *map[K]int, counts map[K]int) {
 
 func (s Summary) String() string {
 	return fmt.Sprintf("%d operations (%s; %s), %d holds, %d of them after waiting, %d hung up; faults: %s; %d violations",
-		total(s.Operations), list(s.Operations), list(s.Outcomes), s.Holds, s.Waited, s.HungUp, list(s.Faults), s.Violations)
+		total(s.Operations), list(s.Operations), list(s.Outcomes), s.Holds, s.Waited, s.HungUp, list(s.Faults), len(s.Violations))
 }
 
 func total[K comparable](counts map[K]int) (sum int) {
