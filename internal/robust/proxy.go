@@ -83,7 +83,7 @@ func (p *Proxy) Upstream() string {
 	return p.upstream
 }
 
-// SetUpstream is for connections to come.
+// SetUpstream is for connections to come. Without an address they end at once.
 func (p *Proxy) SetUpstream(address string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

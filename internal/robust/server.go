@@ -122,6 +122,21 @@ func (s *Server) Start(tb testing.TB) {
 	s.Front.SetUpstream(strings.TrimPrefix(s.Address(tb), "http://"))
 }
 
+// Kill ends the process as a crash would. Another program may get its port, so nobody is
+// connected to it until the next Start.
+func (s *Server) Kill(tb testing.TB) {
+	tb.Helper()
+	s.Process.Kill(tb)
+	s.Front.SetUpstream("")
+}
+
+// Stop ends the process in order, like Kill otherwise.
+func (s *Server) Stop(tb testing.TB, signal os.Signal) {
+	tb.Helper()
+	s.Process.Stop(tb, signal)
+	s.Front.SetUpstream("")
+}
+
 // Set changes a setting from the next Start on.
 func (s *Server) Set(setting string) { s.env = append(s.env, setting) } // the last one counts
 
