@@ -166,13 +166,14 @@ func (w *worker) keep() (kept []Operation) {
 	return kept
 }
 
-// ttl is short mostly, so that holds end by themselves now and then.
+// ttl is short mostly, so that holds end by themselves now and then. It is whole microseconds:
+// the end of a hold whose answer was lost must be the one that the server computed.
 func (w *worker) ttl() time.Duration {
 	longest := LongestTTL
 	if w.rand.IntN(4) > 0 {
 		longest /= 5
 	}
-	return 50*time.Millisecond + w.upTo(longest-50*time.Millisecond)
+	return (50*time.Millisecond + w.upTo(longest-50*time.Millisecond)).Truncate(time.Microsecond)
 }
 
 // within makes a call that is given up after a while.
