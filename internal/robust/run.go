@@ -87,7 +87,7 @@ func (r *Run) Servers(n int, databaseURL string, settings ...string) []*Server {
 func (r *Run) Begin() { r.ends = time.Now().Add(r.config.Length) }
 
 // Finish summarizes the faults of a run without operations.
-func (r *Run) Finish() { r.Summary = summarize(nil, r.History.Faults(), 0) }
+func (r *Run) Finish() { r.Summary = summarize(nil, r.History.Faults(), nil) }
 
 // Work has clients begin to work on the servers, in turn. It may be called once.
 func (r *Run) Work(w Workload, servers ...*Server) {
