@@ -168,11 +168,12 @@ func (a *acquisition) run(ctx context.Context) (*Lock, error) {
 	again := a.retries("/locks/request")
 	a.id = rand.Text()
 	for {
+		began := a.now()
 		l, err := a.once(ctx, patient)
 		if err == nil {
 			return l, nil
 		}
-		if err = a.next(ctx, again, err); err != nil {
+		if err = a.next(ctx, again, began, err); err != nil {
 			a.giveUp(ctx)
 			return nil, err
 		}
@@ -271,7 +272,7 @@ func uncertain(err error) bool {
 
 // next returns nil if the request is to be repeated, after a pause if one is due, and otherwise the
 // error of the whole call.
-func (a *acquisition) next(ctx context.Context, again *retries, err error) error {
+func (a *acquisition) next(ctx context.Context, again *retries, began time.Duration, err error) error {
 	if held, is := errors.AsType[*HeldError](err); is {
 		held.Resource = a.resource
 		if held.Holder != nil {
@@ -290,7 +291,7 @@ func (a *acquisition) next(ctx context.Context, again *retries, err error) error
 			again.reset()
 			return nil
 		default: // superseded by an earlier attempt that a proxy has sent late, or asked with no time left
-			return again.after(ctx, &APIError{Status: http.StatusServiceUnavailable, Code: held.Code})
+			return again.after(ctx, began, &APIError{Status: http.StatusServiceUnavailable, Code: held.Code})
 		}
 	}
 	api, is := errors.AsType[*APIError](err)
@@ -305,7 +306,7 @@ func (a *acquisition) next(ctx context.Context, again *retries, err error) error
 		a.id, a.unknown = rand.Text(), false
 		return nil
 	}
-	return again.after(ctx, err)
+	return again.after(ctx, began, err)
 }
 
 func deadlinePassed(ctx context.Context) bool {

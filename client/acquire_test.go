@@ -359,6 +359,25 @@ func TestServerTimeout(t *testing.T) {
 	}
 }
 
+// TestServerTimeoutLeavesWaitsAlone: it counts from when the server was gone, not from when it
+// answered last.
+func TestServerTimeoutLeavesWaitsAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, c := serve(t, url, client.Options{ServerTimeout: 30 * time.Second})
+		s.on("/locks/request", func(r sent) reply {
+			switch {
+			case r.at < 49*time.Second:
+				return reply{after: 49 * time.Second, err: errRefused}
+			case r.at < 65*time.Second:
+				return reply{err: errRefused}
+			}
+			return granted(7, time.Minute, "")
+		})
+		mustLock(t, c, client.LockOptions{}).Abandon()
+	})
+}
+
 func TestNextServerIsAskedWhenOneIsAway(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -23,7 +23,8 @@ type Options struct {
 	HTTPClient *http.Client
 
 	// ServerTimeout is the longest time for which a call goes on although no server answers it.
-	// Then it fails with [ErrUnavailable]. If 0, a call goes on until its context ends.
+	// Then it fails with [ErrUnavailable]. If 0, a call goes on until its context ends. It does not
+	// limit a wait in the queue of a server.
 	ServerTimeout time.Duration
 
 	// Logger gets what the Observer gets: losses as errors, failed attempts as warnings, the rest

@@ -52,11 +52,12 @@ func data[T any](a answer) (T, error) {
 func (c *Client) call(ctx context.Context, r request) (answer, error) {
 	again := c.retries(r.path)
 	for {
+		began := c.now()
 		a, err := c.attempt(ctx, r)
 		if err == nil {
 			return a, nil
 		}
-		if err := again.after(ctx, err); err != nil {
+		if err := again.after(ctx, began, err); err != nil {
 			return answer{}, err
 		}
 	}
@@ -67,29 +68,30 @@ type retries struct {
 	c         *Client
 	operation string
 	n         int           // attempts that have failed since the last answer
-	answered  time.Duration // when the call began, or was answered last
-	least     time.Duration // of the pauses; 0: minPause
-	most      time.Duration // of the pauses; 0: maxPause
+	since     time.Duration // of these the first: since when no server answers
 }
 
 func (c *Client) retries(path string) *retries {
-	return &retries{c: c, operation: path[strings.LastIndexByte(path, '/')+1:], answered: c.now()}
+	return &retries{c: c, operation: path[strings.LastIndexByte(path, '/')+1:]}
 }
 
 // reset notes that a server has answered.
-func (r *retries) reset() { r.n, r.answered = 0, r.c.now() }
+func (r *retries) reset() { r.n = 0 }
 
 // after returns nil when it is time for the next attempt, and otherwise the error to end the call
 // with. With several servers the next one is asked without a pause, until each has been asked.
-func (r *retries) after(ctx context.Context, err error) error {
-	api, isAPI := errors.AsType[*APIError](err)
+func (r *retries) after(ctx context.Context, began time.Duration, err error) error {
 	if ctx.Err() != nil {
 		return ended(ctx, err)
 	}
 	if !errors.Is(err, ErrUnavailable) {
 		return err
 	}
-	if r.c.patience > 0 && r.c.now()-r.answered >= r.c.patience {
+	now := r.c.now()
+	if r.n == 0 { // a server that held the request in its queue was there for most of that time
+		r.since = max(began, now-attemptTimeout)
+	}
+	if r.c.patience > 0 && now-r.since >= r.c.patience {
 		return err
 	}
 	r.n++
@@ -97,16 +99,12 @@ func (r *retries) after(ctx context.Context, err error) error {
 	if r.n%len(r.c.urls) != 0 {
 		return nil
 	}
-	least, most := r.least, r.most
-	if least == 0 {
-		least, most = minPause, maxPause
-	}
-	bound := most
+	bound := maxPause
 	if round := r.n / len(r.c.urls); round < 16 {
-		bound = min(most, least<<(round-1))
+		bound = min(maxPause, minPause<<(round-1))
 	}
 	pause := time.Duration(r.c.jitter() * float64(bound))
-	if isAPI && r.most == 0 {
+	if api, is := errors.AsType[*APIError](err); is {
 		pause = max(pause, api.retry)
 	}
 	if sleep(ctx, pause) != nil {
