@@ -9,7 +9,7 @@ SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test robust bench lint generate verify fuzz ci debian
+.PHONY: help run build cross test robust bench lint generate verify fuzz ci debian
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,8 +18,14 @@ help: ## show this list
 run: build ## start the server on http://localhost:8000
 	exec bin/lockd
 
-build: ## build bin/lockd
+build: ## build bin/lockd and bin/lockctl
 	go build -trimpath -o bin/lockd ./cmd/lockd
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/lockctl ./cmd/lockctl
+
+cross: ## compile lockctl for every system that it is for
+	for system in linux darwin windows; do for machine in amd64 arm64; do \
+		CGO_ENABLED=0 GOOS=$$system GOARCH=$$machine go build -trimpath -o /dev/null ./cmd/lockctl || exit 1; \
+	done; done
 
 test: debian build ## run every test, on SQLite and on a throwaway Postgres, with the race detector
 	go test -race -timeout 20m $$(go list ./... | grep -v -e /internal/robust$$ -e /cmd/lockbench$$ -e /cmd/lockd$$)
@@ -56,7 +62,7 @@ fuzz: ## fuzz each decoder for a minute
 	go test -run '^$$' -fuzz FuzzRenewAllBody -fuzztime 1m -fuzzminimizetime 10x ./internal/api
 	go test -run '^$$' -fuzz FuzzQuery -fuzztime 1m -fuzzminimizetime 10x ./internal/api
 
-ci: verify lint test ## all that CI runs
+ci: verify lint cross test ## all that CI runs
 
 # The tests start their own Postgres, nginx and browser, and need their programs.
 debian:

@@ -163,6 +163,14 @@ Exit codes: 64 wrong usage, 69 no server answers, 70 other failures, 75 locked b
 		newRenew(p), newRelease(p), newValidate(p), newForceRelease(p),
 		newVersion(p), newMan(p),
 	)
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" { // it would print its help and succeed, into somebody's file
+			cmd.RunE = func(*cobra.Command, []string) error {
+				return usagef("completion: want bash, zsh, fish or powershell")
+			}
+		}
+	}
 	return root
 }
 
