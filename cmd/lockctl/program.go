@@ -184,8 +184,11 @@ func (p *program) prepare(cmd *cobra.Command) error {
 	p.ready = true
 	var wrong error
 	cmd.Flags().Visit(func(f *pflag.Flag) {
-		if !utf8.ValidString(f.Value.String()) {
-			wrong = usagef("--%s: %q is not UTF-8", f.Name, f.Value)
+		switch text := f.Value.String(); {
+		case !utf8.ValidString(text):
+			wrong = usagef("--%s: %q is not UTF-8", f.Name, text)
+		case text == "" && slices.Contains([]string{"process-id", "since", "until"}, f.Name): // an unset variable of a script
+			wrong = usagef("--%s is empty", f.Name)
 		}
 	})
 	if wrong != nil {
