@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"resource-lock-manager/internal/wire"
 )
@@ -61,6 +62,9 @@ type LockOptions struct {
 }
 
 func (o LockOptions) withDefaults(resource string) (LockOptions, error) {
+	if err := valid(text{"resource", resource}, text{"Owner", o.Owner}, text{"Reason", o.Reason}); err != nil {
+		return o, err
+	}
 	switch {
 	case resource == "":
 		return o, errors.New("lock client: the name of the resource is empty")
@@ -81,6 +85,19 @@ func (o LockOptions) withDefaults(resource string) (LockOptions, error) {
 		o.Owner = NewOwner()
 	}
 	return o, nil
+}
+
+// text is an argument with its name.
+type text struct{ name, value string }
+
+// valid refuses what JSON cannot hold: encoding/json would make the same text of different ones.
+func valid(texts ...text) error {
+	for _, t := range texts {
+		if !utf8.ValidString(t.value) {
+			return fmt.Errorf("lock client: %s %q is not UTF-8", t.name, t.value)
+		}
+	}
+	return nil
 }
 
 // NewOwner returns a name for one lock, HOST:PID:RANDOM, which is what [LockOptions.Owner] is by
@@ -201,7 +218,7 @@ func past(ctx context.Context, canceled, deadline time.Duration) (context.Contex
 // once makes one attempt.
 func (a *acquisition) once(ctx, patient context.Context) (*Lock, error) {
 	body := a.body()
-	r := request{method: http.MethodPost, path: "/locks/request", body: body, timeout: attemptTimeout}
+	r := request{method: http.MethodPost, path: "/locks/request", body: body}
 	if a.wait {
 		wait := a.limit
 		if deadline, ok := ctx.Deadline(); ok {
@@ -209,7 +226,7 @@ func (a *acquisition) once(ctx, patient context.Context) (*Lock, error) {
 		}
 		if wait > 0 {
 			seconds := wait.Seconds()
-			body.WaitSeconds, r.timeout = &seconds, wait+attemptTimeout
+			body.WaitSeconds, r.wait = &seconds, wait
 		}
 	}
 	granted, err := a.attempt(patient, r)

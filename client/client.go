@@ -2,13 +2,13 @@ package client
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -95,18 +95,18 @@ func New(urls string, o Options) (*Client, error) {
 	return c, nil
 }
 
+// baseURL checks one URL. Its error quotes nothing of a URL that may hold a password.
 func baseURL(text string) (*url.URL, error) {
-	u, err := url.Parse(text)
-	if cause, is := errors.AsType[*url.Error](err); is {
-		err = cause.Err // without the URL, which may hold a password
+	shown := strconv.Quote(text)
+	if strings.Contains(text, "@") {
+		shown = "that with the @"
 	}
+	u, err := url.Parse(text)
 	switch {
-	case err != nil:
-		return nil, fmt.Errorf("lock client: base URL: %w", err)
-	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-		return nil, fmt.Errorf("lock client: base URL %q: want http://HOST:PORT or https://HOST:PORT", u.Redacted())
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || strings.HasSuffix(u.Host, ":"):
+		return nil, fmt.Errorf("lock client: base URL %s: want http://HOST:PORT or https://HOST:PORT", shown)
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return nil, fmt.Errorf("lock client: base URL %q: a query or fragment has no meaning in it", u.Redacted())
+		return nil, fmt.Errorf("lock client: base URL %s: a query or fragment has no meaning in it", shown)
 	}
 	u.Path, u.RawPath = strings.TrimRight(u.Path, "/"), ""
 	return u, nil

@@ -77,7 +77,7 @@ func serve(t *testing.T, urls string, o client.Options) (*service, *client.Clien
 		case "/locks/request", "/locks/renew":
 			return granted(7, time.Minute, "")
 		default:
-			return success(`{}`)
+			return success(`{"released_at":"2026-01-15T10:30:00.123456+00:00"}`)
 		}
 	}
 	o.HTTPClient = &http.Client{Transport: s}

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"iter"
 	"net/http"
 	"net/url"
@@ -34,14 +35,14 @@ type Hold struct {
 	Resource     string
 	Owner        string // the API's process_id
 	FencingToken int64
-	LockedAt     time.Time     // by the server's clock, like all times here
-	ExpiresAt    time.Time     // zero: never
-	ExpiresIn    time.Duration // from the answer; 0: never
-	Reason       string        // empty: none
-	Metadata     json.RawMessage
-	Renewals     int       // only of Status and Renew
-	MinHoldUntil time.Time // only of Status; zero: no minimum
-	ReleasedAt   time.Time // only of Status; not zero: released, and kept taken until ExpiresAt by its minimum hold
+	LockedAt     time.Time       // by the server's clock, like all times here
+	ExpiresAt    time.Time       // zero: never
+	ExpiresIn    time.Duration   // from the answer; 0: never
+	Reason       string          // empty: none
+	Metadata     json.RawMessage // a JSON object; nil: none
+	Renewals     int             // only of Status and Renew
+	MinHoldUntil time.Time       // only of Status; zero: no minimum
+	ReleasedAt   time.Time       // only of Status; not zero: released, and kept taken until ExpiresAt by its minimum hold
 }
 
 // UnmarshalJSON reads a hold in each of the forms that the API has for it.
@@ -59,7 +60,7 @@ func (h *Hold) UnmarshalJSON(text []byte) error {
 	*h = Hold{
 		raw: raw{append(json.RawMessage(nil), text...)}, Resource: w.ResourceName, Owner: w.ProcessID + w.LockedBy,
 		FencingToken: w.FencingToken, LockedAt: time.Time(w.LockedAt), ExpiresAt: timeOf(w.ExpiresAt),
-		ExpiresIn: duration(orZero(w.ExpiresInSeconds)), Reason: orZero(w.Reason), Metadata: w.Metadata,
+		ExpiresIn: duration(orZero(w.ExpiresInSeconds)), Reason: orZero(w.Reason), Metadata: objectOf(w.Metadata),
 		Renewals: w.Renewals, MinHoldUntil: timeOf(w.MinHoldUntil), ReleasedAt: timeOf(w.ReleasedAt),
 	}
 	return nil
@@ -106,7 +107,7 @@ func (w *Waiter) UnmarshalJSON(text []byte) error {
 	}
 	*w = Waiter{
 		raw: raw{append(json.RawMessage(nil), text...)}, Position: from.Position, Owner: from.ProcessID, Since: time.Time(from.WaitingSince),
-		Waited: duration(from.WaitedSeconds), Reason: orZero(from.Reason), Metadata: from.Metadata,
+		Waited: duration(from.WaitedSeconds), Reason: orZero(from.Reason), Metadata: objectOf(from.Metadata),
 	}
 	return nil
 }
@@ -141,6 +142,14 @@ func (e *Event) UnmarshalJSON(text []byte) error {
 		HoldReason: orZero(w.HoldReason),
 	}
 	return nil
+}
+
+// objectOf returns nil for no object.
+func objectOf(metadata json.RawMessage) json.RawMessage {
+	if string(metadata) == "null" {
+		return nil
+	}
+	return metadata
 }
 
 func orZero[T any](p *T) (zero T) {
@@ -279,6 +288,9 @@ func read[T any](ctx context.Context, c *Client, path string, query url.Values) 
 // that outlive the program that acquired them: a [Lock] renews itself. token 0 is whichever hold
 // the owner has. It returns a [LostError] when there is no such hold.
 func (c *Client) Renew(ctx context.Context, resource, owner string, token int64, ttl time.Duration) (Hold, error) {
+	if err := valid(text{"resource", resource}, text{"owner", owner}); err != nil {
+		return Hold{}, err
+	}
 	a, err := c.call(ctx, renewal(resource, owner, token, ttl))
 	if why := lossOf(err); why != "" {
 		err = &LostError{Resource: resource, FencingToken: token, Why: why, cause: err}
@@ -305,11 +317,17 @@ func renewal(resource, owner string, token int64, ttl time.Duration) request {
 // hold the owner has. A hold that the owner has released before is no error; one that was lost is
 // a [LostError].
 func (c *Client) Release(ctx context.Context, resource, owner string, token int64) error {
+	if err := valid(text{"resource", resource}, text{"owner", owner}); err != nil {
+		return err
+	}
 	body := wire.ReleaseRequest{ResourceName: resource, ProcessID: owner}
 	if token != 0 {
 		body.FencingToken = &token
 	}
-	_, err := c.call(ctx, request{method: http.MethodPost, path: "/locks/release", body: &body})
+	a, err := c.call(ctx, request{method: http.MethodPost, path: "/locks/release", body: &body})
+	if err == nil {
+		_, err = data[wire.Released](a)
+	}
 	switch why := lossOf(err); why {
 	case "":
 		return err
@@ -331,6 +349,9 @@ type ForceReleaseOptions struct {
 // with the status 404 if there is no such hold. It is sent at most once to a server that may have
 // executed it, unless there is a FencingToken.
 func (c *Client) ForceRelease(ctx context.Context, resource string, o ForceReleaseOptions) (Hold, error) {
+	if err := valid(text{"resource", resource}, text{"By", o.By}, text{"Reason", o.Reason}); err != nil {
+		return Hold{}, err
+	}
 	body := wire.ForceReleaseRequest{ResourceName: resource, Reason: o.Reason}
 	if o.By != "" {
 		body.ProcessID = &o.By
@@ -340,6 +361,9 @@ func (c *Client) ForceRelease(ctx context.Context, resource string, o ForceRelea
 		body.FencingToken, send = &o.FencingToken, c.call
 	}
 	a, err := send(ctx, request{method: http.MethodPost, path: "/locks/force-release", body: &body})
+	if api, is := errors.AsType[*APIError](err); is && api.Status == http.StatusNotFound && o.FencingToken != 0 {
+		return c.brokenBefore(ctx, resource, o, err)
+	}
 	if err != nil {
 		return Hold{}, err
 	}
@@ -348,4 +372,18 @@ func (c *Client) ForceRelease(ctx context.Context, resource string, o ForceRelea
 	}](a)
 	broken.Holder.Resource = resource
 	return broken.Holder, err
+}
+
+// brokenBefore looks in the history whether the hold is one that the same request has broken: its
+// answer may have been lost. Otherwise it returns the error.
+func (c *Client) brokenBefore(ctx context.Context, resource string, o ForceReleaseOptions, err error) (Hold, error) {
+	for e, failed := range c.History(ctx, HistoryOptions{Resource: resource, Events: []string{"force_released"}, Limit: 10}) {
+		if failed == nil && e.FencingToken == o.FencingToken && e.Reason == o.Reason && (o.By == "" || e.By == o.By) {
+			return Hold{
+				Resource: resource, Owner: e.Owner, FencingToken: e.FencingToken, LockedAt: e.At.Add(-e.Held),
+				Renewals: e.Renewals, Reason: e.HoldReason,
+			}, nil
+		}
+	}
+	return Hold{}, err
 }

@@ -29,7 +29,8 @@ type request struct {
 	path    string
 	query   url.Values
 	body    any           // nil: none
-	timeout time.Duration // of one attempt; 0: attemptTimeout
+	wait    time.Duration // how long the server may hold it in its queue
+	timeout time.Duration // of one attempt; 0: wait, and attemptTimeout or less for the answer
 }
 
 // answer is an answer with the status 200.
@@ -89,7 +90,7 @@ func (r *retries) after(ctx context.Context, began time.Duration, err error) err
 	}
 	now := r.c.now()
 	if r.n == 0 { // a server that held the request in its queue was there for most of that time
-		r.since = max(began, now-attemptTimeout)
+		r.since = max(began, now-r.c.answerTime())
 	}
 	if r.c.patience > 0 && now-r.since >= r.c.patience {
 		return err
@@ -107,10 +108,21 @@ func (r *retries) after(ctx context.Context, began time.Duration, err error) err
 	if api, is := errors.AsType[*APIError](err); is {
 		pause = max(pause, api.retry)
 	}
+	if r.c.patience > 0 {
+		pause = min(pause, r.since+r.c.patience-now)
+	}
 	if sleep(ctx, pause) != nil {
 		return ended(ctx, err)
 	}
 	return nil
+}
+
+// answerTime is how long an answer may take that is due at once.
+func (c *Client) answerTime() time.Duration {
+	if c.patience > 0 {
+		return min(attemptTimeout, c.patience)
+	}
+	return attemptTimeout
 }
 
 // ended is the error of a call whose context has ended: both are its causes.
@@ -190,7 +202,7 @@ func (c *Client) checkDatabase(server int, id string) error {
 func (c *Client) exchange(ctx context.Context, server int, r request) (answer, error) {
 	timeout := r.timeout
 	if timeout == 0 {
-		timeout = attemptTimeout
+		timeout = r.wait + c.answerTime()
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout.Round(time.Millisecond)))
 	defer cancel()
