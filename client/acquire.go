@@ -131,18 +131,26 @@ func (c *Client) TryLock(ctx context.Context, resource string, o LockOptions) (*
 // the error of work, joined with a LostError if the lock was lost, even if work returned nil: what
 // it did may have happened beside another holder. It returns after work has returned. A release
 // that fails is left to the lock's expiry, and is no error.
-func (c *Client) Do(ctx context.Context, resource string, o LockOptions, work func(context.Context, *Lock) error) error {
+func (c *Client) Do(ctx context.Context, resource string, o LockOptions, work func(context.Context, *Lock) error) (err error) {
 	l, err := c.Lock(ctx, resource, o)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = l.Unlock(ctx) }() // when work panics; else it repeats what is done below
 	held, cancel := l.Context(ctx)
-	defer cancel()
+	returned := false
+	defer func() {
+		cancel()
+		if !returned { // work has panicked, which is not to be held up for long
+			over, end := context.WithCancel(ctx)
+			end()
+			ctx = over
+		}
+		if released := l.Unlock(ctx); errors.Is(released, ErrLost) {
+			err = errors.Join(err, released)
+		}
+	}()
 	err = work(held, l)
-	if released := l.Unlock(ctx); errors.Is(released, ErrLost) {
-		err = errors.Join(err, released)
-	}
+	returned = true
 	return err
 }
 
@@ -152,9 +160,12 @@ func (c *Client) lock(ctx context.Context, resource string, o LockOptions, wait 
 		return nil, err
 	}
 	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+		return nil, causeOf(ctx)
 	}
 	a := acquisition{Client: c, o: o, resource: resource, wait: wait, began: c.now(), limit: longestWait}
+	if t := c.http.Timeout; t > 0 {
+		a.limit = min(a.limit, t*4/5)
+	}
 	if o.Metadata != nil {
 		if a.metadata, err = json.Marshal(o.Metadata); err != nil {
 			return nil, fmt.Errorf("lock client: Metadata: %w", err)
@@ -171,7 +182,7 @@ type acquisition struct {
 	metadata json.RawMessage
 	wait     bool
 	began    time.Duration
-	limit    time.Duration // the longest wait that the server permits, as far as is known
+	limit    time.Duration // the longest wait that the server and what is before it permit, as far as is known
 
 	id      string // the request_id of the attempts under way
 	unknown bool   // an attempt with this id may have been granted the lock without our knowing
@@ -207,7 +218,7 @@ func past(ctx context.Context, canceled, deadline time.Duration) (context.Contex
 			later = deadline
 		}
 		_ = sleep(late, later)
-		cancel(context.Cause(ctx))
+		cancel(ctx.Err())
 	})
 	return late, func() {
 		stop()
@@ -242,7 +253,7 @@ func (a *acquisition) once(ctx, patient context.Context) (*Lock, error) {
 	l := newLock(a.Client, a.resource, a.o, acquired.FencingToken, a.now())
 	l.extend(granted.started)
 	never := acquired.ExpiresInSeconds == nil
-	if acquired.Repeated || acquired.WaitedSeconds > 0 || never != a.o.Forever || l.Err() != nil {
+	if acquired.Repeated || acquired.WaitedSeconds > 0 || never != a.o.Forever || l.isLate() {
 		// It is not known how much of its time is over, or all of it may be, or the server has a
 		// default TTL: the lock is renewed, and counts from there.
 		confirmed, err := a.call(patient, l.renewal())
@@ -251,8 +262,8 @@ func (a *acquisition) once(ctx, patient context.Context) (*Lock, error) {
 		}
 		l.extend(confirmed.started)
 	}
-	if err := l.Err(); err != nil { // its TTL is shorter than an answer takes
-		return nil, err
+	if l.isLate() { // its TTL is shorter than an answer takes
+		return nil, l.lost(LossExpired)
 	}
 	l.start(a.now() - a.began)
 	return l, nil
@@ -299,7 +310,7 @@ func (a *acquisition) next(ctx context.Context, again *retries, began time.Durat
 		case !a.wait:
 			return held
 		case ctx.Err() != nil:
-			held.cause = context.Cause(ctx)
+			held.cause = causeOf(ctx)
 			return held
 		case deadlinePassed(ctx): // its timer is about to say so
 			held.cause = context.DeadlineExceeded
@@ -313,15 +324,16 @@ func (a *acquisition) next(ctx context.Context, again *retries, began time.Durat
 	}
 	api, is := errors.AsType[*APIError](err)
 	switch {
-	case !is:
-	case api.Code == codeQueueFull:
-		return &HeldError{Resource: a.resource, Code: api.Code, RetryAfter: api.retry, cause: api}
-	case slices.Contains(api.Fields, "wait_seconds") && a.limit > time.Second: // MAX_WAIT is lower
+	case is && api.Code == codeQueueFull:
+		return &HeldError{Resource: a.resource, Code: api.Code, RetryAfter: api.retry}
+	case is && slices.Contains(api.Fields, "wait_seconds") && a.limit > time.Second: // MAX_WAIT is lower
 		a.limit /= 2
 		return nil
-	case lossOf(api) != "": // the grant was over before it was confirmed
+	case is && lossOf(api) != "": // the grant was over before it was confirmed
 		a.id, a.unknown = rand.Text(), false
-		return nil
+		err = &APIError{Status: http.StatusServiceUnavailable, Code: api.Code, Detail: "the lock was granted and has ended before it was confirmed"}
+	case errors.Is(err, ErrUnavailable) && a.now()-began > a.answerTime() && a.limit > time.Second: // a proxy has cut the wait
+		a.limit /= 2
 	}
 	return again.after(ctx, began, err)
 }
@@ -331,9 +343,9 @@ func deadlinePassed(ctx context.Context) bool {
 	return ok && time.Until(deadline) <= 0
 }
 
-// giveUp releases what an attempt may have been granted whose answer was lost: the same request
-// without a wait is answered with that grant. There is no answer to report a failure to; the
-// grant expires then.
+// giveUp releases what an attempt may have been granted whose answer was lost: the same request is
+// answered with that grant. It supersedes an attempt that still waits at a server, which has to have
+// a wait itself for that. There is nobody to report a failure to; the grant expires then.
 func (a *acquisition) giveUp(ctx context.Context) {
 	if !a.unknown {
 		return
@@ -341,7 +353,12 @@ func (a *acquisition) giveUp(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	a.o.MinHold = 0
-	granted, err := a.call(ctx, request{method: http.MethodPost, path: "/locks/request", body: a.body()})
+	body := a.body()
+	if a.wait {
+		shortest := time.Microsecond.Seconds()
+		body.WaitSeconds = &shortest
+	}
+	granted, err := a.call(ctx, request{method: http.MethodPost, path: "/locks/request", body: body})
 	if err != nil {
 		return
 	}

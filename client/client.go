@@ -17,14 +17,15 @@ import (
 // Options of a [Client]. The zero value is ready to use.
 type Options struct {
 	// HTTPClient sends the requests. Its Transport is the place for TLS settings, credentials and
-	// tracing. A Timeout shorter than a minute cuts long waits into more requests and does no
-	// other harm. If nil, the client has a transport of its own that notices a dead peer within
+	// tracing. A Timeout shorter than a minute cuts long waits into more requests. Redirects are
+	// not followed. If nil, the client has a transport of its own that notices a dead peer within
 	// half a minute.
 	HTTPClient *http.Client
 
 	// ServerTimeout is the longest time for which a call goes on although no server answers it.
 	// Then it fails with [ErrUnavailable]. If 0, a call goes on until its context ends. It does not
-	// limit a wait in the queue of a server.
+	// limit a wait in the queue of a server: that a server is silent is then noticed when the wait
+	// of one request is over, which is less than a minute.
 	ServerTimeout time.Duration
 
 	// Logger gets what the Observer gets: losses as errors, failed attempts as warnings, the rest
@@ -36,9 +37,9 @@ type Options struct {
 }
 
 // Observer is a set of functions that are called when something happens to a lock. Each may be
-// nil. They are called by the goroutine that does the work, so they must be quick, and several
-// may run at once. None may call a method of the lock other than Name, Owner, FencingToken and
-// Deadline.
+// nil. They are called by the goroutine that does the work, so a slow one delays renewals, and
+// several may run at once. None may call a method of the lock other than Name, Owner, FencingToken
+// and Deadline.
 type Observer struct {
 	Acquired    func(l *Lock, waited time.Duration)      // waited since Lock or TryLock was called
 	Renewed     func(l *Lock)                            // Deadline has moved
@@ -72,12 +73,16 @@ type Client struct {
 // error names what is wrong with a URL.
 func New(urls string, o Options) (*Client, error) {
 	c := &Client{
-		http: o.HTTPClient, log: o.Logger, observer: o.Observer, patience: o.ServerTimeout,
+		log: o.Logger, observer: o.Observer, patience: o.ServerTimeout,
 		now: newClock(), jitter: rand.Float64,
 	}
-	if c.http == nil {
-		c.http = &http.Client{Transport: newTransport()}
+	if o.HTTPClient == nil {
+		o.HTTPClient = &http.Client{Transport: newTransport()}
 	}
+	// A redirect would make a GET of a POST. Its own status says more than what follows.
+	own := *o.HTTPClient
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	c.http = &own
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
@@ -112,10 +117,10 @@ func baseURL(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// newTransport is net/http's own, but for shorter probes of idle connections: the peer of a
+// newTransport is like net/http's own, but for shorter probes of idle connections: the peer of a
 // request that waits sends nothing for a minute, and might be gone.
 func newTransport() *http.Transport {
-	t := http.DefaultTransport.(*http.Transport).Clone()
+	t := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, IdleConnTimeout: 90 * time.Second}
 	t.DialContext = (&net.Dialer{
 		Timeout:         5 * time.Second,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3},

@@ -163,8 +163,8 @@ func newTransportError(ctx context.Context, base *url.URL, err error) *transport
 	if cause, is := errors.AsType[*url.Error](err); is {
 		err = cause.Err
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = context.Cause(ctx)
+	if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.DeadlineExceeded) {
+		err = cause
 	}
 	return &transportError{server: base.Redacted(), cause: err}
 }

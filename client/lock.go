@@ -19,13 +19,13 @@ const (
 	detailsTime = 500 * time.Millisecond
 )
 
-// Lock is a lock that was acquired. It is renewed by a goroutine of its own, which ends with
-// Unlock, Abandon or the loss of the lock; so each lock needs a call of Unlock or Abandon. All
+// Lock is a lock that was acquired. Goroutines of its own watch its time and renew it; they end
+// with Unlock, Abandon or the loss of the lock, so each lock needs a call of Unlock or Abandon. All
 // methods are safe for concurrent use.
 //
-// A lock is held until Done is closed. That is when Unlock or Abandon was called, when a server
-// has said that it is lost, or in time before it expires because it could not be renewed. A
-// paused program may notice that late: what must not happen twice should check the fencing token.
+// A lock is held until Done is closed. That is when Unlock or Abandon is called, when a server
+// says that it is lost, or in time before it expires because it could not be renewed. A paused
+// program notices that late: what must not happen twice should check the fencing token.
 type Lock struct {
 	c        *Client
 	resource string
@@ -33,24 +33,25 @@ type Lock struct {
 	token    int64
 	began    time.Duration
 
-	stop func()        // ends the renewals
-	kept chan struct{} // closed when they have ended
+	stop func() // ends the goroutines
 	done chan struct{}
 
-	mu     sync.Mutex
-	expiry time.Duration // by the client's clock
-	last   error         // of the renewals since the last one that succeeded
-	err    error         // set before done is closed
+	mu        sync.Mutex
+	expiry    time.Duration // by the client's clock
+	last      error         // of the renewals since the last one that succeeded
+	err       error         // set when done is closed
+	abandoned bool
 
-	unlocking sync.Mutex // held while Unlock runs
-	unlocked  bool       // Unlock has a result that is final
-	result    error      // of Unlock
+	unlocking chan struct{} // held while Unlock runs; its capacity is 1
+	again     *retries      // of all calls of Unlock
+	unlocked  bool          // Unlock has a result that is final
+	result    error         // of Unlock
 }
 
 func newLock(c *Client, resource string, o LockOptions, token int64, began time.Duration) *Lock {
 	return &Lock{
 		c: c, resource: resource, o: o, token: token, began: began,
-		kept: make(chan struct{}), done: make(chan struct{}),
+		done: make(chan struct{}), unlocking: make(chan struct{}, 1), again: c.retries("/locks/release"),
 	}
 }
 
@@ -60,10 +61,12 @@ func (l *Lock) start(waited time.Duration) {
 	l.stop = cancel
 	l.c.observeAcquired(l, waited)
 	if l.o.Forever {
-		close(l.kept)
 		return
 	}
-	go l.keep(ctx)
+	go l.watch(ctx)
+	if !l.o.NoRenew {
+		go l.keep(ctx)
+	}
 }
 
 // Name returns the name of the resource.
@@ -77,28 +80,27 @@ func (l *Lock) Owner() string { return l.o.Owner }
 // holder that is late.
 func (l *Lock) FencingToken() int64 { return l.token }
 
-// Deadline returns the time at which somebody else may get the lock at the earliest, less a
-// margin, unless it is renewed until then. The zero time means that the lock never expires.
+// Deadline returns when the lock ends unless it is renewed: the time at which it may expire, less a
+// margin of 5 percent of TTL, at least a second, at most a sixth of TTL. The zero time means that
+// the lock never expires.
 func (l *Lock) Deadline() time.Time {
 	if l.o.Forever {
 		return time.Time{}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return time.Now().Add(l.expiry - l.margin() - l.c.now())
+	return time.Now().Add(l.deadline() - l.c.now())
 }
 
 // Done returns a channel that is closed when the lock is not to be relied on any more. Err says why.
 func (l *Lock) Done() <-chan struct{} { return l.done }
 
-// Err returns nil while the lock is held, then a [LostError] or [ErrReleased]. It may return a
-// LostError a moment before Done is closed.
+// Err returns nil while the lock is held. When Done is closed it returns why, a [LostError] or
+// [ErrReleased], and from then on always the same.
 func (l *Lock) Err() error {
+	l.expire()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.err == nil && l.late() {
-		return l.overdue()
-	}
 	return l.err
 }
 
@@ -126,92 +128,104 @@ func (l *Lock) Valid(ctx context.Context) (bool, error) {
 	return l.c.Validate(ctx, l.resource, l.token)
 }
 
-// Unlock releases the lock and waits for the server to confirm it. It works when ctx is over: it
-// takes at least five seconds before it gives up, and goes on while ctx lasts and the lock has not
-// expired. It returns nil when the lock was held until now, and a [LostError] when it was lost
+// Unlock closes Done, releases the lock and waits for the server to confirm it. It works when ctx is
+// over: it goes on for five seconds after that, but no longer than [Options.ServerTimeout] and the
+// lock last. It returns nil when the lock was held until now, and a [LostError] when it was lost
 // before; this is the last chance to learn that. Any other error means that the release is not
 // confirmed and that the lock ends by its expiry at the latest; Unlock may be called again then.
-// Once the result is final, every further call returns the same.
+// Once the result is final, every further call returns the same. After Abandon it does nothing.
 func (l *Lock) Unlock(ctx context.Context) error {
-	l.unlocking.Lock()
-	defer l.unlocking.Unlock()
+	ctx, cancel := past(ctx, unlockTime, unlockTime)
+	defer cancel()
+	select {
+	case l.unlocking <- struct{}{}:
+		defer func() { <-l.unlocking }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	if l.unlocked {
 		return l.result
 	}
-	l.stop()
-	<-l.kept
-	err := l.release(ctx)
-	lost, isLost := errors.AsType[*LostError](err)
-	if l.unlocked = isLost || err == nil; l.unlocked {
+	before, isLost := errors.AsType[*LostError](l.Err())
+	l.mu.Lock()
+	l.end(ErrReleased)
+	abandoned := l.abandoned
+	l.mu.Unlock()
+	if abandoned {
+		return nil
+	}
+	err := l.release(ctx, before)
+	lost, found := errors.AsType[*LostError](err)
+	if l.unlocked = found || err == nil; l.unlocked {
 		l.result = err
 	}
 	switch {
-	case isLost:
-		l.end(lost)
-	case l.end(ErrReleased) && err == nil:
+	case err == nil:
 		l.c.observeReleased(l, l.c.now()-l.began)
+	case found && !isLost:
+		l.c.observeLost(l, lost)
 	}
 	return err
 }
 
-// release tells the server, unless the lock is over for sure.
-func (l *Lock) release(ctx context.Context) error {
-	lost, isLost := errors.AsType[*LostError](l.Err())
+// release tells the server to end the hold, unless that is over for sure. A hold that was lost
+// because no server answered may still be there.
+func (l *Lock) release(ctx context.Context, lost *LostError) error {
 	l.mu.Lock()
 	left := l.expiry - l.c.now()
 	l.mu.Unlock()
-	if isLost && (lost.Why != LossUnreachable || left <= 0) {
+	if lost != nil && (lost.Why != LossUnreachable || left <= 0) {
 		return lost
 	}
-	ctx, cancel := past(ctx, unlockTime, unlockTime)
-	defer cancel()
 	if !l.o.Forever {
-		var over context.CancelFunc
+		over := func() {}
 		ctx, over = context.WithTimeout(ctx, left)
 		defer over()
 	}
-	err := l.c.Release(ctx, l.resource, l.o.Owner, l.token)
-	if isLost {
+	l.again.reset()
+	err := l.c.release(ctx, l.resource, l.o.Owner, l.token, l.again)
+	if lost != nil {
 		return lost
+	}
+	if found, is := errors.AsType[*LostError](err); is && found.Why == LossReleasedElsewhere && l.again.uncertain {
+		return nil // it was this release, whose answer was lost
 	}
 	return err
 }
 
-// Abandon ends the renewals and leaves the lock to its expiry, so that nobody else gets it before
-// that. It does not wait for anything.
+// Abandon closes Done, ends the renewals and leaves the lock to its expiry: nobody else gets it
+// before that. It does not wait for anything.
 func (l *Lock) Abandon() {
-	l.stop()
-	l.end(ErrReleased)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.abandoned = l.end(ErrReleased) || l.abandoned
 }
 
-// keep renews the lock until ctx ends or the lock is lost.
+// watch closes Done when the time of the lock is over. It does nothing else, so that nothing holds
+// it up.
+func (l *Lock) watch(ctx context.Context) {
+	for !l.expire() {
+		l.mu.Lock()
+		left := l.stopTime() - l.c.now()
+		l.mu.Unlock()
+		if sleep(ctx, min(max(left, 0), tick)) != nil {
+			return
+		}
+	}
+}
+
+// keep renews the lock until ctx ends or a server says that it is lost.
 func (l *Lock) keep(ctx context.Context) {
-	defer close(l.kept)
 	next := l.c.now() + l.interval()
 	failures := 0
 	for {
-		l.mu.Lock()
-		now, stop, late := l.c.now(), l.stopTime(), l.late()
-		var overdue *LostError
-		if late {
-			overdue = l.overdue()
-		}
-		l.mu.Unlock()
-		if late {
-			l.lose(overdue)
-			return
-		}
-		pause := min(stop-now, tick)
-		if !l.o.NoRenew {
-			pause = min(pause, next-now)
-		}
-		if pause > 0 {
+		if pause := min(next-l.c.now(), tick); pause > 0 {
 			if sleep(ctx, pause) != nil {
 				return
 			}
 			continue
 		}
-		err := l.renew(ctx, min(l.o.TTL/6, (stop-now)/2))
+		err := l.renew(ctx)
 		switch why := lossOf(err); {
 		case ctx.Err() != nil:
 			return
@@ -229,10 +243,17 @@ func (l *Lock) keep(ctx context.Context) {
 	}
 }
 
-// renew makes one attempt.
-func (l *Lock) renew(ctx context.Context, timeout time.Duration) error {
+// renew makes one attempt. It takes half of the time that is left at most, so that there is another
+// one.
+func (l *Lock) renew(ctx context.Context) error {
+	l.mu.Lock()
+	left := l.deadline() - l.o.Grace - l.c.now()
+	if left <= 0 { // the program was paused until now
+		left += l.o.Grace
+	}
+	l.mu.Unlock()
 	r := l.renewal()
-	r.timeout = timeout
+	r.timeout = max(min(l.o.TTL/6, left/2), time.Millisecond)
 	renewed, err := l.c.attempt(ctx, r)
 	if err == nil {
 		_, err = data[wire.Renewed](renewed)
@@ -249,11 +270,14 @@ func (l *Lock) renew(ctx context.Context, timeout time.Duration) error {
 
 func (l *Lock) renewal() request { return renewal(l.resource, l.o.Owner, l.token, l.o.TTL) }
 
-// extend notes that the hold lasts for TTL at least since a request began.
+// extend notes that the hold lasts for TTL at least since a request began. A lock that has ended
+// stays so.
 func (l *Lock) extend(started time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.expiry, l.last = max(l.expiry, started+l.o.TTL), nil
+	if l.err == nil {
+		l.expiry, l.last = max(l.expiry, started+l.o.TTL), nil
+	}
 }
 
 // interval is a third of the TTL, spread so that many locks are not renewed at the same time.
@@ -272,21 +296,41 @@ func (l *Lock) margin() time.Duration {
 	return min(max(time.Second, l.o.TTL/20), l.o.TTL/6)
 }
 
-// stopTime is when the lock is given up unless it is renewed.
-func (l *Lock) stopTime() time.Duration { return l.expiry - l.margin() - l.o.Grace }
+func (l *Lock) deadline() time.Duration { return l.expiry - l.margin() }
 
-// late reports whether it is time to give the lock up.
-func (l *Lock) late() bool { return !l.o.Forever && l.c.now() >= l.stopTime() }
-
-// overdue is why a lock is lost that was not renewed in time. If no renewal has failed, the program
-// or its machine was paused, or the lock is not renewed at all.
-func (l *Lock) overdue() *LostError {
-	if l.last == nil {
-		return l.lost(LossExpired)
+// stopTime is when the lock is given up unless it is renewed. Grace is for when no server answers: a
+// program that was paused may still renew in it.
+func (l *Lock) stopTime() time.Duration {
+	if l.last == nil && !l.o.NoRenew {
+		return l.deadline()
 	}
-	lost := l.lost(LossUnreachable)
-	lost.cause = l.last
-	return lost
+	return l.deadline() - l.o.Grace
+}
+
+// expire ends the lock if it is time to give it up, and reports whether it has ended. If no renewal
+// has failed, the program or its machine was paused, or the lock is not renewed at all.
+func (l *Lock) expire() bool {
+	l.mu.Lock()
+	if l.err != nil || l.o.Forever || l.c.now() < l.stopTime() {
+		defer l.mu.Unlock()
+		return l.err != nil
+	}
+	lost := l.lost(LossExpired)
+	if l.last != nil {
+		lost = l.lost(LossUnreachable)
+		lost.cause = l.last
+	}
+	l.end(lost)
+	l.mu.Unlock()
+	l.c.observeLost(l, lost)
+	return true
+}
+
+// isLate reports whether the time of a lock that nobody keeps yet is over.
+func (l *Lock) isLate() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.o.Forever && l.c.now() >= l.deadline()
 }
 
 func (l *Lock) lost(why LossReason) *LostError {
@@ -311,20 +355,22 @@ func (l *Lock) explain(ctx context.Context, why LossReason) *LostError {
 	return lost
 }
 
-func (l *Lock) lose(err *LostError) {
-	if l.end(err) {
-		l.c.observeLost(l, err)
+func (l *Lock) lose(lost *LostError) {
+	l.mu.Lock()
+	ended := l.end(lost)
+	l.mu.Unlock()
+	if ended {
+		l.c.observeLost(l, lost)
 	}
 }
 
-// end closes Done and reports whether this call has done so.
+// end closes Done and reports whether this call has done so. The caller holds l.mu.
 func (l *Lock) end(err error) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.err != nil {
 		return false
 	}
 	l.err = err
+	l.stop()
 	close(l.done)
 	return true
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"iter"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -248,7 +249,7 @@ func setIf(query url.Values, name, value string) {
 // pages asks for one page after the other while the caller wants more.
 func pages[P, T any](ctx context.Context, c *Client, path string, query url.Values, limit int, split func(P) ([]T, *string)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
-		left := limit
+		left, query := limit, maps.Clone(query) // the list may be read several times
 		for {
 			size := pageSize
 			if limit > 0 {
@@ -317,6 +318,14 @@ func renewal(resource, owner string, token int64, ttl time.Duration) request {
 // hold the owner has. A hold that the owner has released before is no error; one that was lost is
 // a [LostError].
 func (c *Client) Release(ctx context.Context, resource, owner string, token int64) error {
+	err := c.release(ctx, resource, owner, token, c.retries("/locks/release"))
+	if lost, is := errors.AsType[*LostError](err); is && lost.Why == LossReleasedElsewhere {
+		return nil
+	}
+	return err
+}
+
+func (c *Client) release(ctx context.Context, resource, owner string, token int64, again *retries) error {
 	if err := valid(text{"resource", resource}, text{"owner", owner}); err != nil {
 		return err
 	}
@@ -324,18 +333,14 @@ func (c *Client) Release(ctx context.Context, resource, owner string, token int6
 	if token != 0 {
 		body.FencingToken = &token
 	}
-	a, err := c.call(ctx, request{method: http.MethodPost, path: "/locks/release", body: &body})
+	a, err := c.retry(ctx, request{method: http.MethodPost, path: "/locks/release", body: &body}, again)
 	if err == nil {
 		_, err = data[wire.Released](a)
 	}
-	switch why := lossOf(err); why {
-	case "":
-		return err
-	case LossReleasedElsewhere: // by an attempt before, whose answer was lost
-		return nil
-	default:
+	if why := lossOf(err); why != "" {
 		return &LostError{Resource: resource, FencingToken: token, Why: why, cause: err}
 	}
+	return err
 }
 
 // ForceReleaseOptions say which hold is broken, and for the history why and by whom.

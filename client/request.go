@@ -20,7 +20,8 @@ const (
 	attemptTimeout = 10 * time.Second // of an attempt, beyond what it asks to wait
 	minPause       = 100 * time.Millisecond
 	maxPause       = 2 * time.Second // shorter than a server keeps the place of a request in the queue
-	maxAnswer      = 16 << 20        // bytes; a page of a list is smaller
+	maxRetryAfter  = 30 * time.Second
+	maxAnswer      = 16 << 20 // bytes; a page of a list is smaller
 )
 
 // request is what is sent, the same at each attempt.
@@ -51,7 +52,10 @@ func data[T any](a answer) (T, error) {
 // call repeats a request until it is answered: an answer that says that the service cannot serve it
 // now does not count as one. Only a request that is safe to repeat may be passed to it.
 func (c *Client) call(ctx context.Context, r request) (answer, error) {
-	again := c.retries(r.path)
+	return c.retry(ctx, r, c.retries(r.path))
+}
+
+func (c *Client) retry(ctx context.Context, r request, again *retries) (answer, error) {
 	for {
 		began := c.now()
 		a, err := c.attempt(ctx, r)
@@ -70,6 +74,7 @@ type retries struct {
 	operation string
 	n         int           // attempts that have failed since the last answer
 	since     time.Duration // of these the first: since when no server answers
+	uncertain bool          // an attempt that has failed may have been executed
 }
 
 func (c *Client) retries(path string) *retries {
@@ -82,6 +87,7 @@ func (r *retries) reset() { r.n = 0 }
 // after returns nil when it is time for the next attempt, and otherwise the error to end the call
 // with. With several servers the next one is asked without a pause, until each has been asked.
 func (r *retries) after(ctx context.Context, began time.Duration, err error) error {
+	r.uncertain = r.uncertain || uncertain(err)
 	if ctx.Err() != nil {
 		return ended(ctx, err)
 	}
@@ -105,8 +111,8 @@ func (r *retries) after(ctx context.Context, began time.Duration, err error) err
 		bound = min(maxPause, minPause<<(round-1))
 	}
 	pause := time.Duration(r.c.jitter() * float64(bound))
-	if api, is := errors.AsType[*APIError](err); is {
-		pause = max(pause, api.retry)
+	if api, is := errors.AsType[*APIError](err); is { // not all clients at the same time
+		pause += min(api.retry, maxRetryAfter)
 	}
 	if r.c.patience > 0 {
 		pause = min(pause, r.since+r.c.patience-now)
@@ -127,25 +133,40 @@ func (c *Client) answerTime() time.Duration {
 
 // ended is the error of a call whose context has ended: both are its causes.
 func ended(ctx context.Context, last error) error {
-	cause := context.Cause(ctx)
+	cause := causeOf(ctx)
 	if last == nil || errors.Is(last, cause) || errors.Is(last, ctx.Err()) {
 		return cause
 	}
 	return fmt.Errorf("%w; before that: %w", cause, last)
 }
 
+// causeOf is why a context has ended: its error, and its cause if that is another one.
+func causeOf(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	if errors.Is(cause, ctx.Err()) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", ctx.Err(), cause)
+}
+
 // attempt sends a request once, to the current server, and goes to the next server if that does not
 // answer.
 func (c *Client) attempt(ctx context.Context, r request) (answer, error) {
+	timeout := r.timeout
+	if timeout == 0 {
+		timeout = r.wait + c.answerTime()
+	}
+	timed, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout.Round(time.Millisecond)))
+	defer cancel()
 	server := c.server()
-	err := c.verify(ctx, server)
+	err := c.verify(timed, server)
 	if err == nil {
 		var a answer
-		if a, err = c.exchange(ctx, server, r); err == nil {
+		if a, err = c.exchange(timed, server, r); err == nil {
 			return a, nil
 		}
 	}
-	if errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
+	if (errors.Is(err, ErrUnavailable) || errors.Is(err, ErrOtherDatabase)) && ctx.Err() == nil {
 		c.leave(server)
 	}
 	return answer{}, err
@@ -200,12 +221,6 @@ func (c *Client) checkDatabase(server int, id string) error {
 // exchange sends a request once and returns the answer if it has the status 200. Other answers are
 // an [APIError] or a [HeldError], or what ended before one came a [transportError].
 func (c *Client) exchange(ctx context.Context, server int, r request) (answer, error) {
-	timeout := r.timeout
-	if timeout == 0 {
-		timeout = r.wait + c.answerTime()
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout.Round(time.Millisecond)))
-	defer cancel()
 	base := c.urls[server]
 	target := *base
 	target.Path += r.path
