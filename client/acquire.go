@@ -309,11 +309,9 @@ func (a *acquisition) next(ctx context.Context, again *retries, began time.Durat
 		switch {
 		case !a.wait:
 			return held
-		case ctx.Err() != nil:
+		case ctx.Err() != nil || deadlinePassed(ctx):
+			<-ctx.Done() // its timer is about to say so
 			held.cause = causeOf(ctx)
-			return held
-		case deadlinePassed(ctx): // its timer is about to say so
-			held.cause = context.DeadlineExceeded
 			return held
 		case held.Code == string(wire.CodeWaitTimeout):
 			again.reset()

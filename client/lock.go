@@ -178,7 +178,7 @@ func (l *Lock) release(ctx context.Context, lost *LostError) error {
 		return lost
 	}
 	if !l.o.Forever {
-		over := func() {}
+		var over context.CancelFunc
 		ctx, over = context.WithTimeout(ctx, left)
 		defer over()
 	}
