@@ -9,7 +9,7 @@ SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 
 .DEFAULT_GOAL := help
-.PHONY: help run build cross test robust bench lint generate verify fuzz ci debian
+.PHONY: help run build install cross test robust bench lint generate verify fuzz ci debian
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,18 @@ run: build ## start the server on http://localhost:8000
 build: ## build bin/lockd and bin/lockctl
 	go build -trimpath -o bin/lockd ./cmd/lockd
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/lockctl ./cmd/lockctl
+
+# Nothing is built here, because root, who installs, often has no Go in the PATH.
+PREFIX := /usr/local
+install: ## install what make build has built, below PREFIX=/usr/local
+	@test -x bin/lockd -a -x bin/lockctl || { echo "Nothing is built yet: run make build first." >&2; exit 1; }
+	install -d $(foreach dir,bin share/man/man1 share/bash-completion/completions share/zsh/site-functions \
+		share/fish/vendor_completions.d,"$(DESTDIR)$(PREFIX)/$(dir)")
+	install bin/lockd bin/lockctl "$(DESTDIR)$(PREFIX)/bin"
+	bin/lockctl man "$(DESTDIR)$(PREFIX)/share/man/man1"
+	bin/lockctl completion bash >"$(DESTDIR)$(PREFIX)/share/bash-completion/completions/lockctl"
+	bin/lockctl completion zsh >"$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_lockctl"
+	bin/lockctl completion fish >"$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/lockctl.fish"
 
 cross: ## compile lockctl for every system that it is for
 	for system in linux darwin windows; do for machine in amd64 arm64; do \

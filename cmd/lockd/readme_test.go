@@ -13,13 +13,11 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
-	"resource-lock-manager/internal/apptest"
 	"resource-lock-manager/internal/testdb"
 )
 
@@ -172,17 +170,16 @@ func newRunner(t *testing.T) runner {
 	return runner{start(t, sqliteURL(testdb.SQLite(t))), t.TempDir()}
 }
 
-// run returns what a command prints.
-func (r runner) run(t *testing.T, command string) (string, error) {
+// run returns what a command prints to stdout and to stderr.
+func (r runner) run(t *testing.T, command string) (out, errs string, err error) {
 	t.Helper()
-	var errs bytes.Buffer
+	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), "bash", "-c", strings.ReplaceAll(command, "http://localhost:8000", r.url))
-	cmd.Dir, cmd.Stderr = r.folder, &errs
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("%w: %s\n%s", err, command, &errs)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = r.folder, append(os.Environ(), "LOCKCTL_URL="+r.url), &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", "", fmt.Errorf("%w: %s\n%s", err, command, &stderr)
 	}
-	return string(out), nil
+	return stdout.String(), stderr.String(), nil
 }
 
 // TestTour runs the tour word by word: each command prints what stands below it, to the last field.
@@ -198,7 +195,7 @@ func TestTour(t *testing.T) {
 		case f.language == "bash" && inBackground:
 			answer := make(chan string, 1)
 			go func() {
-				out, err := r.run(t, command)
+				out, _, err := r.run(t, command)
 				if err != nil {
 					t.Error(err)
 				}
@@ -208,7 +205,7 @@ func TestTour(t *testing.T) {
 			r.awaitQueue(t, "report", "second")
 		case f.language == "bash":
 			commands++
-			out, err := r.run(t, command)
+			out, _, err := r.run(t, command)
 			must(t, err)
 			printed = out
 		case f.language == "json":
@@ -238,153 +235,135 @@ func TestTour(t *testing.T) {
 	}
 }
 
-// TestReadmeCommands runs the README's first commands: each prints what stands below it, with more fields where the example
-// says so.
+// TestReadmeCommands runs the README's commands of curl and lockctl: each prints what stands below it, with more fields where
+// the example says so.
 func TestReadmeCommands(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t)
-	blocks := readme(t, "Try it with curl", "Guard something")
-	if len(blocks) < 8 || len(blocks)%2 != 0 {
-		t.Fatalf("%d blocks of code found, want at least 4 commands, each with its answer", len(blocks))
+	must(t, os.Mkdir(filepath.Join(r.folder, "bin"), 0o700))
+	buildLockctl(t, filepath.Join(r.folder, "bin"))
+	blocks := append(readme(t, "Start", "With lockctl or with curl"), readme(t, "With lockctl or with curl", "From Go")...)
+	if blocks[0].text != "make run\n" { // which TestMakeRun runs
+		t.Errorf("the first command is %q", blocks[0].text)
+	}
+	blocks = blocks[1:]
+	if len(blocks) < 14 || len(blocks)%2 != 0 {
+		t.Fatalf("%d blocks of code found, want at least 7 commands, each with its answer", len(blocks))
 	}
 	for pair := range slices.Chunk(blocks, 2) {
 		command, answer := pair[0], pair[1]
-		if command.language != "bash" || answer.language != "json" {
+		if command.language != "bash" || answer.language != "json" && answer.language != "text" {
 			t.Fatalf("a block of %s is followed by one of %s", command.language, answer.language)
 		}
-		printed, err := r.run(t, command.text)
+		out, errs, err := r.run(t, command.text)
 		must(t, err)
-		if err := compare(answer.text, printed); err != nil {
+		if answer.language == "json" {
+			err = compare(answer.text, out)
+		} else if diff := cmp.Diff(plain(answer.text), plain(errs+out)); diff != "" {
+			err = fmt.Errorf("%s prints something else (-example +answer):\n%s", command.text, diff)
+		}
+		if err != nil {
 			t.Error(err)
 		}
 	}
 }
 
-// guards writes the README's programs into a folder, with something to guard beside them.
-func guards(t *testing.T) (folder string) {
-	t.Helper()
-	folder = t.TempDir()
-	for _, f := range readme(t, "Guard something", "When it says no") {
-		if f.saveAs != "" {
-			must(t, os.WriteFile(filepath.Join(folder, f.saveAs), []byte(f.text), 0o600))
-		}
-	}
-	return folder
+// plain is what lockctl prints without what depends on the time.
+func plain(text string) string {
+	text = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`).ReplaceAllString(text, "TIME")
+	text = regexp.MustCompile(`\([\dms]+ ago\)|\(in [\dms]+\)`).ReplaceAllString(text, "(DURATION)")
+	return regexp.MustCompile(`\d{16}`).ReplaceAllString(text, "TOKEN")
 }
 
-// program begins one of them.
-func program(t *testing.T, s *server, folder string, command ...string) *exec.Cmd {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
-	cmd.Dir, cmd.Env = folder, append(os.Environ(), "LOCKD="+s.url)
-	return cmd
-}
-
-func guarded(t *testing.T, folder, name, script string) {
-	t.Helper()
-	must(t, os.WriteFile(filepath.Join(folder, name), []byte("#!/bin/sh\n"+script+"\n"), 0o700))
-}
-
-// TestReadmeCronJob: of several hosts one runs the job, and gives the lock back; soon after that it is not run again.
-func TestReadmeCronJob(t *testing.T) {
+// TestReadmeGo compiles the README's lines of Go in a module of its own, and runs them.
+func TestReadmeGo(t *testing.T) {
 	t.Parallel()
 	s := start(t, sqliteURL(testdb.SQLite(t)))
-	folder := guards(t)
-	guarded(t, folder, "backup", "echo ran >>ran; while [ ! -e enough ]; do sleep 0.05; done")
-	first := program(t, s, folder, "bash", "nightly-backup.sh")
-	must(t, first.Start())
-	apptest.Eventually(t, "the job runs", func() bool { _, err := os.Stat(filepath.Join(folder, "ran")); return err == nil })
-	other := program(t, s, folder, "bash", "nightly-backup.sh")
-	if out, err := other.CombinedOutput(); err != nil || len(out) > 0 {
-		t.Errorf("another host: %v, %s", err, out)
+	lines := readme(t, "From Go", "Where to go from here")[0]
+	if lines.language != "go" || strings.Count(lines.text, "\n") != 4 {
+		t.Fatalf("the README has %d lines of %s", strings.Count(lines.text, "\n"), lines.language)
 	}
-	must(t, os.WriteFile(filepath.Join(folder, "enough"), nil, 0o600))
-	must(t, first.Wait())
-	if r := s.status(t, "nightly-backup"); r.Data["released_at"] == nil || r.Data["is_locked"] != true {
-		t.Errorf("after the job: %+v, want it released and taken until its minimum has passed", r.Data)
+	program := goProgram(t, `package main
+
+import (
+	"context"
+	"fmt"
+	"log"
+
+	"`+module+`/client"
+)
+
+func main() {
+	ctx := context.Background()
+	deploy := func(ctx context.Context) error {
+		fmt.Println("deploying", ctx.Err())
+		return nil
 	}
-	if out, err := program(t, s, folder, "bash", "nightly-backup.sh").CombinedOutput(); err != nil || len(out) > 0 {
-		t.Errorf("a host whose clock is behind: %v, %s", err, out)
+	`+strings.ReplaceAll(lines.text, "http://localhost:8000", s.url)+`
+	if err != nil {
+		log.Fatal(err)
 	}
-	if ran, err := os.ReadFile(filepath.Join(folder, "ran")); err != nil || string(ran) != "ran\n" {
-		t.Errorf("the job ran: %q, %v", ran, err)
+}
+`)
+	if out, err := exec.CommandContext(t.Context(), program).CombinedOutput(); err != nil || string(out) != "deploying <nil>\n" {
+		t.Errorf("it printed %q, %v", out, err)
+	}
+	history := s.get(t, "/locks/history?resource_name=deploy/web")
+	if events, _ := history.Data["events"].([]any); len(events) != 2 {
+		t.Errorf("the history of the lock: %+v, want acquired and released", history.Data)
 	}
 }
 
-// TestReadmeDeploy: it waits for its turn and gives the lock back; when its lock is broken, the work is stopped.
-func TestReadmeDeploy(t *testing.T) {
-	t.Parallel()
-	s := start(t, sqliteURL(testdb.SQLite(t)))
-	folder := guards(t)
-	script, err := os.ReadFile(filepath.Join(folder, "guarded-deploy.sh"))
+// goProgram compiles a program that uses the client, as the README says how, and returns its path.
+func goProgram(t *testing.T, source string) string {
+	t.Helper()
+	root, err := filepath.Abs("../..")
 	must(t, err)
-	short := strings.Replace(string(script), "ttl=60", "ttl=9", 1)
-	if short == string(script) {
-		t.Fatal("the script has no ttl=60")
+	blocks := readme(t, "From Go", "Where to go from here")
+	if len(blocks) < 2 || !strings.Contains(blocks[1].text, "replace "+module+" =>") {
+		t.Fatal("the README does not show the replace line")
 	}
-	must(t, os.WriteFile(filepath.Join(folder, "guarded-deploy.sh"), []byte(short), 0o600))
-	guarded(t, folder, "deploy", "echo began >>log; while [ ! -e enough ]; do sleep 0.05; done; echo ended >>log")
-	log := func() string { text, _ := os.ReadFile(filepath.Join(folder, "log")); return string(text) }
-
-	t.Run("waits, works, gives back", func(t *testing.T) {
-		h := s.acquire(t, "deploy/web", "another deploy")
-		deploy := program(t, s, folder, "bash", "guarded-deploy.sh")
-		must(t, deploy.Start())
-		apptest.Eventually(t, "it waits", func() bool { return len(s.queue(t, "deploy/web")) == 1 })
-		if log() != "" {
-			t.Error("it did not wait for its turn")
+	folder := t.TempDir()
+	program := filepath.Join(folder, "program")
+	must(t, os.Mkdir(program, 0o700))
+	must(t, os.MkdirAll(filepath.Dir(filepath.Join(folder, module)), 0o700))
+	must(t, os.Symlink(root, filepath.Join(folder, module))) // beside the program
+	must(t, os.WriteFile(filepath.Join(program, "main.go"), []byte(source), 0o600))
+	for _, command := range [][]string{{"mod", "init", "example.com/program"}, {"build", "-o", "program"}} {
+		cmd := exec.CommandContext(t.Context(), "go", command...)
+		cmd.Dir = program
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", cmd, err, out)
 		}
-		s.release(t, h)
-		apptest.Eventually(t, "it works", func() bool { return log() == "began\n" })
-		until := s.status(t, "deploy/web").Data["expires_at"]
-		apptest.Eventually(t, "it renews", func() bool { return s.status(t, "deploy/web").Data["expires_at"] != until })
-		must(t, os.WriteFile(filepath.Join(folder, "enough"), nil, 0o600))
-		must(t, deploy.Wait())
-		if r := s.status(t, "deploy/web"); r.Data["is_locked"] != false || log() != "began\nended\n" {
-			t.Errorf("after the deploy: %+v, log %q", r.Data, log())
+		if command[0] == "mod" {
+			goMod, err := os.ReadFile(filepath.Join(program, "go.mod"))
+			must(t, err)
+			must(t, os.WriteFile(filepath.Join(program, "go.mod"), append(goMod, blocks[1].text...), 0o600))
 		}
-	})
-	t.Run("stops when its lock is broken", func(t *testing.T) {
-		must(t, os.Remove(filepath.Join(folder, "enough")))
-		must(t, os.Remove(filepath.Join(folder, "log")))
-		deploy := program(t, s, folder, "bash", "guarded-deploy.sh")
-		must(t, deploy.Start())
-		apptest.Eventually(t, "it works", func() bool { return log() == "began\n" })
-		if r := s.do(t, "DELETE", "/locks/force-release?resource_name=deploy/web&reason=test", nil); r.Status != http.StatusOK {
-			t.Fatalf("%+v", r)
-		}
-		if err := deploy.Wait(); err == nil || log() != "began\n" {
-			t.Errorf("it ended with %v, log %q", err, log())
-		}
-	})
-	t.Run("stops with the script, and gives back", func(t *testing.T) {
-		must(t, os.Remove(filepath.Join(folder, "log")))
-		guarded(t, folder, "deploy", "echo began >>log; trap 'echo stopped >>log; exit' TERM; while :; do sleep 0.05; done")
-		deploy := program(t, s, folder, "bash", "guarded-deploy.sh")
-		must(t, deploy.Start())
-		apptest.Eventually(t, "it works", func() bool { return log() == "began\n" })
-		must(t, deploy.Process.Signal(syscall.SIGTERM))
-		_ = deploy.Wait()
-		if code := deploy.ProcessState.ExitCode(); code != 143 || log() != "began\nstopped\n" {
-			t.Errorf("it ended with %d, log %q", code, log())
-		}
-		if r := s.status(t, "deploy/web"); r.Data["is_locked"] != false {
-			t.Errorf("after the deploy was stopped: %+v", r.Data)
-		}
-	})
+	}
+	return filepath.Join(program, "program")
 }
 
-// TestReadmeWorker: it holds the lock while it works and gives it back.
-func TestReadmeWorker(t *testing.T) {
-	t.Parallel()
-	s := start(t, sqliteURL(testdb.SQLite(t)))
-	out, err := program(t, s, guards(t), "python3", "worker.py").CombinedOutput()
-	must(t, err)
-	if strings.Count(string(out), "with the token") != 3 {
-		t.Errorf("it printed %s", out)
+// TestMakeInstall is not parallel, so that no other test runs make at the same time.
+func TestMakeInstall(t *testing.T) {
+	folder := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "make", "build", "install", "DESTDIR="+folder, "PREFIX=/usr")
+	cmd.Dir = "../.."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", cmd, err, out)
 	}
-	if r := s.status(t, "invoices"); r.Data["is_locked"] != false {
-		t.Errorf("after the work: %+v", r.Data)
+	for _, program := range []string{"lockd", "lockctl"} {
+		if out, err := exec.CommandContext(t.Context(), filepath.Join(folder, "usr/bin", program), "--help").CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", program, err, out)
+		}
+	}
+	for _, file := range []string{
+		"man/man1/lockctl-run.1", "bash-completion/completions/lockctl", "zsh/site-functions/_lockctl",
+		"fish/vendor_completions.d/lockctl.fish",
+	} {
+		if text, err := os.ReadFile(filepath.Join(folder, "usr/share", file)); err != nil || !bytes.Contains(text, []byte("lockctl")) {
+			t.Errorf("%s: %v, %d bytes", file, err, len(text))
+		}
 	}
 }
 
