@@ -367,6 +367,45 @@ func TestMakeInstall(t *testing.T) {
 	}
 }
 
+// TestLinks: each link of a document to another, or to a heading, leads somewhere.
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	documents, err := filepath.Glob("../../docs/*.md")
+	must(t, err)
+	links := 0
+	for _, path := range append(documents, "../../README.md") {
+		text, err := os.ReadFile(path)
+		must(t, err)
+		for _, m := range regexp.MustCompile(`\]\(([^)#\s]*)(#[^)\s]+)?\)`).FindAllStringSubmatch(string(text), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			links++
+			target := path
+			if m[1] != "" {
+				target = filepath.Join(filepath.Dir(path), m[1])
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s links to %s: %v", path, m[1], err)
+			} else if content, _ := os.ReadFile(target); m[2] != "" && !slices.Contains(anchors(string(content)), m[2]) {
+				t.Errorf("%s links to %s%s, which has the headings %q", path, m[1], m[2], anchors(string(content)))
+			}
+		}
+	}
+	if links < 20 {
+		t.Errorf("only %d links found", links)
+	}
+}
+
+// anchors returns those that Git hosts give to the headings of a document.
+func anchors(text string) (found []string) {
+	for _, m := range regexp.MustCompile(`(?m)^##+ (.+)$`).FindAllStringSubmatch(text, -1) {
+		anchor := regexp.MustCompile(`[^a-z0-9 -]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		found = append(found, "#"+strings.ReplaceAll(anchor, " ", "-"))
+	}
+	return found
+}
+
 // TestDocumentsNameEveryWord: whoever meets a code finds it in the README, and a reason that the server wrote in the tour.
 func TestDocumentsNameEveryWord(t *testing.T) {
 	t.Parallel()
