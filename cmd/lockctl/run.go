@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -99,6 +100,8 @@ func (f *runFlags) split(cmd *cobra.Command, args []string) (string, []string, e
 	switch {
 	case len(args) == 0 || args[0] == "":
 		return "", nil, usagef("run: want NAME -- COMMAND")
+	case !utf8.ValidString(args[0]): // it would be sent as another name
+		return "", nil, usagef("run: the name %q is not UTF-8", args[0])
 	case hasShell && len(args) > 1:
 		return "", nil, usagef("run: unexpected argument %q beside -c", args[1])
 	case hasShell:
