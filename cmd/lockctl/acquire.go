@@ -56,7 +56,7 @@ func (f *acquireFlags) define(cmd *cobra.Command) {
 	durationVar(flags, &f.minHold, "min-hold", 0, "keep the resource taken at least this long, even if the lock is released earlier")
 	flags.IntVarP(&f.conflict, "conflict-exit-code", "E", exitNotAcquired, "exit `CODE` when the lock cannot be had; 0 skips the work quietly")
 	flags.StringToStringVar(&f.metadata, "metadata", nil, "`KEY=VALUE` to show with the lock; may be repeated")
-	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing on stderr")
+	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing on stderr about the lock")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print more on stderr")
 	cmd.MarkFlagsMutuallyExclusive("wait", "no-wait")
 	cmd.MarkFlagsMutuallyExclusive("quiet", "verbose")
@@ -73,7 +73,7 @@ func (f *acquireFlags) check() error {
 }
 
 func (f *acquireFlags) reporter(p *program, resource string, json bool) *reporter {
-	r := &reporter{resource: resource, out: p.err, quiet: f.quiet, verbose: f.verbose, json: json}
+	r := &reporter{resource: resource, out: newPrinter(p.err), quiet: f.quiet, verbose: f.verbose, json: json}
 	if isTerminal(p.err) {
 		r.terminal = p.err.(*os.File)
 	}
@@ -179,6 +179,7 @@ where a command is to be run under a lock, "lockctl run" does that.`,
 // print acquires a lock for whoever has called lockctl.
 func (f *acquireFlags) print(ctx context.Context, p *program, resource string) error {
 	r := f.reporter(p, resource, false)
+	defer r.close()
 	o := r.observer()
 	var waited time.Duration
 	report := o.Acquired

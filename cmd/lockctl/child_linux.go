@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"strconv"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // setUp has the kernel end the command when lockctl is killed.
@@ -13,38 +15,68 @@ func setUp(cmd *exec.Cmd, newGroup bool) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: newGroup, Pdeathsig: syscall.SIGTERM}
 }
 
+// adoptOrphans makes lockctl the parent of those of its descendants whose own parent ends from now
+// on: they are still found then.
+func adoptOrphans() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
+
+// process is one that runs.
+type process struct {
+	pid, parent, group int
+}
+
+// processes returns all that run. One that has ended and was not awaited does not: perhaps nobody
+// ever awaits it, as in a container without an init.
+func processes() ([]process, error) {
+	entries, err := os.ReadDir("/proc")
+	var list []process
+	for _, e := range entries {
+		pid, notNumber := strconv.Atoi(e.Name())
+		if notNumber != nil {
+			continue
+		}
+		stat, gone := os.ReadFile("/proc/" + e.Name() + "/stat")
+		if gone != nil {
+			continue
+		}
+		// The name of the program stands in parentheses and may hold anything; state, parent and
+		// group follow it.
+		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+		if len(fields) < 3 || fields[0][0] == 'Z' || fields[0][0] == 'X' {
+			continue
+		}
+		p := process{pid: pid}
+		p.parent, _ = strconv.Atoi(string(fields[1]))
+		p.group, _ = strconv.Atoi(string(fields[2]))
+		list = append(list, p)
+	}
+	return list, err
+}
+
+// groupRuns reports whether a process group has a process that runs.
+func groupRuns(group int) bool {
+	if syscall.Kill(-group, 0) != nil {
+		return false
+	}
+	list, err := processes()
+	for _, p := range list {
+		if p.group == group {
+			return true
+		}
+	}
+	return err != nil
+}
+
 // descendants returns the processes that a process has started, and those that these have, without
 // those whose parent has ended.
-func descendants(pid int) []int {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil
-	}
-	children := map[int][]int{}
-	for _, e := range entries {
-		if n, err := strconv.Atoi(e.Name()); err == nil {
-			parent := parentOf(n)
-			children[parent] = append(children[parent], n)
-		}
+func descendants(pid int) []process {
+	list, _ := processes()
+	children := map[int][]process{}
+	for _, p := range list {
+		children[p.parent] = append(children[p.parent], p)
 	}
 	found := children[pid]
 	for i := 0; i < len(found); i++ {
-		found = append(found, children[found[i]]...)
+		found = append(found, children[found[i].pid]...)
 	}
 	return found
-}
-
-// parentOf returns 0 for a process that has ended meanwhile.
-func parentOf(pid int) int {
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0
-	}
-	// The name of the program stands in parentheses and may hold anything; the state follows it.
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 2 {
-		return 0
-	}
-	parent, _ := strconv.Atoi(string(fields[1]))
-	return parent
 }

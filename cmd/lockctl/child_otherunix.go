@@ -11,5 +11,14 @@ func setUp(cmd *exec.Cmd, newGroup bool) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: newGroup}
 }
 
-// descendants are not known on this system: with a terminal, only the command itself is stopped.
-func descendants(int) []int { return nil }
+func adoptOrphans() {}
+
+// process is one that runs.
+type process struct {
+	pid, group int
+}
+
+func groupRuns(group int) bool { return syscall.Kill(-group, 0) == nil }
+
+// descendants are not known on this system: what is not in the command's own group is not stopped.
+func descendants(int) []process { return nil }

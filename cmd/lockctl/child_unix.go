@@ -52,19 +52,22 @@ func shell(text string) []string { return []string{"/bin/sh", "-c", text} }
 // child is the command that runs under the lock.
 //
 // Without a terminal it has a process group of its own, and every signal is for the whole group.
-// With one it stays in the group of lockctl, so that it can use the terminal: the terminal itself
-// signals both then, and what else is to be signaled are its descendants.
+// With one it stays in the group of lockctl, so that it can use the terminal, which itself signals
+// both then. What stops the command goes to its descendants as well, whatever their group is.
 type child struct {
 	cmd      *exec.Cmd
 	newGroup bool
+	terminal bool
 	done     chan struct{} // closed when the command has ended; its descendants may live on
-	targets  []*os.Process // with a terminal: the descendants that have been signaled to stop
 }
 
 // start starts a command. Its error is one of starting it.
-func start(cmd *exec.Cmd, newGroup bool) (*child, error) {
-	c := &child{cmd: cmd, newGroup: newGroup, done: make(chan struct{})}
+func start(cmd *exec.Cmd, newGroup, terminal bool) (*child, error) {
+	c := &child{cmd: cmd, newGroup: newGroup, terminal: terminal, done: make(chan struct{})}
 	setUp(cmd, newGroup)
+	// What lockctl ignores the command would ignore as well, but not what lockctl catches.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGTTOU)
+	defer ignoreTerminalOutput()
 	started := make(chan error)
 	go func() {
 		// The signal that the kernel sends to the command when lockctl is killed belongs to the
@@ -95,11 +98,11 @@ func start(cmd *exec.Cmd, newGroup bool) (*child, error) {
 // pid is that of the command, and in a group of its own that of the group.
 func (c *child) pid() int { return c.cmd.Process.Pid }
 
-// signals are those that are passed on, besides those that end a program. With a terminal, Ctrl-Z
-// stops the command and lockctl without being caught.
-func (c *child) signals() []os.Signal {
+// passedSignals are those that are passed on, besides those that end a program. With a terminal,
+// Ctrl-Z stops the command and lockctl without being caught.
+func passedSignals(newGroup, terminal bool) []os.Signal {
 	list := []os.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGWINCH, syscall.SIGCONT}
-	if c.newGroup {
+	if newGroup || !terminal {
 		list = append(list, syscall.SIGTSTP)
 	}
 	return list
@@ -107,56 +110,64 @@ func (c *child) signals() []os.Signal {
 
 // pass sends on a signal that lockctl has got.
 func (c *child) pass(s os.Signal) {
-	switch {
-	case harmless(s):
-	case s == syscall.SIGTSTP:
-		_ = syscall.Kill(-c.pid(), syscall.SIGTSTP)
-		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
-	case c.newGroup:
+	if harmless(s) || c.fromTerminal(s) {
+		return
+	}
+	if c.newGroup {
 		_ = syscall.Kill(-c.pid(), s.(syscall.Signal)) // it may have ended
-	case s == syscall.SIGINT, s == syscall.SIGQUIT: // the terminal has sent it to the command as well
-	default:
+	} else {
 		_ = c.cmd.Process.Signal(s)
+	}
+	if s == syscall.SIGTSTP {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 	}
 }
 
-// stop signals the command and what it has started.
+// fromTerminal reports whether the terminal has sent a signal to the command as well.
+func (c *child) fromTerminal(s os.Signal) bool {
+	return c.terminal && !c.newGroup && (s == syscall.SIGINT || s == syscall.SIGQUIT || s == syscall.SIGWINCH)
+}
+
+// stop signals the command and what it has started. A process that has been stopped by the terminal
+// is continued, so that it notices.
 func (c *child) stop(s os.Signal) {
+	adoptOrphans()
 	if c.newGroup {
 		_ = syscall.Kill(-c.pid(), s.(syscall.Signal))
-		_ = syscall.Kill(-c.pid(), syscall.SIGCONT) // one that is stopped would not notice
-		return
+		_ = syscall.Kill(-c.pid(), syscall.SIGCONT)
+	} else {
+		_ = c.cmd.Process.Signal(s)
+		_ = c.cmd.Process.Signal(syscall.SIGCONT)
 	}
-	for _, pid := range descendants(c.pid()) {
-		if p, err := os.FindProcess(pid); err == nil {
-			c.targets = append(c.targets, p)
+	for _, pid := range c.others() {
+		_ = syscall.Kill(pid, s.(syscall.Signal))
+		_ = syscall.Kill(pid, syscall.SIGCONT)
+	}
+}
+
+// others returns the descendants of lockctl but for the command and the processes of its own group:
+// a shell with job control and timeout(1) give what they run another group.
+func (c *child) others() []int {
+	var list []int
+	for _, p := range descendants(os.Getpid()) {
+		if p.pid != c.pid() && !(c.newGroup && p.group == c.pid()) {
+			list = append(list, p.pid)
 		}
 	}
-	for _, p := range append([]*os.Process{c.cmd.Process}, c.targets...) {
-		_ = p.Signal(s)
-		_ = p.Signal(syscall.SIGCONT)
-	}
+	return list
 }
 
 // kill ends the command and what it has started.
 func (c *child) kill() { c.stop(syscall.SIGKILL) }
 
-// alive reports whether the command, or one of those that stop has signaled with it, still runs.
+// alive reports whether the command, or anything that stop would signal, still runs.
 func (c *child) alive() bool {
 	select {
 	case <-c.done:
 	default:
 		return true
 	}
-	if c.newGroup {
-		return syscall.Kill(-c.pid(), 0) == nil
-	}
-	for _, p := range c.targets {
-		if p.Signal(syscall.Signal(0)) == nil {
-			return true
-		}
-	}
-	return false
+	return c.newGroup && groupRuns(c.pid()) || len(c.others()) > 0
 }
 
 // exitCode is that of the command, as a shell would tell it. It must have ended.

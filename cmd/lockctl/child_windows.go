@@ -35,7 +35,7 @@ type child struct {
 	done chan struct{}
 }
 
-func start(cmd *exec.Cmd, newGroup bool) (*child, error) {
+func start(cmd *exec.Cmd, newGroup, _ bool) (*child, error) {
 	if newGroup {
 		return nil, &exitError{exitUsage, errors.New("--pgroup new: Windows has no process groups")}
 	}
@@ -50,7 +50,7 @@ func start(cmd *exec.Cmd, newGroup bool) (*child, error) {
 	return c, nil
 }
 
-func (c *child) signals() []os.Signal { return nil }
+func passedSignals(_, _ bool) []os.Signal { return nil }
 
 func (c *child) pass(os.Signal) {}
 

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
+	"unicode/utf16"
 
 	"golang.org/x/term"
 
@@ -19,7 +21,7 @@ import (
 // fails is ignored: a full disk or a closed pipe must not end the command that runs.
 type reporter struct {
 	resource string
-	out      io.Writer
+	out      *printer
 	quiet    bool
 	verbose  bool
 	json     bool
@@ -73,14 +75,15 @@ func (r *reporter) report(e event, format string, a ...any) {
 	defer r.mu.Unlock()
 	if r.json {
 		e.At, e.ResourceName = time.Now().UTC(), r.resource
-		_ = json.NewEncoder(r.out).Encode(e)
+		line, _ := json.Marshal(e) // it has no value that cannot be encoded
+		r.out.print(escapeJSON(string(line)) + "\n")
 		return
 	}
 	if format == "" {
 		return
 	}
 	r.clear()
-	fmt.Fprintln(r.out, "lockctl: "+escape(fmt.Sprintf(format, a...)))
+	r.out.print("lockctl: " + escape(fmt.Sprintf(format, a...)) + "\n")
 }
 
 // detail is report, but the text is for --verbose only.
@@ -96,17 +99,41 @@ func (r *reporter) rewrite(line string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	line = escape(line)
-	if width, _, err := term.GetSize(int(r.terminal.Fd())); err == nil && width > 0 && utf8.RuneCountInString(line) >= width {
-		line = string([]rune(line)[:max(width-2, 0)]) + "…"
+	if width, _, err := term.GetSize(int(r.terminal.Fd())); err == nil && width > 0 {
+		line = cut(line, width-1) // a character in the last column may move the cursor to the next line
 	}
 	r.clear()
-	fmt.Fprint(r.out, line)
+	r.out.print(line)
 	r.pending = true
+}
+
+// cut shortens a line to a number of columns.
+func cut(line string, most int) string {
+	columns := func(r rune) int {
+		if r >= 0x1100 { // from here on there are characters that are two columns wide
+			return 2
+		}
+		return 1
+	}
+	total := 0
+	for _, r := range line {
+		total += columns(r)
+	}
+	if total <= most {
+		return line
+	}
+	total = columns('…')
+	for i, r := range line {
+		if total += columns(r); total > most {
+			return line[:i] + "…"
+		}
+	}
+	return line
 }
 
 func (r *reporter) clear() {
 	if r.pending {
-		fmt.Fprint(r.out, "\r\x1b[K")
+		r.out.print("\r\x1b[K")
 		r.pending = false
 	}
 }
@@ -116,6 +143,93 @@ func (r *reporter) done() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.clear()
+}
+
+// flush waits a moment for what was reported to be written.
+func (r *reporter) flush() { r.out.flush() }
+
+// close waits until all is written.
+func (r *reporter) close() { r.out.close() }
+
+// escapeJSON is escape for text in JSON: its strings may hold all of Unicode.
+func escapeJSON(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		switch {
+		case strconv.IsPrint(r):
+			b.WriteRune(r)
+		case r <= 0xffff:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		}
+	}
+	return b.String()
+}
+
+// printer writes in the background. Nobody may read what lockctl writes, as after Ctrl-S on a
+// terminal or when a pager stands still; the lock must be renewed and the command be stopped then as
+// well.
+type printer struct {
+	queue chan printed
+	ended chan struct{}
+}
+
+// printed is a text, or the wish to know that all before it is written.
+type printed struct {
+	text    string
+	written chan<- struct{} // nil: a text
+	last    bool            // whatever follows is lost
+}
+
+const (
+	printerQueue = 1000 // texts; what comes when it is full is lost
+	flushTime    = time.Second
+)
+
+func newPrinter(out io.Writer) *printer {
+	p := &printer{queue: make(chan printed, printerQueue), ended: make(chan struct{})}
+	go func() {
+		defer close(p.ended)
+		for one := range p.queue {
+			switch {
+			case one.last:
+				return
+			case one.written != nil:
+				close(one.written)
+			default:
+				_, _ = io.WriteString(out, one.text)
+			}
+		}
+	}()
+	return p
+}
+
+func (p *printer) print(text string) {
+	select {
+	case p.queue <- printed{text: text}:
+	default:
+	}
+}
+
+func (p *printer) flush() {
+	written := make(chan struct{})
+	select {
+	case p.queue <- printed{written: written}:
+	default:
+		return
+	}
+	select {
+	case <-written:
+	case <-time.After(flushTime):
+	}
+}
+
+// close waits until all is written, for ever if need be.
+func (p *printer) close() {
+	p.queue <- printed{last: true}
+	<-p.ended
 }
 
 func seconds(d time.Duration) *float64 {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
-	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -138,6 +137,19 @@ func (f *runFlags) run(ctx context.Context, p *program, name string, command []s
 	if err != nil {
 		return err
 	}
+	r := f.reporter(p, name, f.json)
+	defer r.close()
+	err = f.execute(ctx, p, r, name, command, stop)
+	if exit, is := errors.AsType[*exitError](err); f.json && err != nil && !(is && exit.cause == nil) {
+		code := exitCode(err)
+		r.report(event{Event: "failed", Error: err.Error(), ExitCode: code}, "")
+		return &exitError{code, nil}
+	}
+	return err
+}
+
+// execute does the work of run. An error without a cause has been reported.
+func (f *runFlags) execute(ctx context.Context, p *program, r *reporter, name string, command []string, stop os.Signal) error {
 	path, err := exec.LookPath(command[0])
 	if err != nil && !errors.Is(err, exec.ErrDot) {
 		return findFault(command[0], err)
@@ -148,7 +160,6 @@ func (f *runFlags) run(ctx context.Context, p *program, name string, command []s
 	if f.reason == "" {
 		f.reason = commandName(command)
 	}
-	r := f.reporter(p, name, f.json)
 	c, err := p.client(client.Options{Observer: r.observer()})
 	if err != nil {
 		return err
@@ -176,7 +187,11 @@ func (f *runFlags) run(ctx context.Context, p *program, name string, command []s
 		"LOCK_PROCESS_ID="+l.Owner(),
 		nameURL+"="+p.settings.urls,
 	)
-	child, err := start(cmd, f.pgroup == "new" || f.pgroup == "auto" && !hasTerminal())
+	r.flush() // what is shown while it waits must not mix with what the command writes
+	terminal := hasTerminal()
+	newGroup := f.pgroup == "new" || f.pgroup == "auto" && !terminal
+	signals.catch(passedSignals(newGroup, terminal))
+	child, err := start(cmd, newGroup, terminal)
 	if err != nil {
 		_ = l.Unlock(context.WithoutCancel(ctx))
 		if _, is := errors.AsType[*exitError](err); is {
@@ -185,11 +200,9 @@ func (f *runFlags) run(ctx context.Context, p *program, name string, command []s
 		return &exitError{exitNotExecutable, fmt.Errorf("cannot execute %s: %w", command[0], err)}
 	}
 	run := &execution{runFlags: f, r: r, l: l, child: child, stopSignal: stop, interrupts: make(chan struct{}, 1)}
-	if number := signals.pass(run.signaled, child.signals()); number != 0 { // it came while the command was started
-		run.signaled(syscall.Signal(number))
-	}
+	signals.pass(run.signaled)
 	code := run.wait()
-	signals.pass(nil, nil) // to end the release early
+	signals.pass(nil) // to end the release early
 	return run.finish(ctx, code)
 }
 
@@ -242,6 +255,9 @@ func (e *execution) wait() int {
 			lost = nil
 			e.lose()
 		case <-maxHold:
+			if e.stopped { // the lock was lost before
+				continue
+			}
 			e.r.report(event{Event: "max_hold"}, "stopping the command: --max-hold of %v is over", e.maxHold)
 			e.code = exitMaxHold
 			e.stop(func() time.Time { return time.Time{} }, e.grace)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 )
@@ -12,27 +13,33 @@ import (
 const signalExit = 128
 
 // signals are those that lockctl gets. Until a command runs, those that would end lockctl end its
-// context instead; from then on a function handles them.
+// context instead; from then on a function handles all.
 type signals struct {
 	all    chan os.Signal
 	closed chan struct{}
 	cancel context.CancelFunc
 
 	mu     sync.Mutex
-	first  int // the number of the one that has ended the context; 0: none
+	first  int         // the number of the one that has ended the context; 0: none
+	early  []os.Signal // what has come before there was a function to handle it
 	handle func(os.Signal)
 }
 
-// watchSignals begins to catch the signals that would end the program. One that was ignored when the
-// program started stays ignored, as nohup and background jobs of scripts want it.
+// watchSignals begins to catch the signals that would end the program. INT and HUP stay ignored if
+// they were when the program started, as nohup wants it, and background jobs of scripts. QUIT is
+// ignored in these jobs as well. Of it and all others Go does not know what they were.
 func watchSignals(ctx context.Context) (context.Context, *signals) {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &signals{all: make(chan os.Signal, 16), closed: make(chan struct{}), cancel: cancel}
+	if signal.Ignored(os.Interrupt) {
+		signal.Ignore(syscall.SIGQUIT)
+	}
 	s.catch(endingSignals)
 	go s.receive()
 	return ctx, s
 }
 
+// catch begins to catch more signals.
 func (s *signals) catch(list []os.Signal) {
 	for _, one := range list {
 		if !signal.Ignored(one) {
@@ -47,20 +54,24 @@ func (s *signals) receive() {
 		case <-s.closed:
 			return
 		case one := <-s.all:
-			s.mu.Lock()
-			handle := s.handle
-			number, _ := one.(syscall.Signal)
-			if handle == nil && s.first == 0 && !harmless(one) {
-				s.first = int(number)
-			}
-			if s.first != 0 {
-				s.cancel()
-			}
-			s.mu.Unlock()
-			if handle != nil {
-				handle(one)
-			}
+			s.got(one)
 		}
+	}
+}
+
+func (s *signals) got(one os.Signal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.handle != nil {
+		s.handle(one)
+		return
+	}
+	s.early = append(s.early, one)
+	if !harmless(one) && slices.Contains(endingSignals, one) {
+		if number, _ := one.(syscall.Signal); s.first == 0 {
+			s.first = int(number)
+		}
+		s.cancel()
 	}
 }
 
@@ -71,18 +82,28 @@ func (s *signals) caught() int {
 	return s.first
 }
 
-// pass has a function handle all signals, and others as well; nil: as before. It returns the number of
-// the signal that has come before; 0: none.
-func (s *signals) pass(handle func(os.Signal), others []os.Signal) int {
+// pass has a function handle all signals, those included that came before; nil: as at the start.
+func (s *signals) pass(handle func(os.Signal)) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.handle = handle
-	first := s.first
-	s.mu.Unlock()
-	s.catch(others)
-	return first
+	if handle == nil {
+		return
+	}
+	for _, one := range s.early {
+		handle(one)
+	}
+	s.early = nil
 }
 
+// stop restores what signals do, but for the harmless ones: what is left to be printed must not end
+// lockctl with another exit code.
 func (s *signals) stop() {
+	for _, one := range endingSignals {
+		if harmless(one) {
+			signal.Ignore(one)
+		}
+	}
 	signal.Stop(s.all)
 	close(s.closed)
 	s.cancel()
