@@ -1,0 +1,205 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"resource-lock-manager/internal/apptest"
+)
+
+// got returns how often each process of the probe has got each signal, such as "child TERM".
+func got(lines []string) map[string]int {
+	counts := map[string]int{}
+	for _, line := range lines {
+		if fields := strings.Fields(line); len(fields) == 4 && fields[1] == "got" {
+			counts[fields[0]+" "+fields[2]]++
+		}
+	}
+	return counts
+}
+
+// TestSignalsReachTheGroup: without a terminal, the command and what it has started get each signal,
+// once. A second signal follows the first when that has come, so that one too many would be seen
+// before it.
+func TestSignalsReachTheGroup(t *testing.T) {
+	t.Parallel()
+	base := startServer(t)
+	c := observed(t, base)
+	j := startRun(t, base, "--process-id", "me", "group", "--", probe(t), "-keep", "-sub", "-stdin", "-code", "7")
+	j.ready(t, "grandchild", "child")
+	names := []string{"USR1", "USR2", "ALRM", "WINCH", "CONT", "INT", "TERM", "HUP", "QUIT"}
+	want := map[string]int{}
+	for _, name := range names {
+		j.signal(t, signalNumber(name))
+		both := []string{j.line(t, ""), j.line(t, "")}
+		for _, process := range []string{"child", "grandchild"} {
+			if !slices.ContainsFunc(both, func(line string) bool { return strings.HasPrefix(line, process+" got "+name+" ") }) {
+				t.Errorf("after %s they print %q", name, both)
+			}
+			want[process+" "+name] = 1
+		}
+	}
+	if owner := holderNow(t, c, "group"); owner != "me" {
+		t.Errorf("while it runs the lock is held by %q", owner)
+	}
+	pids := descendants(j.cmd.Process.Pid)
+	must(t, j.in.Close())
+	j.wantCode(t, 7)
+	if owner := holderNow(t, c, "group"); owner != "" {
+		t.Errorf("held by %q after the end of the command", owner)
+	}
+	if len(pids) != 2 || !runs(pids[1].pid) { // it ignores all signals that end others
+		t.Errorf("%v: the grandchild did not survive the command", pids)
+	}
+	must(t, unix.Kill(pids[1].pid, unix.SIGKILL))
+	if counts := got(j.rest(t)); fmt.Sprint(counts) != fmt.Sprint(want) {
+		t.Errorf("signals: %v, want %v", counts, want)
+	}
+}
+
+// TestStopSignal: TSTP stops the command and lockctl, CONT lets both go on.
+func TestStopSignal(t *testing.T) {
+	t.Parallel()
+	base := startServer(t)
+	j := startRun(t, base, "stop", "--", probe(t), "-sub", "-stdin")
+	pids := j.ready(t, "child", "grandchild")
+	all := append(pids, j.cmd.Process.Pid)
+	j.signal(t, unix.SIGTSTP)
+	j.line(t, "got TSTP")
+	j.line(t, "got TSTP")
+	for _, pid := range all {
+		apptest.Eventually(t, "a stop", func() bool { return state(pid) == "T" })
+	}
+	j.signal(t, unix.SIGCONT)
+	j.line(t, "got CONT")
+	j.line(t, "got CONT")
+	must(t, j.in.Close())
+	j.wantCode(t, 0)
+	must(t, unix.Kill(pids[1], unix.SIGTERM))
+	counts := got(j.rest(t))
+	if want := "map[child CONT:1 child TSTP:1 grandchild CONT:1 grandchild TERM:1 grandchild TSTP:1]"; fmt.Sprint(counts) != want {
+		t.Errorf("signals: %v, want %s", counts, want)
+	}
+}
+
+// TestSignalEndsTheCommand: lockctl ends as the command does.
+func TestSignalEndsTheCommand(t *testing.T) {
+	t.Parallel()
+	base := startServer(t)
+	c := observed(t, base)
+	for _, s := range []syscall.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1} {
+		t.Run(unix.SignalName(s), func(t *testing.T) {
+			t.Parallel()
+			name := "ends/" + unix.SignalName(s)
+			j := startRun(t, base, name, "-c", "ulimit -c 0; echo ready; exec cat")
+			j.line(t, "ready")
+			j.signal(t, s)
+			j.wantCode(t, 128+int(s))
+			if owner := holderNow(t, c, name); owner != "" {
+				t.Errorf("held by %q", owner)
+			}
+		})
+	}
+}
+
+// TestIgnoredSignalsStayIgnored: those of nohup, and those of a script's background jobs.
+func TestIgnoredSignalsStayIgnored(t *testing.T) {
+	t.Parallel()
+	base := startServer(t)
+	for _, test := range []struct {
+		name    string
+		shell   string
+		ignored []syscall.Signal
+	}{
+		{"nohup", `exec nohup lockctl run "$@"`, []syscall.Signal{unix.SIGHUP}},
+		{"background", `lockctl run "$@" & wait $!`, []syscall.Signal{unix.SIGINT, unix.SIGQUIT}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			cmd := lockctlCommand(base)
+			cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", test.shell, "sh", "ignored/" + test.name, "-c", "echo ready $PPID; exec sleep 100"}
+			j := startJob(t, cmd)
+			var pid int
+			_, err := fmt.Sscan(j.line(t, "ready"), &pid)
+			must(t, err)
+			child := descendants(pid)[0].pid
+			status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", child))
+			must(t, err)
+			for _, s := range test.ignored {
+				if !ignores(t, string(status), s) {
+					t.Errorf("the command does not ignore %v", s)
+				}
+				must(t, unix.Kill(pid, s))
+			}
+			must(t, unix.Kill(pid, unix.SIGWINCH)) // harmless: it has been handled when the others have
+			if !runs(child) {
+				t.Error("the command has ended")
+			}
+			must(t, unix.Kill(pid, unix.SIGTERM))
+			j.code(t)
+			if test.name == "nohup" {
+				j.wantCode(t, 128+15)
+			}
+		})
+	}
+}
+
+func ignores(tb testing.TB, status string, s syscall.Signal) bool {
+	tb.Helper()
+	_, rest, _ := strings.Cut(status, "SigIgn:")
+	var mask uint64
+	_, err := fmt.Sscanf(strings.TrimSpace(rest), "%x", &mask)
+	must(tb, err)
+	return mask&(1<<(s-1)) != 0
+}
+
+// TestSignalDispositions: the command finds those that it would find without lockctl.
+func TestSignalDispositions(t *testing.T) {
+	t.Parallel()
+	base := startServer(t)
+	plain, err := exec.Command("grep", "^Sig[^Q]", "/proc/self/status").Output()
+	must(t, err)
+	j := startRun(t, base, "dispositions", "--", "grep", "^Sig[^Q]", "/proc/self/status")
+	j.wantCode(t, 0)
+	if got := strings.Join(j.rest(t), "\n") + "\n"; got != string(plain) {
+		t.Errorf("under lockctl\n%swithout it\n%s", got, plain)
+	}
+}
+
+// TestKilledLockctl: the kernel stops the command.
+func TestKilledLockctl(t *testing.T) {
+	t.Parallel()
+	base := startServer(t)
+	j := startRun(t, base, "killed", "--", probe(t))
+	pid := j.ready(t, "child")[0]
+	j.signal(t, os.Kill)
+	j.wantCode(t, -1)
+	j.line(t, "child got TERM")
+	gone(t, pid)
+}
+
+// TestPgroupSame: without a terminal nobody else has sent the command a signal that lockctl got.
+func TestPgroupSame(t *testing.T) {
+	t.Parallel()
+	base := startServer(t)
+	j := startRun(t, base, "--pgroup", "same", "same", "--", probe(t), "-keep", "-stdin")
+	pid := j.ready(t, "child")[0]
+	if group, err := unix.Getpgid(pid); err != nil || group != j.cmd.Process.Pid {
+		t.Errorf("group %d, %v", group, err)
+	}
+	for _, name := range []string{"INT", "QUIT", "TERM", "HUP", "USR1", "WINCH"} {
+		j.signal(t, signalNumber(name))
+		j.line(t, "child got "+name)
+	}
+	must(t, j.in.Close())
+	j.wantCode(t, 0)
+}
