@@ -173,12 +173,22 @@ func startJob(tb testing.TB, cmd *exec.Cmd) *job {
 // startOnTerminal starts a command that has a terminal of its own with a width.
 func startOnTerminal(tb testing.TB, cmd *exec.Cmd, width uint16) *job {
 	tb.Helper()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 24, Cols: width})
+	terminal, tty, err := pty.Open()
 	must(tb, err)
-	j := &job{cmd: cmd, tty: tty, stderr: &text{}}
-	j.follow(tb, io.TeeReader(tty, j.stderr))
-	tb.Cleanup(func() { _ = tty.Close() })
+	must(tb, pty.Setsize(tty, &pty.Winsize{Rows: 24, Cols: width}))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
+	must(tb, cmd.Start())
+	must(tb, tty.Close())
+	// A file that does not block can be closed while it is read.
+	fd, err := unix.FcntlInt(terminal.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	must(tb, err)
+	must(tb, unix.SetNonblock(fd, true))
+	must(tb, terminal.Close())
+	terminal = os.NewFile(uintptr(fd), "terminal")
+	j := &job{cmd: cmd, tty: terminal, stderr: &text{}}
+	j.follow(tb, io.TeeReader(terminal, j.stderr))
+	tb.Cleanup(func() { _ = terminal.Close() })
 	return j
 }
 

@@ -1,0 +1,286 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
+
+	"resource-lock-manager/client"
+	"resource-lock-manager/internal/apptest"
+)
+
+// onTerminalRun starts lockctl run with a terminal of its own.
+func onTerminalRun(tb testing.TB, base string, args ...string) *job {
+	tb.Helper()
+	return startOnTerminal(tb, lockctlCommand(base, append([]string{"run"}, args...)...), 80)
+}
+
+func (j *job) typed(tb testing.TB, keys string) {
+	tb.Helper()
+	_, err := j.tty.WriteString(keys)
+	must(tb, err)
+}
+
+// TestKeysOfTheTerminal: the terminal signals lockctl and the command, so that lockctl must not pass
+// the signal on, and must not end before the command does.
+func TestKeysOfTheTerminal(t *testing.T) {
+	t.Parallel()
+	base := startServer(t)
+	c := observed(t, base)
+	j := onTerminalRun(t, base, "--process-id", "me", "keys", "--", probe(t), "-keep", "-sub", "-code", "9", "-stdin")
+	pids := j.ready(t, "child", "grandchild")
+	if group, err := unix.Getpgid(pids[0]); err != nil || group != j.cmd.Process.Pid {
+		t.Errorf("group %d, %v: want that of lockctl, %d", group, err, j.cmd.Process.Pid)
+	}
+	want := map[string]int{}
+	for _, key := range []struct{ typed, signal string }{{"\x03", "INT"}, {"\x1c", "QUIT"}} {
+		j.typed(t, key.typed)
+		j.line(t, "got "+key.signal)
+		j.line(t, "got "+key.signal)
+		want["child "+key.signal], want["grandchild "+key.signal] = 1, 1
+	}
+	must(t, pty.Setsize(j.tty, &pty.Winsize{Rows: 30, Cols: 90}))
+	j.line(t, "got WINCH")
+	j.line(t, "got WINCH")
+	want["child WINCH"], want["grandchild WINCH"] = 1, 1
+	// What others send to lockctl goes to the command alone.
+	for _, name := range []string{"USR1", "HUP", "TERM"} {
+		j.signal(t, signalNumber(name))
+		j.line(t, "child got "+name)
+		want["child "+name] = 1
+	}
+	if owner := holderNow(t, c, "keys"); owner != "me" {
+		t.Errorf("held by %q", owner)
+	}
+	j.typed(t, "some text\n")
+	j.line(t, "child read some text")
+	j.typed(t, "\x04")
+	j.wantCode(t, 9)
+	if counts := got(j.seen); fmt.Sprint(counts) != fmt.Sprint(want) {
+		t.Errorf("signals: %v, want %v", counts, want)
+	}
+	must(t, unix.Kill(pids[1], unix.SIGKILL))
+}
+
+// TestCtrlCEndsTheCommand: the exit code is the command's.
+func TestCtrlCEndsTheCommand(t *testing.T) {
+	t.Parallel()
+	base := startServer(t)
+	for name, test := range map[string]struct {
+		args []string
+		code int
+	}{
+		"caught":     {[]string{probe(t), "-code", "5"}, 5},
+		"not caught": {[]string{"sh", "-c", "echo child ready 0 0; exec sleep 1000"}, 130},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			j := onTerminalRun(t, base, append([]string{"ctrl-c/" + name, "--"}, test.args...)...)
+			j.line(t, "child ready")
+			j.typed(t, "\x03")
+			j.wantCode(t, test.code)
+			awaitHolder(t, observed(t, base), "ctrl-c/"+name, "")
+		})
+	}
+}
+
+// TestCtrlCWhileItWaits: the place is given up.
+func TestCtrlCWhileItWaits(t *testing.T) {
+	t.Parallel()
+	base := startServer(t)
+	c := observed(t, base)
+	l := hold(t, c, "waits", "somebody")
+	j := onTerminalRun(t, base, "waits", "--", "true")
+	j.waitFor(t, "waiting for waits: held by somebody")
+	j.typed(t, "\x03")
+	j.wantCode(t, 130)
+	must(t, l.Unlock(t.Context()))
+	next, err := c.TryLock(t.Context(), "waits", client.LockOptions{})
+	must(t, err)
+	must(t, next.Unlock(t.Context()))
+	shown := j.stderr.String()
+	if !strings.HasSuffix(shown, "\r\x1b[K") {
+		t.Errorf("the last line is not cleared: %q", shown)
+	}
+}
+
+// TestWaitingLine: one line, rewritten, that fits into the width, and is gone when the command begins.
+func TestWaitingLine(t *testing.T) {
+	t.Parallel()
+	base := startServer(t)
+	c := observed(t, base)
+	name := strings.Repeat("漢字", 20)
+	l, err := c.Lock(t.Context(), name, client.LockOptions{Owner: "somebody", Reason: strings.Repeat("long ", 30)})
+	must(t, err)
+	j := startOnTerminal(t, lockctlCommand(base, "run", name, "--", "echo", "mine"), 60)
+	apptest.Eventually(t, "a line that was rewritten", func() bool { return strings.Count(j.stderr.String(), "waiting for ") > 1 })
+	must(t, l.Unlock(t.Context()))
+	j.line(t, "mine")
+	j.wantCode(t, 0)
+	shown := j.stderr.String()
+	parts := strings.Split(shown, "\r\x1b[K")
+	for _, part := range parts[:len(parts)-1] {
+		columns := 0
+		for _, r := range part {
+			columns++
+			if r == '漢' || r == '字' {
+				columns++
+			}
+		}
+		if !strings.HasPrefix(part, "waiting for 漢字") || !strings.HasSuffix(part, "…") || columns > 59 || columns < 56 || strings.ContainsAny(part, "\r\n") {
+			t.Errorf("%d columns: %q", columns, part)
+		}
+	}
+	if last := parts[len(parts)-1]; last != "mine\r\n" {
+		t.Errorf("the command's output is %q", last)
+	}
+}
+
+// TestCommandOpensTheTerminal as sudo and getpass do, although its streams are none.
+func TestCommandOpensTheTerminal(t *testing.T) {
+	t.Parallel()
+	base := startServer(t)
+	j := onTerminalRun(t, base, "tty", "--", "sh", "-c", `exec </dev/null; printf 'name?\n' >/dev/tty; read answer </dev/tty; echo "hello $answer"; stty -a </dev/tty >/dev/null`)
+	j.line(t, "name?")
+	j.typed(t, "you\n")
+	j.line(t, "hello you")
+	j.wantCode(t, 0)
+}
+
+// TestLossWithATerminal: the group is the shell's as well, so the descendants are signaled.
+func TestLossWithATerminal(t *testing.T) {
+	t.Parallel()
+	base := startServer(t)
+	c := observed(t, base)
+	for name, test := range map[string]struct {
+		args []string
+		term int
+	}{
+		"ends":    {[]string{"-sub"}, 2},
+		"ignores": {[]string{"-sub", "-ignore", "TERM"}, 0},
+		"session": {[]string{"-sub", "-session"}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			// The shell is a member of the group that must not be stopped.
+			cmd := lockctlCommand(base)
+			script := `lockctl run --ttl 5s --grace 200ms "$@"; echo code $?`
+			cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", script, "sh", "loss/" + name, "--", probe(t)}, test.args...)
+			j := startOnTerminal(t, cmd, 200)
+			pids := j.ready(t, "child", "grandchild")
+			breakLock(t, c, "loss/"+name, "why")
+			j.line(t, "code 76")
+			for _, pid := range pids {
+				if runs(pid) {
+					t.Errorf("process %d runs on", pid)
+				}
+			}
+			j.wantCode(t, 0)
+			counts := got(j.seen)
+			if counts["child TERM"]+counts["grandchild TERM"] != test.term || counts["child TERM"] > 1 {
+				t.Errorf("signals: %v", counts)
+			}
+		})
+	}
+}
+
+// TestCtrlCWhileItStops: a second Ctrl-C kills a command that takes its time.
+func TestCtrlCWhileItStops(t *testing.T) {
+	t.Parallel()
+	base := startServer(t)
+	j := onTerminalRun(t, base, "--ttl", "5s", "--grace", "1h", "twice", "--", probe(t), "-keep")
+	pid := j.ready(t, "child")[0]
+	breakLock(t, observed(t, base), "twice", "why")
+	j.line(t, "got TERM")
+	j.typed(t, "\x03")
+	j.line(t, "got INT")
+	j.wantCode(t, 76)
+	gone(t, pid)
+}
+
+// TestJobControl: Ctrl-Z stops the job of a shell, fg lets it go on, and the lock is renewed at once.
+func TestJobControl(t *testing.T) {
+	t.Parallel()
+	base := startServer(t)
+	c := observed(t, base)
+	cmd := lockctlCommand(base)
+	bash, err := exec.LookPath("bash")
+	must(t, err)
+	cmd.Path, cmd.Args = bash, []string{"bash", "--norc", "--noprofile", "-i"}
+	cmd.Env = append(cmd.Env, "PS1=$ ", "HISTFILE=/dev/null")
+	j := startOnTerminal(t, cmd, 200)
+	j.typed(t, "lockctl run --json --ttl 6s --grace 100ms --process-id me job -- "+probe(t)+" -stdin -code 5\n")
+	pid := j.ready2(t)
+	lockctlID := parent(t, pid)
+	renewals := func() int {
+		s, err := c.Status(t.Context(), "job")
+		must(t, err)
+		return s.Holder.Renewals
+	}
+	// The probe catches TSTP and stops itself; lockctl is stopped by the terminal.
+	j.typed(t, "\x1a")
+	j.waitFor(t, "child got TSTP")
+	apptest.Eventually(t, "a stop", func() bool { return state(pid) == "T" && state(lockctlID) == "T" })
+	j.waitFor(t, "Stopped ")
+	j.typed(t, "echo in the shell $((40+2))\n")
+	j.line(t, "in the shell 42")
+	before := renewals()
+	apptest.Eventually(t, "the time for a renewal", func() bool {
+		s, err := c.Status(t.Context(), "job")
+		must(t, err)
+		return s.Holder.ExpiresIn < 3*time.Second
+	})
+	j.typed(t, "fg\n")
+	j.line(t, "child got CONT")
+	j.typed(t, "go on\n")
+	j.line(t, "child read go on")
+	apptest.Eventually(t, "a renewal", func() bool { return renewals() > before })
+	j.typed(t, "\x04")
+	j.line(t, "child end true")
+	j.typed(t, "echo code $?\n")
+	j.line(t, "code 5")
+	awaitHolder(t, c, "job", "")
+	j.typed(t, "exit 0\n")
+	j.wantCode(t, 0)
+}
+
+// ready2 waits for the probe in a terminal that shows other things as well.
+func (j *job) ready2(tb testing.TB) int {
+	tb.Helper()
+	var pid int
+	_, err := fmt.Sscan(j.line(tb, "child ready "), &pid)
+	must(tb, err)
+	return pid
+}
+
+func parent(tb testing.TB, pid int) int {
+	tb.Helper()
+	list, err := processes()
+	must(tb, err)
+	for _, p := range list {
+		if p.pid == pid {
+			return p.parent
+		}
+	}
+	tb.Fatalf("there is no process %d", pid)
+	return 0
+}
+
+// TestTerminalHangsUp: the window is closed. The command gets HUP, and the lock is released.
+func TestTerminalHangsUp(t *testing.T) {
+	t.Parallel()
+	base := startServer(t)
+	j := onTerminalRun(t, base, "hangup", "--", "sh", "-c", "echo ready; exec sleep 1000")
+	j.line(t, "ready")
+	must(t, j.tty.Close())
+	j.wantCode(t, 128+int(syscall.SIGHUP))
+	awaitHolder(t, observed(t, base), "hangup", "")
+}
