@@ -150,7 +150,7 @@ func (c *child) stop(s os.Signal) {
 func (c *child) others() []int {
 	var list []int
 	for _, p := range descendants(os.Getpid()) {
-		if p.pid != c.pid() && !(c.newGroup && p.group == c.pid()) {
+		if p.pid != c.pid() && (!c.newGroup || p.group != c.pid()) {
 			list = append(list, p.pid)
 		}
 	}

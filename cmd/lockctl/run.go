@@ -140,7 +140,7 @@ func (f *runFlags) run(ctx context.Context, p *program, name string, command []s
 	r := f.reporter(p, name, f.json)
 	defer r.close()
 	err = f.execute(ctx, p, r, name, command, stop)
-	if exit, is := errors.AsType[*exitError](err); f.json && err != nil && !(is && exit.cause == nil) {
+	if exit, is := errors.AsType[*exitError](err); f.json && err != nil && (!is || exit.cause != nil) {
 		code := exitCode(err)
 		r.report(event{Event: "failed", Error: err.Error(), ExitCode: code}, "")
 		return &exitError{code, nil}
