@@ -179,7 +179,15 @@ where a command is to be run under a lock, "lockctl run" does that.`,
 // print acquires a lock for whoever has called lockctl.
 func (f *acquireFlags) print(ctx context.Context, p *program, resource string) error {
 	r := f.reporter(p, resource, false)
-	defer r.close()
+	ctx, signals := watchSignals(ctx)
+	err := f.printToken(ctx, p, r, signals)
+	signals.stop()
+	r.close()
+	signals.raise(err)
+	return err
+}
+
+func (f *acquireFlags) printToken(ctx context.Context, p *program, r *reporter, signals *signals) error {
 	o := r.observer()
 	var waited time.Duration
 	report := o.Acquired
@@ -191,8 +199,6 @@ func (f *acquireFlags) print(ctx context.Context, p *program, resource string) e
 	if err != nil {
 		return err
 	}
-	ctx, signals := watchSignals(ctx)
-	defer signals.stop()
 	options := f.options()
 	options.NoRenew = true
 	l, err := f.acquire(ctx, c, r, options)

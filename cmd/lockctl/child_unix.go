@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -128,8 +129,8 @@ func (c *child) fromTerminal(s os.Signal) bool {
 	return c.terminal && !c.newGroup && (s == syscall.SIGINT || s == syscall.SIGQUIT || s == syscall.SIGWINCH)
 }
 
-// stop signals the command and what it has started. A process that has been stopped by the terminal
-// is continued, so that it notices.
+// stop signals the command and what it has started. A process that has been stopped is continued, so
+// that it notices. One that gets signals from its parent may get this one twice.
 func (c *child) stop(s os.Signal) {
 	adoptOrphans()
 	if c.newGroup {
@@ -197,3 +198,13 @@ func unwrapExec(err error) error {
 // ignoreTerminalOutput keeps lockctl from being stopped when it writes to its terminal from the
 // background while the terminal forbids that.
 func ignoreTerminalOutput() { signal.Ignore(syscall.SIGTTOU) }
+
+// endByInterrupt ends the program like Ctrl-C does by default. It returns if that is ignored.
+func endByInterrupt() {
+	if signal.Ignored(syscall.SIGINT) {
+		return
+	}
+	signal.Reset(syscall.SIGINT)
+	_ = syscall.Kill(os.Getpid(), syscall.SIGINT)
+	<-time.After(time.Minute) // another thread may get the signal
+}

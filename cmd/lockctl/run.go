@@ -138,18 +138,21 @@ func (f *runFlags) run(ctx context.Context, p *program, name string, command []s
 		return err
 	}
 	r := f.reporter(p, name, f.json)
-	defer r.close()
-	err = f.execute(ctx, p, r, name, command, stop)
+	ctx, signals := watchSignals(ctx)
+	err = f.execute(ctx, p, r, signals, name, command, stop)
+	signals.stop()
 	if exit, is := errors.AsType[*exitError](err); f.json && err != nil && (!is || exit.cause != nil) {
 		code := exitCode(err)
 		r.report(event{Event: "failed", Error: err.Error(), ExitCode: code}, "")
-		return &exitError{code, nil}
+		err = &exitError{code, nil}
 	}
+	r.close()
+	signals.raise(err)
 	return err
 }
 
 // execute does the work of run. An error without a cause has been reported.
-func (f *runFlags) execute(ctx context.Context, p *program, r *reporter, name string, command []string, stop os.Signal) error {
+func (f *runFlags) execute(ctx context.Context, p *program, r *reporter, signals *signals, name string, command []string, stop os.Signal) error {
 	path, err := exec.LookPath(command[0])
 	if err != nil && !errors.Is(err, exec.ErrDot) {
 		return findFault(command[0], err)
@@ -164,8 +167,6 @@ func (f *runFlags) execute(ctx context.Context, p *program, r *reporter, name st
 	if err != nil {
 		return err
 	}
-	ctx, signals := watchSignals(ctx)
-	defer signals.stop()
 	ignoreTerminalOutput()
 	options := f.options()
 	options.Grace = min(f.grace, f.ttl/3)

@@ -70,7 +70,9 @@ func startInstance(tb testing.TB) *instance {
 
 func (s *instance) start(tb testing.TB) {
 	tb.Helper()
-	cmd := exec.Command(lockd(tb))
+	program, err := lockd()
+	must(tb, err)
+	cmd := exec.Command(program)
 	cmd.Dir = tb.TempDir()
 	cmd.Env = []string{"DATABASE_URL=sqlite:///" + s.database, "PORT=" + s.port, "LOG_FORMAT=json"}
 	s.Process = apptest.Launch(tb, cmd)
@@ -294,7 +296,8 @@ func (j *job) signal(tb testing.TB, s os.Signal) {
 	must(tb, j.cmd.Process.Signal(s))
 }
 
-// code waits for the end; -1 is that by a signal.
+// code waits for the end and returns what a shell would show after Ctrl-C; -1 is the end by another
+// signal.
 func (j *job) code(tb testing.TB) int {
 	tb.Helper()
 	select {
@@ -302,6 +305,9 @@ func (j *job) code(tb testing.TB) int {
 	case <-time.After(apptest.Patience):
 		_ = j.cmd.Process.Signal(syscall.SIGQUIT)
 		tb.Fatalf("it does not end: %v\n%s", j.cmd.Args, j.stderr)
+	}
+	if status := j.cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signaled() && status.Signal() == syscall.SIGINT {
+		return exitInterrupted
 	}
 	return j.cmd.ProcessState.ExitCode()
 }

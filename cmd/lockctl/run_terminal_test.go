@@ -92,6 +92,36 @@ func TestCtrlCEndsTheCommand(t *testing.T) {
 	}
 }
 
+// TestCtrlCEndsALoop: a shell ends its loop only if what it runs has been ended by the signal.
+func TestCtrlCEndsALoop(t *testing.T) {
+	t.Parallel()
+	base := startServer(t)
+	c := observed(t, base)
+	hold(t, c, "loop/held", "somebody")
+	for name, command := range map[string]string{
+		"run":     "lockctl run loop/run -- sh -c 'echo ready; exec sleep 1000'",
+		"waiting": "lockctl run loop/held -- true",
+		"acquire": "lockctl acquire loop/held",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cmd := lockctlCommand(base)
+			cmd.Path, cmd.Args = "/bin/bash", []string{"bash", "-c", "for i in 1 2 3; do " + command + "; done; echo not reached"}
+			j := startOnTerminal(t, cmd, 80)
+			if name == "run" {
+				j.line(t, "ready")
+			} else {
+				j.waitFor(t, "waiting for loop/held")
+			}
+			j.typed(t, "\x03")
+			j.wantCode(t, 130)
+			if shown := j.stderr.String(); strings.Contains(shown, "not reached") {
+				t.Errorf("it went on: %q", shown)
+			}
+		})
+	}
+}
+
 // TestCtrlCWhileItWaits: the place is given up.
 func TestCtrlCWhileItWaits(t *testing.T) {
 	t.Parallel()

@@ -20,6 +20,7 @@ type signals struct {
 	cancel context.CancelFunc
 
 	mu     sync.Mutex
+	ctrlC  bool        // INT has come
 	first  int         // the number of the one that has ended the context; 0: none
 	early  []os.Signal // what has come before there was a function to handle it
 	handle func(os.Signal)
@@ -62,6 +63,7 @@ func (s *signals) receive() {
 func (s *signals) got(one os.Signal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.ctrlC = s.ctrlC || one == os.Interrupt
 	if s.handle != nil {
 		s.handle(one)
 		return
@@ -107,4 +109,14 @@ func (s *signals) stop() {
 	signal.Stop(s.all)
 	close(s.closed)
 	s.cancel()
+}
+
+// raise ends lockctl by the signal if Ctrl-C is what ended the work. To a shell the exit code is 130
+// either way, but only so it ends a loop as well.
+func (s *signals) raise(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctrlC && exitCode(err) == exitInterrupted {
+		endByInterrupt()
+	}
 }
