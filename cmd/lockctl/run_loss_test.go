@@ -87,6 +87,13 @@ func TestWhatIgnoresTermIsKilled(t *testing.T) {
 			}
 		})
 	}
+	t.Run("stopped", func(t *testing.T) {
+		t.Parallel()
+		j := startRun(t, base, "--ttl", "5s", "--grace", "1h", "stopped", "-c", "echo ready; kill -STOP $$")
+		j.line(t, "ready")
+		breakLock(t, c, "stopped", "why")
+		j.wantCode(t, 76)
+	})
 	t.Run("started while it stops", func(t *testing.T) {
 		t.Parallel()
 		j := startRun(t, base, "--ttl", "5s", "--grace", "1s", "started", "-c", `
@@ -287,6 +294,30 @@ func TestReleaseLost(t *testing.T) {
 	j.wantCode(t, 0)
 	if requests.Load() != 2 {
 		t.Errorf("%d requests", requests.Load())
+	}
+}
+
+// TestServerAwayAtTheEnd: the exit code is the command's. Without a signal the release is tried until
+// the lock has expired; after a signal, a few seconds more.
+func TestServerAwayAtTheEnd(t *testing.T) {
+	t.Parallel()
+	s := startInstance(t)
+	short := startRun(t, s.url, "--ttl", "6s", "--grace", "0s", "end/short", "--", probe(t), "-stdin", "-code", "3")
+	long := startRun(t, s.url, "--ttl", "1h", "end/long", "--", probe(t), "-stdin", "-code", "3")
+	short.ready(t, "child")
+	long.ready(t, "child")
+	s.Kill(t)
+	for _, j := range []*job{short, long} {
+		must(t, j.in.Close())
+		j.waitFor(t, "trying again")
+	}
+	long.signal(t, unix.SIGTERM)
+	long.wantCode(t, 3)
+	short.wantCode(t, 3)
+	for _, j := range []*job{short, long} {
+		if said := j.stderr.String(); !strings.Contains(said, "lockctl: cannot release end/") {
+			t.Errorf("stderr %q", said)
+		}
 	}
 }
 
