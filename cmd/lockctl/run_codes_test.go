@@ -3,7 +3,6 @@
 package main
 
 import (
-	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -12,6 +11,9 @@ import (
 
 	"resource-lock-manager/client"
 )
+
+// nobody listens at this port, which is reserved and not given to other tests.
+const nobody = "http://127.0.0.1:1"
 
 // TestRunExitCodes: each case is a command line, and how it must end.
 func TestRunExitCodes(t *testing.T) {
@@ -81,8 +83,8 @@ func TestRunExitCodes(t *testing.T) {
 		{"a negative code", []string{"-E=-1", "x", "--", "echo", "no"}, 64, "", "0 to 255"},
 		{"both ways of printing", []string{"-q", "-v", "x", "--", "echo", "no"}, 64, "", "none of the others can be"},
 		{"a wrong URL", []string{"--url", "localhost:8000", "x", "--", "echo", "no"}, 64, "", "--url"},
-		{"no server", []string{"--url", "http://" + silence(t), "--server-timeout", "1ms", "x", "--", "echo", "no"}, 69, "", "not acquired"},
-		{"no server until the wait is over", []string{"--url", "http://" + silence(t), "-w", "200ms", "x", "--", "echo", "no"}, 69, "", "not acquired"},
+		{"no server", []string{"--url", nobody, "--server-timeout", "1ms", "x", "--", "echo", "no"}, 69, "", "not acquired"},
+		{"no server until the wait is over", []string{"--url", nobody, "-w", "200ms", "x", "--", "echo", "no"}, 69, "", "not acquired"},
 	}
 	t.Run("cases", func(t *testing.T) {
 		for _, test := range tests {
@@ -117,15 +119,6 @@ func TestRunExitCodes(t *testing.T) {
 		must(t, err)
 		t.Errorf("a wrong command line has acquired a lock: %+v", e)
 	}
-}
-
-// silence is an address at which nobody listens.
-func silence(tb testing.TB) string {
-	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(tb, err)
-	must(tb, l.Close())
-	return l.Addr().String()
 }
 
 // TestRunSettings: a setting that is wrong ends it before anything is asked.

@@ -446,7 +446,7 @@ func TestEvents(t *testing.T) {
 		{[]string{"-n", "taken", "--", "echo", "no"}, "not_acquired", 75},
 		{[]string{"events/none", "--", "no-such-program"}, "failed", 127},
 		{[]string{"bad\tname", "--", "true"}, "failed", 64},
-		{[]string{"--url", "http://" + silence(t), "--server-timeout", "1ms", "x", "--", "true"}, "not_acquired", 69},
+		{[]string{"--url", nobody, "--server-timeout", "1ms", "x", "--", "true"}, "not_acquired", 69},
 	} {
 		hold(t, c, "taken", "somebody")
 		j := startRun(t, base, append([]string{"--json", "--ttl", "5s"}, test.args...)...)
