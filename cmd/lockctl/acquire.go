@@ -66,6 +66,8 @@ func (f *acquireFlags) check() error {
 	switch {
 	case f.ttl <= 0:
 		return usagef("--ttl: want more than 0s")
+	case f.minHold > f.ttl:
+		return usagef("--min-hold: got %s, want at most --ttl, which is %s", shortDuration(f.minHold), shortDuration(f.ttl))
 	case f.conflict < 0 || f.conflict > 255:
 		return usagef("--conflict-exit-code: got %d, want 0 to 255", f.conflict)
 	}
@@ -104,7 +106,9 @@ func (f *acquireFlags) acquire(ctx context.Context, c *client.Client, r *reporte
 		shown := make(chan struct{})
 		go func() {
 			defer close(shown)
-			showWaiting(waiting, c, r, o.Owner)
+			if !r.quiet {
+				showWaiting(waiting, c, r, o.Owner)
+			}
 		}()
 		defer func() {
 			stop()
@@ -204,7 +208,7 @@ func (f *acquireFlags) printToken(ctx context.Context, p *program, r *reporter, 
 	l, err := f.acquire(ctx, c, r, options)
 	if number := signals.caught(); number != 0 {
 		if err == nil {
-			_ = l.Unlock(context.WithoutCancel(ctx))
+			_ = l.Unlock(ctx)
 		}
 		return &exitError{signalExit + number, nil}
 	}

@@ -17,7 +17,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const defaultSignal = "TERM"
+const (
+	defaultSignal    = "TERM"
+	hasProcessGroups = true
+)
 
 // endingSignals are those that end a program by default, as far as others send them.
 var endingSignals = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,7 +8,10 @@ import (
 	"syscall"
 )
 
-const defaultSignal = "KILL"
+const (
+	defaultSignal    = "KILL"
+	hasProcessGroups = false
+)
 
 var endingSignals = []os.Signal{os.Interrupt, syscall.SIGTERM} // Ctrl-C, and the end of the console
 
@@ -25,7 +27,9 @@ func signalByName(name string) (os.Signal, error) {
 
 func hasTerminal() bool { return true }
 
-func shell(text string) []string { return []string{"cmd", "/C", text} }
+// shell is the command line that runs a string. With /S, cmd takes what stands between the outermost
+// quotes as it is.
+func shell(text string) []string { return []string{"cmd", "/S", "/C", text} }
 
 // child is the command that runs under the lock. The console signals it together with lockctl.
 // Windows neither signals processes nor groups of them: to stop is to end the command itself at
@@ -35,9 +39,9 @@ type child struct {
 	done chan struct{}
 }
 
-func start(cmd *exec.Cmd, newGroup, _ bool) (*child, error) {
-	if newGroup {
-		return nil, &exitError{exitUsage, errors.New("--pgroup new: Windows has no process groups")}
+func start(cmd *exec.Cmd, _, _ bool) (*child, error) {
+	if len(cmd.Args) == 4 && cmd.Args[1] == "/S" { // cmd has rules of its own for quotes
+		cmd.SysProcAttr = &syscall.SysProcAttr{CmdLine: `cmd /S /C "` + cmd.Args[3] + `"`}
 	}
 	if err := cmd.Start(); err != nil {
 		return nil, err

@@ -25,7 +25,8 @@ type reporter struct {
 	quiet    bool
 	verbose  bool
 	json     bool
-	terminal *os.File // nil: out is none
+	terminal *os.File      // nil: out is none
+	grace    time.Duration // how long before the lock's deadline the work is stopped
 
 	mu      sync.Mutex
 	pending bool // the last line is to be rewritten
@@ -268,7 +269,7 @@ func (r *reporter) observer() client.Observer {
 				r.detail(e, "%v", err)
 				return
 			}
-			r.report(e, "cannot renew %s, trying for another %v: %v", l.Name(), time.Until(l.Deadline()).Round(time.Second), err)
+			r.report(e, "cannot renew %s, trying for another %v: %v", l.Name(), max(time.Until(l.Deadline())-r.grace, 0).Round(time.Second), err)
 		},
 		Released: func(_ *client.Lock, held time.Duration) {
 			r.detail(event{Event: "released", HeldSeconds: seconds(held)}, "released %s after %v", r.resource, held.Round(time.Millisecond))

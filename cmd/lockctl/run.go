@@ -50,18 +50,24 @@ systemd, the command has a process group of its own, and all its processes are s
 terminal it stays in the group of lockctl, and the terminal sends Ctrl-C and Ctrl-Z to both. While
 a job is stopped by Ctrl-Z nothing renews its lock.
 
+A force-release is noticed at the next renewal: until then, and while it stops, the command may run
+beside the next holder. On macOS with a terminal, and on Windows, what the command has started is
+not stopped with it.
+
 The command finds LOCK_RESOURCE_NAME, LOCK_FENCING_TOKEN, LOCK_PROCESS_ID and LOCKCTL_URL in its
 environment.
 
 The exit code is the command's, and 128 and N more when signal N has ended it. Otherwise:
   64       wrong usage
   69       no server answers
+  70       any other failure
   75       the lock was not acquired: it is held, or the wait is over (see -E)
   76       the lock was lost while the command ran
   77, 78   not permitted; a setting is wrong
   124      the command was stopped because of --max-hold
   126, 127 the command cannot be executed; cannot be found
   128+N    signal N came while lockctl waited
+
 In all these cases but 76 and 124 the command was not run.`,
 		Example: `  lockctl run deploy/web -- echo deploying
   lockctl run -n -E 0 nightly-backup -- echo "only one host runs this"
@@ -125,6 +131,8 @@ func (f *runFlags) check() (os.Signal, error) {
 		return nil, usagef("--ttl: got %v, want at least %v: a command could not be stopped in time", f.ttl, leastTTL)
 	case f.onLost != "stop" && f.onLost != "warn":
 		return nil, usagef("--on-lost: got %q, want stop or warn", f.onLost)
+	case f.pgroup == "new" && !hasProcessGroups:
+		return nil, usagef("--pgroup: this system has no process groups, want auto or same")
 	case f.pgroup != "auto" && f.pgroup != "new" && f.pgroup != "same":
 		return nil, usagef("--pgroup: got %q, want auto, new or same", f.pgroup)
 	}
@@ -170,10 +178,12 @@ func (f *runFlags) execute(ctx context.Context, p *program, r *reporter, signals
 	ignoreTerminalOutput()
 	options := f.options()
 	options.Grace = min(f.grace, f.ttl/3)
+	r.grace = options.Grace
 	l, err := f.acquire(ctx, c, r, options)
+	r.flush()                                    // what is shown while it waits must not mix with what the command writes
 	if number := signals.caught(); number != 0 { // also if it came with the grant
 		if err == nil {
-			_ = l.Unlock(context.WithoutCancel(ctx))
+			_ = l.Unlock(ctx)
 		}
 		r.detail(event{Event: "interrupted", ExitCode: signalExit + number}, "interrupted: the command was not run")
 		return &exitError{signalExit + number, nil}
@@ -188,13 +198,12 @@ func (f *runFlags) execute(ctx context.Context, p *program, r *reporter, signals
 		"LOCK_PROCESS_ID="+l.Owner(),
 		nameURL+"="+p.settings.urls,
 	)
-	r.flush() // what is shown while it waits must not mix with what the command writes
 	terminal := hasTerminal()
 	newGroup := f.pgroup == "new" || f.pgroup == "auto" && !terminal
 	signals.catch(passedSignals(newGroup, terminal))
 	child, err := start(cmd, newGroup, terminal)
 	if err != nil {
-		_ = l.Unlock(context.WithoutCancel(ctx))
+		_ = l.Unlock(ctx)
 		if _, is := errors.AsType[*exitError](err); is {
 			return err
 		}
