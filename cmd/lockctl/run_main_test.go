@@ -201,7 +201,9 @@ func (j *job) follow(tb testing.TB, out io.Reader) {
 	go func() {
 		defer close(j.lines)
 		for scanner := bufio.NewScanner(out); scanner.Scan(); {
-			j.lines <- strings.TrimRight(scanner.Text(), "\r")
+			line := strings.TrimRight(scanner.Text(), "\r")
+			line = line[strings.LastIndexByte(line, '\r')+1:] // what was before it is overwritten
+			j.lines <- strings.TrimPrefix(line, "\x1b[K")
 		}
 	}()
 	go func() {
