@@ -183,8 +183,9 @@ func TestServerAwayForLessThanTheTTL(t *testing.T) {
 func TestServerAwayForLonger(t *testing.T) {
 	t.Parallel()
 	s := startInstance(t)
+	// The grace that was asked for is longer than there is time.
 	const ttl, grace, margin = 6 * time.Second, 2 * time.Second, time.Second
-	j := startRun(t, s.url, "--ttl", ttl.String(), "--grace", grace.String(), "--json", "longer", "--",
+	j := startRun(t, s.url, "--ttl", ttl.String(), "--grace", "1h", "--json", "longer", "--",
 		probe(t), "-ignore", "INT", "-keep", "-sub")
 	pids := j.ready(t, "child", "grandchild")
 	j.waitFor(t, `"renewed"`)

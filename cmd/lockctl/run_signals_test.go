@@ -21,7 +21,7 @@ func got(lines []string) map[string]int {
 	counts := map[string]int{}
 	for _, line := range lines {
 		if fields := strings.Fields(line); len(fields) == 4 && fields[1] == "got" {
-			name := strings.TrimLeft(fields[0], "^C\\") // a terminal shows keys in front of it
+			name := strings.TrimLeft(fields[0], "^CZ\\") // a terminal shows keys in front of it
 			counts[name+" "+fields[2]]++
 		}
 	}

@@ -222,6 +222,60 @@ func TestLossWithATerminal(t *testing.T) {
 	}
 }
 
+// TestOrphansWithATerminal: what a command starts when it is told to stop is stopped as well, although
+// neither its parent nor a group leads to it.
+func TestOrphansWithATerminal(t *testing.T) {
+	t.Parallel()
+	base := startServer(t)
+	j := onTerminalRun(t, base, "--ttl", "5s", "--grace", "2s", "orphans", "-c", `
+		trap '(trap "" TERM; echo late; exec sleep 1000) & exit 0' TERM
+		sh -c 'echo ready $$; exec sleep 1000' &
+		wait`)
+	var pid int
+	_, err := fmt.Sscan(j.line(t, "ready"), &pid)
+	must(t, err)
+	breakLock(t, observed(t, base), "orphans", "why")
+	j.line(t, "late")
+	j.wantCode(t, 76)
+	if runs(pid) {
+		t.Errorf("process %d runs on", pid)
+	}
+	list, err := processes()
+	must(t, err)
+	for _, p := range list {
+		if p.group == j.cmd.Process.Pid {
+			t.Errorf("process %d runs on", p.pid)
+		}
+	}
+}
+
+// TestNewGroupOnATerminal: Ctrl-Z and Ctrl-C reach lockctl alone, which passes them on.
+func TestNewGroupOnATerminal(t *testing.T) {
+	t.Parallel()
+	base := startServer(t)
+	j := onTerminalRun(t, base, "--pgroup", "new", "newgroup", "--", probe(t), "-sub", "-keep")
+	pids := j.ready(t, "child", "grandchild")
+	for _, key := range []struct{ typed, signal string }{{"\x03", "INT"}, {"\x1c", "QUIT"}, {"\x1a", "TSTP"}} {
+		j.typed(t, key.typed)
+		j.line(t, "got "+key.signal)
+		j.line(t, "got "+key.signal)
+	}
+	for _, pid := range append(pids, j.cmd.Process.Pid) {
+		apptest.Eventually(t, "a stop", func() bool { return state(pid) == "T" })
+	}
+	j.signal(t, unix.SIGCONT)
+	j.line(t, "got CONT")
+	j.line(t, "got CONT")
+	for _, pid := range pids {
+		must(t, unix.Kill(pid, unix.SIGKILL))
+	}
+	j.wantCode(t, 128+9)
+	want := "map[child CONT:1 child INT:1 child QUIT:1 child TSTP:1 grandchild CONT:1 grandchild INT:1 grandchild QUIT:1 grandchild TSTP:1]"
+	if counts := got(j.seen); fmt.Sprint(counts) != want {
+		t.Errorf("signals: %v, want %s", counts, want)
+	}
+}
+
 // TestCtrlCWhileItStops: a second Ctrl-C kills a command that takes its time.
 func TestCtrlCWhileItStops(t *testing.T) {
 	t.Parallel()
