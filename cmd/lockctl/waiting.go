@@ -43,11 +43,14 @@ func showWaiting(ctx context.Context, c *client.Client, r *reporter, owner strin
 		if !rewritten && token == last {
 			continue
 		}
-		last = token
 		position, waiters := positionOf(ctx, c, r.resource, owner)
 		if ctx.Err() != nil {
 			return
 		}
+		if status.Holder == nil && position <= 1 { // nobody is in the way: the answer is about to come
+			continue
+		}
+		last = token
 		line := waitingLine(r.resource, status, position, max(waiters, status.Waiters))
 		if rewritten {
 			r.rewrite(line)
