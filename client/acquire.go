@@ -19,32 +19,34 @@ import (
 
 const (
 	defaultTTL = time.Minute
-	// longestWait is what one request asks to wait at most: many proxies end a request after a minute.
+	// longestWait is what one request asks to wait at most: many proxies end a request
+	// after a minute.
 	longestWait = 50 * time.Second
-	// grace is how long an answer is waited for that is due when the context's deadline is.
+	// grace is how long an answer is waited for that is due when the context's deadline
+	// is.
 	grace = time.Second
 
 	codeQueueFull = string(wire.CodeQueueFull)
 )
 
-// LockOptions say how a lock is acquired and kept. The zero value is a lock that is renewed until
-// it is released.
+// LockOptions say how a lock is acquired and kept. The zero value is a lock that is
+// renewed until it is released.
 type LockOptions struct {
-	// TTL is how long the lock outlives this program when it dies or loses the network: the
-	// server lets the lock expire then. While the program lives the lock is renewed every third of
-	// it. If 0, one minute.
+	// TTL is how long the lock outlives this program when it dies or loses the network:
+	// the server lets the lock expire then. While the program lives the lock is renewed
+	// every third of it. If 0, one minute.
 	TTL time.Duration
 
-	// Grace is how long the work needs to stop: when no server answers, Done is closed this long
-	// before Deadline. At most a third of TTL.
+	// Grace is how long the work needs to stop: when no server answers, Done is closed
+	// this long before Deadline. At most a third of TTL.
 	Grace time.Duration
 
 	// NoRenew has the lock end TTL after Lock or TryLock returned, or a bit earlier.
 	NoRenew bool
 
-	// Forever asks for a lock that never expires: if this program dies, only a force-release ends
-	// it. Neither TTL nor Grace may be given with it. Nothing notices the loss of such a lock
-	// but Valid and Unlock.
+	// Forever asks for a lock that never expires: if this program dies, only a
+	// force-release ends it. Neither TTL nor Grace may be given with it. Nothing notices
+	// the loss of such a lock but Valid and Unlock.
 	Forever bool
 
 	// Owner is the API's process_id. If empty, it is [NewOwner] of each lock.
@@ -56,8 +58,8 @@ type LockOptions struct {
 	// Metadata is shown with the lock. It must be encoded as a JSON object; nil: none.
 	Metadata any
 
-	// MinHold keeps the resource taken at least this long, even if the lock is released earlier:
-	// for jobs that several hosts start at nearly the same time.
+	// MinHold keeps the resource taken at least this long, even if the lock is released
+	// earlier: for jobs that several hosts start at nearly the same time.
 	MinHold time.Duration
 }
 
@@ -90,7 +92,8 @@ func (o LockOptions) withDefaults(resource string) (LockOptions, error) {
 // text is an argument with its name.
 type text struct{ name, value string }
 
-// valid refuses what JSON cannot hold: encoding/json would make the same text of different ones.
+// valid refuses what JSON cannot hold: encoding/json would make the same text of
+// different ones.
 func valid(texts ...text) error {
 	for _, t := range texts {
 		if !utf8.ValidString(t.value) {
@@ -100,8 +103,8 @@ func valid(texts ...text) error {
 	return nil
 }
 
-// NewOwner returns a name for one lock, HOST:PID:RANDOM, which is what [LockOptions.Owner] is by
-// default.
+// NewOwner returns a name for one lock, HOST:PID:RANDOM, which is what
+// [LockOptions.Owner] is by default.
 func NewOwner() string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -110,27 +113,29 @@ func NewOwner() string {
 	return fmt.Sprintf("%s:%d:%s", host, os.Getpid(), strings.ToLower(rand.Text()[:10]))
 }
 
-// Lock waits for a lock until ctx ends. Waiters are served first come first served. If ctx ends
-// by its deadline while somebody holds the resource, the error is a [HeldError] that is also
-// [context.DeadlineExceeded], and comes up to a second after the deadline. Otherwise Lock goes on
-// while no server answers, for at most [Options.ServerTimeout]. A wait that was given up leaves
-// nothing locked, if a server could be reached within a second; else what may have been granted
-// expires after TTL. Lock never returns a nil Lock with a nil error.
+// Lock waits for a lock until ctx ends. Waiters are served first come first served. If
+// ctx ends by its deadline while somebody holds the resource, the error is a [HeldError]
+// that is also [context.DeadlineExceeded], and comes up to a second after the deadline.
+// Otherwise Lock goes on while no server answers, for at most [Options.ServerTimeout]. A
+// wait that was given up leaves nothing locked, if a server could be reached within a
+// second; else what may have been granted expires after TTL. Lock never returns a nil
+// Lock with a nil error.
 func (c *Client) Lock(ctx context.Context, resource string, o LockOptions) (*Lock, error) {
 	return c.lock(ctx, resource, o, true)
 }
 
-// TryLock is [Client.Lock] without the wait: if the lock cannot be had now, the error is a
-// [HeldError].
+// TryLock is [Client.Lock] without the wait: if the lock cannot be had now, the error is
+// a [HeldError].
 func (c *Client) TryLock(ctx context.Context, resource string, o LockOptions) (*Lock, error) {
 	return c.lock(ctx, resource, o, false)
 }
 
-// Do calls work while it has a lock, which it waits for like [Client.Lock]. The context that work
-// gets ends when the lock is lost or is about to be; its cause is then the [LostError]. Do returns
-// the error of work, joined with a LostError if the lock was lost, even if work returned nil: what
-// it did may have happened beside another holder. It returns after work has returned. A release
-// that fails is left to the lock's expiry, and is no error.
+// Do calls work while it has a lock, which it waits for like [Client.Lock]. The context
+// that work gets ends when the lock is lost or is about to be; its cause is then the
+// [LostError]. Do returns the error of work, joined with a LostError if the lock was
+// lost, even if work returned nil: what it did may have happened beside another holder.
+// It returns after work has returned. A release that fails is left to the lock's expiry,
+// and is no error.
 func (c *Client) Do(ctx context.Context, resource string, o LockOptions, work func(context.Context, *Lock) error) (err error) {
 	l, err := c.Lock(ctx, resource, o)
 	if err != nil {
@@ -188,8 +193,8 @@ type acquisition struct {
 	unknown bool   // an attempt with this id may have been granted the lock without our knowing
 }
 
-// run repeats the request, always with the same request_id, so that a place in the queue is kept,
-// and a grant whose answer was lost is answered again.
+// run repeats the request, always with the same request_id, so that a place in the queue
+// is kept, and a grant whose answer was lost is answered again.
 func (a *acquisition) run(ctx context.Context) (*Lock, error) {
 	patient, cancel := past(ctx, 0, grace)
 	defer cancel()
@@ -208,8 +213,8 @@ func (a *acquisition) run(ctx context.Context) (*Lock, error) {
 	}
 }
 
-// past returns a context that ends some time after ctx does: that depends on whether ctx is canceled
-// or reaches its deadline.
+// past returns a context that ends some time after ctx does: that depends on whether ctx
+// is canceled or reaches its deadline.
 func past(ctx context.Context, canceled, deadline time.Duration) (context.Context, context.CancelFunc) {
 	late, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
@@ -254,8 +259,8 @@ func (a *acquisition) once(ctx, patient context.Context) (*Lock, error) {
 	l.extend(granted.started)
 	never := acquired.ExpiresInSeconds == nil
 	if acquired.Repeated || acquired.WaitedSeconds > 0 || never != a.o.Forever || l.isLate() {
-		// It is not known how much of its time is over, or all of it may be, or the server has a
-		// default TTL: the lock is renewed, and counts from there.
+		// It is not known how much of its time is over, or all of it may be, or the
+		// server has a default TTL: the lock is renewed, and counts from there.
 		confirmed, err := a.call(patient, l.renewal())
 		if err != nil {
 			return nil, err
@@ -298,8 +303,8 @@ func uncertain(err error) bool {
 	return is
 }
 
-// next returns nil if the request is to be repeated, after a pause if one is due, and otherwise the
-// error of the whole call.
+// next returns nil if the request is to be repeated, after a pause if one is due, and
+// otherwise the error of the whole call.
 func (a *acquisition) next(ctx context.Context, again *retries, began time.Duration, err error) error {
 	if held, is := errors.AsType[*HeldError](err); is {
 		held.Resource = a.resource
@@ -341,9 +346,10 @@ func deadlinePassed(ctx context.Context) bool {
 	return ok && time.Until(deadline) <= 0
 }
 
-// giveUp releases what an attempt may have been granted whose answer was lost: the same request is
-// answered with that grant. It supersedes an attempt that still waits at a server, which has to have
-// a wait itself for that. There is nobody to report a failure to; the grant expires then.
+// giveUp releases what an attempt may have been granted whose answer was lost: the same
+// request is answered with that grant. It supersedes an attempt that still waits at a
+// server, which has to have a wait itself for that. There is nobody to report a failure
+// to; the grant expires then.
 func (a *acquisition) giveUp(ctx context.Context) {
 	if !a.unknown {
 		return

@@ -325,7 +325,8 @@ func TestNothingIsSentForAContextThatIsOver(t *testing.T) {
 	}
 }
 
-// TestNothingIsGivenUpThatWasNotSent: a server that cannot be reached has granted nothing.
+// TestNothingIsGivenUpThatWasNotSent: a server that cannot be reached has granted
+// nothing.
 func TestNothingIsGivenUpThatWasNotSent(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -340,7 +341,8 @@ func TestNothingIsGivenUpThatWasNotSent(t *testing.T) {
 	})
 }
 
-// TestGrantThatComesTooLateIsRenewed before the lock is returned, and is an error if that is too late too.
+// TestGrantThatComesTooLateIsRenewed before the lock is returned, and is an error if that
+// is too late too.
 func TestGrantThatComesTooLateIsRenewed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -380,8 +382,8 @@ func TestServerTimeout(t *testing.T) {
 	}
 }
 
-// TestServerTimeoutLeavesWaitsAlone: it counts from when the server was gone, not from when it
-// answered last.
+// TestServerTimeoutLeavesWaitsAlone: it counts from when the server was gone, not from
+// when it answered last.
 func TestServerTimeoutLeavesWaitsAlone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -655,7 +657,8 @@ func TestForceReleaseWithoutATokenIsSentOnce(t *testing.T) {
 	})
 }
 
-// TestForceReleaseWhoseAnswerWasLost: its repeat finds nothing to break, and the history says why.
+// TestForceReleaseWhoseAnswerWasLost: its repeat finds nothing to break, and the history
+// says why.
 func TestForceReleaseWhoseAnswerWasLost(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -15,8 +15,9 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// BenchmarkLockUnlock measures a Lock and an Unlock through the client, and in turn with them the same
-// two requests without it, on the same server. It reports the medians of both and their ratio.
+// BenchmarkLockUnlock measures a Lock and an Unlock through the client, and in turn with
+// them the same two requests without it, on the same server. It reports the medians of
+// both and their ratio.
 func BenchmarkLockUnlock(b *testing.B) {
 	server, err := startServer("sqlite:///" + testdb.SQLite(b))
 	if err != nil {

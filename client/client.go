@@ -16,41 +16,42 @@ import (
 
 // Options of a [Client]. The zero value is ready to use.
 type Options struct {
-	// HTTPClient sends the requests. Its Transport is the place for TLS settings, credentials and
-	// tracing. A Timeout shorter than a minute cuts long waits into more requests. Redirects are
-	// not followed. If nil, the client has a transport of its own that notices a dead peer within
-	// half a minute.
+	// HTTPClient sends the requests. Its Transport is the place for TLS settings,
+	// credentials and tracing. A Timeout shorter than a minute cuts long waits into more
+	// requests. Redirects are not followed. If nil, the client has a transport of its own
+	// that notices a dead peer within half a minute.
 	HTTPClient *http.Client
 
-	// ServerTimeout is the longest time for which a call goes on although no server answers it.
-	// Then it fails with [ErrUnavailable]. If 0, a call goes on until its context ends. It does not
-	// limit a wait in the queue of a server: that a server is silent is then noticed when the wait
-	// of one request is over, which is less than a minute.
+	// ServerTimeout is the longest time for which a call goes on although no server
+	// answers it. Then it fails with [ErrUnavailable]. If 0, a call goes on until its
+	// context ends. It does not limit a wait in the queue of a server: that a server is
+	// silent is then noticed when the wait of one request is over, which is less than a
+	// minute.
 	ServerTimeout time.Duration
 
-	// Logger gets what the Observer gets: losses as errors, failed attempts as warnings, the rest
-	// at the debug level. If nil, nothing is logged.
+	// Logger gets what the Observer gets: losses as errors, failed attempts as warnings,
+	// the rest at the debug level. If nil, nothing is logged.
 	Logger *slog.Logger
 
 	// Observer is told what happens to the locks of the client.
 	Observer Observer
 }
 
-// Observer is a set of functions that are called when something happens to a lock. Each may be
-// nil. They are called by the goroutine that does the work, so a slow one delays renewals, and
-// several may run at once. None may call a method of the lock other than Name, Owner, FencingToken
-// and Deadline.
+// Observer is a set of functions that are called when something happens to a lock. Each
+// may be nil. They are called by the goroutine that does the work, so a slow one delays
+// renewals, and several may run at once. None may call a method of the lock other than
+// Name, Owner, FencingToken and Deadline.
 type Observer struct {
 	Acquired    func(l *Lock, waited time.Duration)      // waited since Lock or TryLock was called
 	Renewed     func(l *Lock)                            // Deadline has moved
 	RenewFailed func(l *Lock, err error)                 // it is tried again while there is time
 	Lost        func(l *Lock, err *LostError)            // right after Done was closed
 	Released    func(l *Lock, held time.Duration)        // by Unlock; the server has confirmed it
-	Retried     func(operation string, err error, n int) // the nth attempt of a call failed, and another follows
+	Retried     func(operation string, err error, n int) // the nth attempt of a call failed, and another follows; not of renewals
 }
 
-// Client speaks to one lock service, at one or several addresses. It is safe for concurrent use
-// by any number of goroutines, and is meant to be shared.
+// Client speaks to one lock service, at one or several addresses. It is safe for
+// concurrent use by any number of goroutines, and is meant to be shared.
 type Client struct {
 	http     *http.Client
 	log      *slog.Logger
@@ -67,10 +68,10 @@ type Client struct {
 	verified []bool // by server: it has answered with that id
 }
 
-// New returns a client for the service at a base URL such as "http://localhost:8000", or at
-// several, separated by commas. With several the client stays with one while it answers, and goes
-// to the next when it does not. All must be servers of one database. New does not connect; its
-// error names what is wrong with a URL.
+// New returns a client for the service at a base URL such as "http://localhost:8000", or
+// at several, separated by commas. With several the client stays with one while it
+// answers, and goes to the next when it does not. All must be servers of one database.
+// New does not connect; its error names what is wrong with a URL.
 func New(urls string, o Options) (*Client, error) {
 	c := &Client{
 		log: o.Logger, observer: o.Observer, patience: o.ServerTimeout,
@@ -117,8 +118,8 @@ func baseURL(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// newTransport is like net/http's own, but for shorter probes of idle connections: the peer of a
-// request that waits sends nothing for a minute, and might be gone.
+// newTransport is like net/http's own, but for shorter probes of idle connections: the
+// peer of a request that waits sends nothing for a minute, and might be gone.
 func newTransport() *http.Transport {
 	t := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, IdleConnTimeout: 90 * time.Second}
 	t.DialContext = (&net.Dialer{
@@ -129,7 +130,8 @@ func newTransport() *http.Transport {
 	return t
 }
 
-// CloseIdleConnections closes the connections that no request uses. The client remains usable.
+// CloseIdleConnections closes the connections that no request uses. The client remains
+// usable.
 func (c *Client) CloseIdleConnections() { c.http.CloseIdleConnections() }
 
 // sleep waits, or returns the cause for which ctx ended.

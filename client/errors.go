@@ -11,26 +11,30 @@ import (
 
 // Errors to compare with by [errors.Is].
 var (
-	// ErrHeld is any [HeldError]: the lock was not acquired, because somebody else has it.
+	// ErrHeld is any [HeldError]: the lock was not acquired, because somebody else has
+	// it.
 	ErrHeld = errors.New("the resource is locked")
-	// ErrLost is any [LostError]: the lock was acquired, and ended before it was released.
+	// ErrLost is any [LostError]: the lock was acquired, and ended before it was
+	// released.
 	ErrLost = errors.New("the lock is lost")
-	// ErrReleased is the reason why a lock has ended that Unlock or Abandon was called for.
+	// ErrReleased is the reason why a lock has ended that Unlock or Abandon was called
+	// for.
 	ErrReleased = errors.New("the lock was released")
-	// ErrUnavailable is any failure to get an answer that settles the matter: no server could be
-	// reached, or each said that it cannot serve requests now.
+	// ErrUnavailable is any failure to get an answer that settles the matter: no server
+	// could be reached, or each said that it cannot serve requests now.
 	ErrUnavailable = errors.New("the lock service does not answer")
 	// ErrUnauthorized is any [APIError] with the status 401.
 	ErrUnauthorized = errors.New("the lock service wants other credentials")
 	// ErrForbidden is any [APIError] with the status 403.
 	ErrForbidden = errors.New("the lock service does not permit this")
-	// ErrOtherDatabase means that a server keeps its locks in another database than the server that
-	// the client talked to first. Locks of the two exclude nothing from each other.
+	// ErrOtherDatabase means that a server keeps its locks in another database than the
+	// server that the client talked to first. Locks of the two exclude nothing from each
+	// other.
 	ErrOtherDatabase = errors.New("the server has another database of locks")
 )
 
-// HeldError is why a lock was not acquired. It is [ErrHeld]. When the context's deadline ended the
-// wait, it is [context.DeadlineExceeded] as well.
+// HeldError is why a lock was not acquired. It is [ErrHeld]. When the context's deadline
+// ended the wait, it is [context.DeadlineExceeded] as well.
 type HeldError struct {
 	Resource   string
 	Code       string        // the API's code: already_locked, reserved, wait_timeout or queue_full
@@ -63,14 +67,14 @@ type LossReason string
 
 const (
 	LossExpired           LossReason = "expired"            // its time was over: by the server, or by this machine's clock after a pause
-	LossForceReleased     LossReason = "force_released"     // somebody broke it: By and Reason tell who and why
+	LossForceReleased     LossReason = "force_released"     // somebody broke it: see By and Reason
 	LossReleasedElsewhere LossReason = "released_elsewhere" // somebody released it with this owner's name
 	LossUnreachable       LossReason = "unreachable"        // no renewal succeeded in time; the server may still show the hold
 	LossNotHeld           LossReason = "not_held"           // the server has no such hold, and does not know why
 )
 
-// LostError is why a lock ended before it was released. It is [ErrLost]. When the servers could
-// not be reached, it wraps the last failure.
+// LostError is why a lock ended before it was released. It is [ErrLost]. When the servers
+// could not be reached, it wraps the last failure.
 type LostError struct {
 	Resource     string
 	FencingToken int64
@@ -108,13 +112,13 @@ func (e *LostError) Is(target error) bool { return target == ErrLost }
 
 func (e *LostError) Unwrap() error { return e.cause }
 
-// APIError is an answer of the service, or of a proxy before it, that is neither success nor
-// explained by another error of this package.
+// APIError is an answer of the service, or of a proxy before it, that is neither success
+// nor explained by another error of this package.
 type APIError struct {
 	Status    int           // the HTTP status
 	Code      string        // the API's code; empty: the answer is not the lock service's
 	Detail    string        // the API's text, or the beginning of an answer that is not its own
-	RequestID string        // finds the request in the server's log; empty: not told
+	RequestID string        // finds the request in the server's log; empty: unknown
 	Fields    []string      // of the status 422: the fields that are wrong
 	retry     time.Duration // the Retry-After header
 }
@@ -157,8 +161,8 @@ type transportError struct {
 	cause  error
 }
 
-// newTransportError leaves out the URL of the request, and says what ended it if that was not the
-// caller's context.
+// newTransportError leaves out the URL of the request, and says what ended it if that was
+// not the caller's context.
 func newTransportError(ctx context.Context, base *url.URL, err error) *transportError {
 	if cause, is := errors.AsType[*url.Error](err); is {
 		err = cause.Err

@@ -14,7 +14,8 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// TestTimeoutsOfTheTransport are failures like others, although the attempt's own time is not over.
+// TestTimeoutsOfTheTransport are failures like others, although the attempt's own time is
+// not over.
 func TestTimeoutsOfTheTransport(t *testing.T) {
 	t.Parallel()
 	dialer := &net.Dialer{Timeout: time.Nanosecond}
@@ -172,7 +173,8 @@ func TestPauseWithinTheGrace(t *testing.T) {
 	})
 }
 
-// TestUnlockClosesDoneFirst: the server may release the lock long before its answer comes.
+// TestUnlockClosesDoneFirst: the server may release the lock long before its answer
+// comes.
 func TestUnlockClosesDoneFirst(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -201,7 +203,8 @@ func TestUnlockClosesDoneFirst(t *testing.T) {
 	})
 }
 
-// TestUnlockIsAboutItsOwnLock: that the caller's context ended with another lock is not its loss.
+// TestUnlockIsAboutItsOwnLock: that the caller's context ended with another lock is not
+// its loss.
 func TestUnlockIsAboutItsOwnLock(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -418,8 +421,8 @@ func (d deaf) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 }
 
-// TestGivenUpWaitBehindAProxy: the request that still waits at the server is superseded, so it is not
-// granted the lock for nobody.
+// TestGivenUpWaitBehindAProxy: the request that still waits at the server is superseded,
+// so it is not granted the lock for nobody.
 func TestGivenUpWaitBehindAProxy(t *testing.T) {
 	t.Parallel()
 	base := serverOf(t, "sqlite:///"+testdb.SQLite(t))

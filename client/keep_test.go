@@ -63,8 +63,8 @@ func TestRenewalsAreSpread(t *testing.T) {
 	})
 }
 
-// TestLockEndsBeforeAnybodyElseCanHaveIt: when nobody answers, Done is closed in time before the hold
-// expires, as counted from the start of the last request that succeeded.
+// TestLockEndsBeforeAnybodyElseCanHaveIt: when nobody answers, Done is closed in time
+// before the hold expires, as counted from the start of the last request that succeeded.
 func TestLockEndsBeforeAnybodyElseCanHaveIt(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -136,7 +136,8 @@ func TestOutagesShorterThanTheTTLAreBorne(t *testing.T) {
 	})
 }
 
-// TestTimeCountsFromTheStartOfTheRequest: an answer that was on its way for long grants less.
+// TestTimeCountsFromTheStartOfTheRequest: an answer that was on its way for long grants
+// less.
 func TestTimeCountsFromTheStartOfTheRequest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -181,7 +182,8 @@ func TestGrantOfUnknownAgeIsRenewedAtOnce(t *testing.T) {
 	}
 }
 
-// TestGrantThatWasOverIsAskedForAnew: under another request_id, or the old grant would be meant.
+// TestGrantThatWasOverIsAskedForAnew: under another request_id, or the old grant would be
+// meant.
 func TestGrantThatWasOverIsAskedForAnew(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

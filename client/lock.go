@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	// tick is how often the clock is read while a lock is held: timers stand still in a suspend.
+	// tick is how often the clock is read while a lock is held: timers stand still in a
+	// suspend.
 	tick = time.Second
 	// unlockTime is what Unlock has at least, even if its context is over.
 	unlockTime = 5 * time.Second
@@ -19,13 +20,14 @@ const (
 	detailsTime = 500 * time.Millisecond
 )
 
-// Lock is a lock that was acquired. Goroutines of its own watch its time and renew it; they end
-// with Unlock, Abandon or the loss of the lock, so each lock needs a call of Unlock or Abandon. All
-// methods are safe for concurrent use.
+// Lock is a lock that was acquired. Goroutines of its own watch its time and renew it;
+// they end with Unlock, Abandon or the loss of the lock, so each lock needs a call of
+// Unlock or Abandon. All methods are safe for concurrent use.
 //
-// A lock is held until Done is closed. That is when Unlock or Abandon is called, when a server
-// says that it is lost, or in time before it expires because it could not be renewed. A paused
-// program notices that late: what must not happen twice should check the fencing token.
+// A lock is held until Done is closed. That is when Unlock or Abandon is called, when a
+// server says that it is lost, or in time before it expires because it could not be
+// renewed. A paused program notices that late: what must not happen twice should check
+// the fencing token.
 type Lock struct {
 	c        *Client
 	resource string
@@ -75,14 +77,14 @@ func (l *Lock) Name() string { return l.resource }
 // Owner returns what the API calls process_id.
 func (l *Lock) Owner() string { return l.o.Owner }
 
-// FencingToken returns the number of this hold: it is larger than that of every earlier hold of
-// the resource, and below 2^53. Pass it on to what the lock protects, so that it can refuse a
-// holder that is late.
+// FencingToken returns the number of this hold: it is larger than that of every earlier
+// hold of the resource, and below 2^53. Pass it on to what the lock protects, so that it
+// can refuse a holder that is late.
 func (l *Lock) FencingToken() int64 { return l.token }
 
-// Deadline returns when the lock ends unless it is renewed: the time at which it may expire, less a
-// margin of 5 percent of TTL, at least a second, at most a sixth of TTL. The zero time means that
-// the lock never expires.
+// Deadline returns when the lock ends unless it is renewed: the time at which it may
+// expire, less a margin of 5 percent of TTL, at least a second, at most a sixth of TTL.
+// The zero time means that the lock never expires.
 func (l *Lock) Deadline() time.Time {
 	if l.o.Forever {
 		return time.Time{}
@@ -92,11 +94,12 @@ func (l *Lock) Deadline() time.Time {
 	return time.Now().Add(l.deadline() - l.c.now())
 }
 
-// Done returns a channel that is closed when the lock is not to be relied on any more. Err says why.
+// Done returns a channel that is closed when the lock is not to be relied on any more.
+// Err says why.
 func (l *Lock) Done() <-chan struct{} { return l.done }
 
-// Err returns nil while the lock is held. When Done is closed it returns why, a [LostError] or
-// [ErrReleased], and from then on always the same.
+// Err returns nil while the lock is held. When Done is closed it returns why, a
+// [LostError] or [ErrReleased], and from then on always the same.
 func (l *Lock) Err() error {
 	l.expire()
 	l.mu.Lock()
@@ -104,9 +107,9 @@ func (l *Lock) Err() error {
 	return l.err
 }
 
-// Context returns a context that also ends when the lock does; its cause is then Err. The caller
-// must call the function when the context is no longer needed, as with [context.WithCancel]; that
-// does not release the lock.
+// Context returns a context that also ends when the lock does; its cause is then Err. The
+// caller must call the function when the context is no longer needed, as with
+// [context.WithCancel]; that does not release the lock.
 func (l *Lock) Context(parent context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(parent)
 	go func() {
@@ -119,8 +122,8 @@ func (l *Lock) Context(parent context.Context) (context.Context, context.CancelF
 	return ctx, func() { cancel(context.Canceled) }
 }
 
-// Valid asks a server whether this lock still exists. It is repeated until a server answers or ctx
-// ends. The lock may end right after the answer.
+// Valid asks a server whether this lock still exists. It is repeated until a server
+// answers or ctx ends. The lock may end right after the answer.
 func (l *Lock) Valid(ctx context.Context) (bool, error) {
 	if l.Err() != nil {
 		return false, nil
@@ -128,12 +131,13 @@ func (l *Lock) Valid(ctx context.Context) (bool, error) {
 	return l.c.Validate(ctx, l.resource, l.token)
 }
 
-// Unlock closes Done, releases the lock and waits for the server to confirm it. It works when ctx is
-// over: it goes on for five seconds after that, but no longer than [Options.ServerTimeout] and the
-// lock last. It returns nil when the lock was held until now, and a [LostError] when it was lost
-// before; this is the last chance to learn that. Any other error means that the release is not
-// confirmed and that the lock ends by its expiry at the latest; Unlock may be called again then.
-// Once the result is final, every further call returns the same. After Abandon it does nothing.
+// Unlock closes Done, releases the lock and waits for the server to confirm it. It works
+// when ctx is over: it goes on for five seconds after that, but no longer than
+// [Options.ServerTimeout] and the lock last. It returns nil when the lock was held until
+// now, and a [LostError] when it was lost before; this is the last chance to learn that.
+// Any other error means that the release is not confirmed and that the lock ends by its
+// expiry at the latest; Unlock may be called again then. Once the result is final, every
+// further call returns the same. After Abandon it does nothing.
 func (l *Lock) Unlock(ctx context.Context) error {
 	ctx, cancel := past(ctx, unlockTime, unlockTime)
 	defer cancel()
@@ -168,8 +172,8 @@ func (l *Lock) Unlock(ctx context.Context) error {
 	return err
 }
 
-// release tells the server to end the hold, unless that is over for sure. A hold that was lost
-// because no server answered may still be there.
+// release asks the server to end the hold, unless that is over for sure. A hold that was
+// lost because no server answered may still be there.
 func (l *Lock) release(ctx context.Context, lost *LostError) error {
 	l.mu.Lock()
 	left := l.expiry - l.c.now()
@@ -193,16 +197,16 @@ func (l *Lock) release(ctx context.Context, lost *LostError) error {
 	return err
 }
 
-// Abandon closes Done, ends the renewals and leaves the lock to its expiry: nobody else gets it
-// before that. It does not wait for anything.
+// Abandon closes Done, ends the renewals and leaves the lock to its expiry: nobody else
+// gets it before that. It does not wait for anything.
 func (l *Lock) Abandon() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.abandoned = l.end(ErrReleased) || l.abandoned
 }
 
-// watch closes Done when the time of the lock is over. It does nothing else, so that nothing holds
-// it up.
+// watch closes Done when the time of the lock is over. It does nothing else, so that
+// nothing holds it up.
 func (l *Lock) watch(ctx context.Context) {
 	for !l.expire() {
 		l.mu.Lock()
@@ -243,8 +247,8 @@ func (l *Lock) keep(ctx context.Context) {
 	}
 }
 
-// renew makes one attempt. It takes half of the time that is left at most, so that there is another
-// one.
+// renew makes one attempt. It takes half of the time that is left at most, so that there
+// is another one.
 func (l *Lock) renew(ctx context.Context) error {
 	l.mu.Lock()
 	left := l.deadline() - l.o.Grace - l.c.now()
@@ -270,8 +274,8 @@ func (l *Lock) renew(ctx context.Context) error {
 
 func (l *Lock) renewal() request { return renewal(l.resource, l.o.Owner, l.token, l.o.TTL) }
 
-// extend notes that the hold lasts for TTL at least since a request began. A lock that has ended
-// stays so.
+// extend notes that the hold lasts for TTL at least since a request began. A lock that
+// has ended stays so.
 func (l *Lock) extend(started time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -280,7 +284,8 @@ func (l *Lock) extend(started time.Duration) {
 	}
 }
 
-// interval is a third of the TTL, spread so that many locks are not renewed at the same time.
+// interval is a third of the TTL, spread so that many locks are not renewed at the same
+// time.
 func (l *Lock) interval() time.Duration {
 	return time.Duration(float64(l.o.TTL/3) * (0.9 + 0.2*l.c.jitter()))
 }
@@ -291,15 +296,16 @@ func (l *Lock) backoff(n int) time.Duration {
 	return time.Duration(l.c.jitter() * float64(min(bound, time.Second, l.o.TTL/6)))
 }
 
-// margin allows for clocks that do not run evenly, and for the time in which a loss is noticed.
+// margin allows for clocks that do not run evenly, and for the time in which a loss is
+// noticed.
 func (l *Lock) margin() time.Duration {
 	return min(max(time.Second, l.o.TTL/20), l.o.TTL/6)
 }
 
 func (l *Lock) deadline() time.Duration { return l.expiry - l.margin() }
 
-// stopTime is when the lock is given up unless it is renewed. Grace is for when no server answers: a
-// program that was paused may still renew in it.
+// stopTime is when the lock is given up unless it is renewed. Grace is for when no server
+// answers: a program that was paused may still renew in it.
 func (l *Lock) stopTime() time.Duration {
 	if l.last == nil && !l.o.NoRenew {
 		return l.deadline()
@@ -307,8 +313,9 @@ func (l *Lock) stopTime() time.Duration {
 	return l.deadline() - l.o.Grace
 }
 
-// expire ends the lock if it is time to give it up, and reports whether it has ended. If no renewal
-// has failed, the program or its machine was paused, or the lock is not renewed at all.
+// expire ends the lock if it is time to give it up, and reports whether it has ended. If
+// no renewal has failed, the program or its machine was paused, or the lock is not
+// renewed at all.
 func (l *Lock) expire() bool {
 	l.mu.Lock()
 	if l.err != nil || l.o.Forever || l.c.now() < l.stopTime() {
@@ -337,8 +344,8 @@ func (l *Lock) lost(why LossReason) *LostError {
 	return &LostError{Resource: l.resource, FencingToken: l.token, Why: why}
 }
 
-// explain asks the history who broke a lock. The answer is not waited for long, because the holder
-// must stop.
+// explain asks the history who broke a lock. The answer is not waited for long, because
+// the holder must stop.
 func (l *Lock) explain(ctx context.Context, why LossReason) *LostError {
 	lost := l.lost(why)
 	if why != LossForceReleased {

@@ -18,8 +18,8 @@ import (
 // pageSize is how many entries of a list one request asks for.
 const pageSize = 1000
 
-// raw is the JSON that a value was read from. It is what the value is encoded as, so that fields
-// that this package does not know are passed on.
+// raw is the JSON that a value was read from. It is what the value is encoded as, so that
+// fields that this package does not know are passed on.
 type raw struct{ text json.RawMessage }
 
 // MarshalJSON returns the server's own JSON.
@@ -30,7 +30,8 @@ func (r raw) MarshalJSON() ([]byte, error) {
 	return r.text, nil
 }
 
-// Hold is a lock as the server tells of it, whoever has it. It is encoded as the server's JSON.
+// Hold is a lock as the server tells of it, whoever has it. It is encoded as the server's
+// JSON.
 type Hold struct {
 	raw
 	Resource     string
@@ -67,7 +68,8 @@ func (h *Hold) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// Status is whether a resource is locked, and by whom. It is encoded as the server's JSON.
+// Status is whether a resource is locked, and by whom. It is encoded as the server's
+// JSON.
 type Status struct {
 	raw
 	Resource string
@@ -162,8 +164,8 @@ func orZero[T any](p *T) (zero T) {
 
 func timeOf(t *wire.Time) time.Time { return time.Time(orZero(t)) }
 
-// Status reads who holds a resource. Like every read it is repeated until a server answers or ctx
-// ends.
+// Status reads who holds a resource. Like every read, it is repeated until a server answers,
+// ctx ends, or no server has answered for [Options.ServerTimeout].
 func (c *Client) Status(ctx context.Context, resource string) (Status, error) {
 	return read[Status](ctx, c, "/locks/status", url.Values{"resource_name": {resource}})
 }
@@ -182,8 +184,9 @@ type ListOptions struct {
 	Limit  int // the maximum number of locks; 0: all
 }
 
-// Locks lists the locks that are held, ordered by name if there is a Prefix. It reads a page at a
-// time; a lock that comes or goes meanwhile may be missed or shown. An error ends the list.
+// Locks lists the locks that are held, ordered by name if there is a Prefix. It reads a
+// page at a time; a lock that comes or goes meanwhile may be missed or shown. An error
+// ends the list.
 func (c *Client) Locks(ctx context.Context, o ListOptions) iter.Seq2[Hold, error] {
 	query := url.Values{}
 	setIf(query, "prefix", o.Prefix)
@@ -197,8 +200,8 @@ func (c *Client) Locks(ctx context.Context, o ListOptions) iter.Seq2[Hold, error
 	})
 }
 
-// Queue lists the requests that wait for a resource, in the order in which they will be served; at
-// most limit of them, or all if it is 0.
+// Queue lists the requests that wait for a resource, in the order in which they will be
+// served; at most limit of them, or all if it is 0.
 func (c *Client) Queue(ctx context.Context, resource string, limit int) iter.Seq2[Waiter, error] {
 	return pages(ctx, c, "/locks/queue", url.Values{"resource_name": {resource}}, limit, func(p struct {
 		Waiters    []Waiter `json:"waiters"`
@@ -285,9 +288,9 @@ func read[T any](ctx context.Context, c *Client, path string, query url.Values) 
 	return data[T](a)
 }
 
-// Renew has a hold expire when ttl has passed since the server's answer; 0: never. It is for holds
-// that outlive the program that acquired them: a [Lock] renews itself. token 0 is whichever hold
-// the owner has. It returns a [LostError] when there is no such hold.
+// Renew has a hold expire when ttl has passed since the server's answer; 0: never. It is
+// for holds that outlive the program that acquired them: a [Lock] renews itself. token 0
+// is whichever hold the owner has. It returns a [LostError] when there is no such hold.
 func (c *Client) Renew(ctx context.Context, resource, owner string, token int64, ttl time.Duration) (Hold, error) {
 	if err := valid(text{"resource", resource}, text{"owner", owner}); err != nil {
 		return Hold{}, err
@@ -314,9 +317,9 @@ func renewal(resource, owner string, token int64, ttl time.Duration) request {
 	return request{method: http.MethodPost, path: "/locks/renew", body: &body}
 }
 
-// Release ends a hold, for holds that outlive the program that acquired them. token 0 is whichever
-// hold the owner has. A hold that the owner has released before is no error; one that was lost is
-// a [LostError].
+// Release ends a hold, for holds that outlive the program that acquired them. token 0 is
+// whichever hold the owner has. A hold that the owner has released before is no error;
+// one that was lost is a [LostError].
 func (c *Client) Release(ctx context.Context, resource, owner string, token int64) error {
 	err := c.release(ctx, resource, owner, token, c.retries("/locks/release"))
 	if lost, is := errors.AsType[*LostError](err); is && lost.Why == LossReleasedElsewhere {
@@ -350,9 +353,9 @@ type ForceReleaseOptions struct {
 	FencingToken int64  // only this hold is broken; 0: whichever there is, also one that has just begun
 }
 
-// ForceRelease ends a hold of anybody. It returns the hold as it was. Its error is an [APIError]
-// with the status 404 if there is no such hold. It is sent at most once to a server that may have
-// executed it, unless there is a FencingToken.
+// ForceRelease ends a hold of anybody. It returns the hold as it was. Its error is an
+// [APIError] with the status 404 if there is no such hold. It is sent at most once to a
+// server that may have executed it, unless there is a FencingToken.
 func (c *Client) ForceRelease(ctx context.Context, resource string, o ForceReleaseOptions) (Hold, error) {
 	if err := valid(text{"resource", resource}, text{"By", o.By}, text{"Reason", o.Reason}); err != nil {
 		return Hold{}, err
@@ -379,8 +382,8 @@ func (c *Client) ForceRelease(ctx context.Context, resource string, o ForceRelea
 	return broken.Holder, err
 }
 
-// brokenBefore looks in the history whether the hold is one that the same request has broken: its
-// answer may have been lost. Otherwise it returns the error.
+// brokenBefore looks in the history whether the hold is one that the same request has
+// broken: its answer may have been lost. Otherwise it returns the error.
 func (c *Client) brokenBefore(ctx context.Context, resource string, o ForceReleaseOptions, err error) (Hold, error) {
 	for e, failed := range c.History(ctx, HistoryOptions{Resource: resource, Events: []string{"force_released"}, Limit: 10}) {
 		if failed == nil && e.FencingToken == o.FencingToken && e.Reason == o.Reason && (o.By == "" || e.By == o.By) {

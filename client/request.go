@@ -49,8 +49,9 @@ func data[T any](a answer) (T, error) {
 	return envelope.Data, nil
 }
 
-// call repeats a request until it is answered: an answer that says that the service cannot serve it
-// now does not count as one. Only a request that is safe to repeat may be passed to it.
+// call repeats a request until it is answered: an answer that says that the service
+// cannot serve it now does not count as one. Only a request that is safe to repeat may be
+// passed to it.
 func (c *Client) call(ctx context.Context, r request) (answer, error) {
 	return c.retry(ctx, r, c.retries(r.path))
 }
@@ -84,8 +85,9 @@ func (c *Client) retries(path string) *retries {
 // reset notes that a server has answered.
 func (r *retries) reset() { r.n = 0 }
 
-// after returns nil when it is time for the next attempt, and otherwise the error to end the call
-// with. With several servers the next one is asked without a pause, until each has been asked.
+// after returns nil when it is time for the next attempt, and otherwise the error to end
+// the call with. With several servers the next one is asked without a pause, until each
+// has been asked.
 func (r *retries) after(ctx context.Context, began time.Duration, err error) error {
 	r.uncertain = r.uncertain || uncertain(err)
 	if ctx.Err() != nil {
@@ -149,8 +151,8 @@ func causeOf(ctx context.Context) error {
 	return fmt.Errorf("%w: %w", ctx.Err(), cause)
 }
 
-// attempt sends a request once, to the current server, and goes to the next server if that does not
-// answer.
+// attempt sends a request once, to the current server, and goes to the next server if
+// that does not answer.
 func (c *Client) attempt(ctx context.Context, r request) (answer, error) {
 	timeout := r.timeout
 	if timeout == 0 {
@@ -187,8 +189,9 @@ func (c *Client) leave(server int) {
 	}
 }
 
-// verify asks a server that has never answered for its database, before it is asked to change
-// anything in it. The first server needs no such question: its database is the right one.
+// verify asks a server that has never answered for its database, before it is asked to
+// change anything in it. The first server needs no such question: its database is the
+// right one.
 func (c *Client) verify(ctx context.Context, server int) error {
 	c.mu.Lock()
 	needless := c.verified[server] || c.database == ""
@@ -218,8 +221,9 @@ func (c *Client) checkDatabase(server int, id string) error {
 	return nil
 }
 
-// exchange sends a request once and returns the answer if it has the status 200. Other answers are
-// an [APIError] or a [HeldError], or what ended before one came a [transportError].
+// exchange sends a request once and returns the answer if it has the status 200. Other
+// answers are an [APIError] or a [HeldError], or what ended before one came a
+// [transportError].
 func (c *Client) exchange(ctx context.Context, server int, r request) (answer, error) {
 	base := c.urls[server]
 	target := *base

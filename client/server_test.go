@@ -160,8 +160,8 @@ func TestOnServers(t *testing.T) {
 	})
 }
 
-// TestExclusionOnServers: what the clients of one resource do under their locks never overlaps, and
-// each hold has a higher token.
+// TestExclusionOnServers: what the clients of one resource do under their locks never
+// overlaps, and each hold has a higher token.
 func TestExclusionOnServers(t *testing.T) {
 	t.Parallel()
 	onServers(t, func(t *testing.T, c *client.Client) {

@@ -24,9 +24,9 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// Commands run under the locks of lockctl, on three servers that are killed at random, one by one or
-// all at once for longer than the TTL. No two commands of one resource may overlap, and none may run
-// when its lock could be somebody else's.
+// Commands run under the locks of lockctl, on three servers that are killed at random,
+// one by one or all at once for longer than the TTL. No two commands of one resource may
+// overlap, and none may run when its lock could be somebody else's.
 func commandsUnderLocks(t *testing.T, r *robust.Run) {
 	runs, names := 20, 4
 	if r.Long() {
@@ -95,8 +95,8 @@ type commands struct {
 
 const commandTTL = 5 * time.Second
 
-// run runs a command under a lock: one that soon ends, or one that must be stopped when its lock is
-// lost, which every third does not do by itself.
+// run runs a command under a lock: one that soon ends, or one that must be stopped when
+// its lock is lost, which every third does not do by itself.
 func (c *commands) run(t *testing.T, random *rand.Rand) {
 	lasts := time.Duration(random.Int64N(int64(400 * time.Millisecond)))
 	if c.long && random.IntN(10) == 0 {
@@ -121,7 +121,8 @@ func (c *commands) run(t *testing.T, random *rand.Rand) {
 	}
 }
 
-// command is what lockctl runs: this test program. Every 10 ms it writes to the journal that it runs.
+// command is what lockctl runs: this test program. Every 10 ms it writes to the journal
+// that it runs.
 func command(journal string) error {
 	lasts, err := time.ParseDuration(os.Getenv("ROBUST_LASTS"))
 	if err != nil {
@@ -203,8 +204,8 @@ func maxTime(a, b time.Time) time.Time {
 	return b
 }
 
-// judge compares the stints with each other, and with when the service says that their locks ended:
-// Postgres has the clock of this machine.
+// judge compares the stints with each other, and with when the service says that their
+// locks ended: Postgres has the clock of this machine.
 func (c *commands) judge(t *testing.T, url string) {
 	t.Helper()
 	stints := c.stints(t)

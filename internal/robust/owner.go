@@ -16,8 +16,8 @@ import (
 	"resource-lock-manager/client"
 )
 
-// owner is a client that takes locks by package client. What that sends is recorded like the calls of
-// others, and for how long it says that it holds a lock.
+// owner is a client that takes locks by package client. What that sends is recorded like
+// the calls of others, and for how long it says that it holds a lock.
 type owner struct {
 	*worker
 	tb testing.TB
@@ -36,8 +36,8 @@ func (w owner) work() {
 	}
 }
 
-// takeTurn waits for a lock, for a time that may be too short, and works with it for a time that may
-// be longer than its TTL.
+// takeTurn waits for a lock, for a time that may be too short, and works with it for a
+// time that may be longer than its TTL.
 func (w owner) takeTurn(c *client.Client, resource string) {
 	ttl := 300*time.Millisecond + w.upTo(LongestTTL-300*time.Millisecond)
 	ctx, cancel := context.WithTimeout(w.alive, w.upTo(LongestWait))
@@ -139,8 +139,8 @@ func durationOf(seconds *float64) time.Duration {
 	return time.Duration(*seconds * float64(time.Second)).Round(time.Microsecond)
 }
 
-// CheckClaims reports every client that said that it held a lock while another client said so too, or
-// while the service granted the lock to somebody else.
+// CheckClaims reports every client that said that it held a lock while another client
+// said so too, or while the service granted the lock to somebody else.
 func CheckClaims(claims []Claim, operations []Operation) (violations []Violation) {
 	broken := func(c Claim, format string, args ...any) {
 		what := fmt.Sprintf("the client with token %d said from %v to %v that it held it, ", c.Token, c.From, c.To) + fmt.Sprintf(format, args...)
