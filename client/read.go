@@ -30,8 +30,8 @@ func (r raw) MarshalJSON() ([]byte, error) {
 	return r.text, nil
 }
 
-// Hold is a lock as the server tells of it, whoever has it. It is encoded as the server's
-// JSON.
+// Hold is a lock that somebody has, as the server describes it. It is encoded as the
+// server's JSON.
 type Hold struct {
 	raw
 	Resource     string
