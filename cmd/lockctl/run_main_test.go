@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -27,28 +28,24 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// buildProbe builds the program that the tests have lockctl run, once.
+// buildProbe builds the program that the tests have lockctl run, once, beside the server.
 var buildProbe = sync.OnceValues(func() (string, error) {
-	file, err := os.CreateTemp("", "lockctl-probe")
+	server, err := lockd()
 	if err != nil {
 		return "", err
 	}
-	_ = file.Close()
-	out, err := exec.Command("go", "build", "-o", file.Name(), "./testdata/probe").CombinedOutput()
-	if err != nil {
-		_ = os.Remove(file.Name())
-		return string(out), err
+	program := filepath.Join(filepath.Dir(server), "probe")
+	if out, err := exec.Command("go", "build", "-o", program, "./testdata/probe").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building probe: %w\n%s", err, out)
 	}
-	return file.Name(), nil
+	return program, nil
 })
 
 // probe is the path of the program.
 func probe(tb testing.TB) string {
 	tb.Helper()
 	program, err := buildProbe()
-	if err != nil {
-		tb.Fatalf("building probe: %v\n%s", err, program)
-	}
+	must(tb, err)
 	return program
 }
 
@@ -283,6 +280,11 @@ func (j *job) ready(tb testing.TB, names ...string) []int {
 		var err error
 		ids[i], err = strconv.Atoi(fields[2])
 		must(tb, err)
+		tb.Cleanup(func() { // of a test that has failed
+			if program, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", ids[i])); tb.Failed() && strings.HasPrefix(program, probe(tb)) {
+				_ = unix.Kill(ids[i], unix.SIGKILL)
+			}
+		})
 	}
 	return ids
 }

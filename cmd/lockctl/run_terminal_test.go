@@ -228,7 +228,7 @@ func TestOrphansWithATerminal(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
 	j := onTerminalRun(t, base, "--ttl", "5s", "--grace", "2s", "orphans", "-c", `
-		trap '(trap "" TERM; echo late; exec sleep 1000) & exit 0' TERM
+		trap '(trap "" TERM HUP; echo late; exec sleep 1000) & exit 0' TERM
 		sh -c 'echo ready $$; exec sleep 1000' &
 		wait`)
 	var pid int
