@@ -233,11 +233,12 @@ func (f *acquireFlags) printToken(ctx context.Context, p *program, r *reporter, 
 	return err
 }
 
-// commandName is the default reason: never the whole command line, whose arguments hold secrets.
+// commandName is the default reason: never the whole command line, whose arguments hold secrets. The
+// name of a file may have characters that a reason may not.
 func commandName(command []string) string {
 	name := command[0]
 	if i := strings.LastIndexAny(name, `/\`); i >= 0 && i < len(name)-1 {
 		name = name[i+1:]
 	}
-	return name
+	return escape(name)
 }
