@@ -234,11 +234,11 @@ func (f *acquireFlags) printToken(ctx context.Context, p *program, r *reporter, 
 }
 
 // commandName is the default reason: never the whole command line, whose arguments hold secrets. The
-// name of a file may have characters that a reason may not.
+// name of a file may have characters that a reason may not, and be longer.
 func commandName(command []string) string {
 	name := command[0]
 	if i := strings.LastIndexAny(name, `/\`); i >= 0 && i < len(name)-1 {
 		name = name[i+1:]
 	}
-	return escape(name)
+	return cut(escape(name), 200)
 }
