@@ -191,19 +191,20 @@ func TestLossWithATerminal(t *testing.T) {
 	base := startServer(t)
 	c := observed(t, base)
 	for name, test := range map[string]struct {
-		args []string
-		term int
+		args  []string
+		grace string
+		term  int
 	}{
-		"ends":    {[]string{"-sub"}, 2},
-		"ignores": {[]string{"-sub", "-ignore", "TERM"}, 0},
-		"session": {[]string{"-sub", "-session"}, 2},
+		"ends":    {[]string{"-sub"}, "1h", 2},
+		"ignores": {[]string{"-sub", "-ignore", "TERM"}, "200ms", 0},
+		"session": {[]string{"-sub", "-session"}, "1h", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			// The shell is a member of the group that must not be stopped.
 			cmd := lockctlCommand(base)
-			script := `lockctl run --ttl 5s --grace 200ms "$@"; echo code $?`
-			cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", script, "sh", "loss/" + name, "--", probe(t)}, test.args...)
+			script := `lockctl run --ttl 5s "$@"; echo code $?`
+			cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", script, "sh", "--grace", test.grace, "loss/" + name, "--", probe(t)}, test.args...)
 			j := startOnTerminal(t, cmd, 200)
 			pids := j.ready(t, "child", "grandchild")
 			breakLock(t, c, "loss/"+name, "why")
