@@ -243,6 +243,32 @@ func TestStoppedForLongerThanTheTTL(t *testing.T) {
 	must(t, next.Unlock(t.Context())) // the release of the old hold has not ended the new one
 }
 
+// TestStoppedWhileItWaits: the lock is granted to a lockctl that was stopped, and is over when that goes
+// on. It waits anew.
+func TestStoppedWhileItWaits(t *testing.T) {
+	t.Parallel()
+	base := startServer(t)
+	c := observed(t, base)
+	before := hold(t, c, "waits", "before")
+	j := startRun(t, base, "--ttl", "5s", "--process-id", "me", "waits", "--", "echo", "mine")
+	awaitWaiter(t, c, "waits", "me")
+	j.signal(t, unix.SIGSTOP)
+	must(t, before.Unlock(t.Context()))
+	awaitHolder(t, c, "waits", "me")
+	awaitHolder(t, c, "waits", "")
+	after := hold(t, c, "waits", "after")
+	j.signal(t, unix.SIGCONT)
+	awaitWaiter(t, c, "waits", "me")
+	select {
+	case line := <-j.lines:
+		t.Errorf("it ran beside another holder: %q", line)
+	default:
+	}
+	must(t, after.Unlock(t.Context()))
+	j.line(t, "mine")
+	j.wantCode(t, 0)
+}
+
 // proxy passes requests on to a server. A function may have the answer of a request be lost.
 func proxy(tb testing.TB, base string, lose func(*http.Request) bool) string {
 	tb.Helper()
