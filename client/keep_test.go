@@ -236,6 +236,13 @@ func TestServerSaysThatTheLockIsLost(t *testing.T) {
 				if len(s.requests("/locks/release")) > 0 {
 					t.Error("a lost lock was released")
 				}
+				// The same, when Unlock is the first to notice it.
+				s.on("/locks/release", func(sent) reply { return refusal(404, code) })
+				l = mustLock(t, c, client.LockOptions{TTL: 30 * time.Second})
+				noticed := l.Unlock(context.Background())
+				if found := err; !errors.As(noticed, &found) || found.Why != want || found.By != err.By || found.Reason != err.Reason {
+					t.Errorf("Unlock returns %#v", noticed)
+				}
 			})
 		})
 	}

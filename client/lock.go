@@ -160,6 +160,10 @@ func (l *Lock) Unlock(ctx context.Context) error {
 	}
 	err := l.release(ctx, before)
 	lost, found := errors.AsType[*LostError](err)
+	if found && !isLost {
+		lost = l.explain(ctx, lost.Why)
+		err = lost
+	}
 	if l.unlocked = found || err == nil; l.unlocked {
 		l.result = err
 	}

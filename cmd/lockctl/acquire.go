@@ -90,8 +90,8 @@ func (f *acquireFlags) options() client.LockOptions {
 	return o
 }
 
-// acquire waits for the lock as the flags say, and reports meanwhile who is in the way. Its error
-// has been reported, but for usage errors.
+// acquire waits for the lock as the flags say, and reports meanwhile who is in the way.
+// Its error has been reported, but for usage errors.
 func (f *acquireFlags) acquire(ctx context.Context, c *client.Client, r *reporter, o client.LockOptions) (*client.Lock, error) {
 	get := c.Lock
 	if f.noWait || f.wait.set && f.wait.d == 0 {
@@ -233,8 +233,8 @@ func (f *acquireFlags) printToken(ctx context.Context, p *program, r *reporter, 
 	return err
 }
 
-// commandName is the default reason: never the whole command line, whose arguments hold secrets. The
-// name of a file may have characters that a reason may not, and be longer.
+// commandName is the default reason: never the whole command line, whose arguments hold
+// secrets. The name of a file may have characters that a reason may not, and be longer.
 func commandName(command []string) string {
 	name := command[0]
 	if i := strings.LastIndexAny(name, `/\`); i >= 0 && i < len(name)-1 {

@@ -15,8 +15,8 @@ func setUp(cmd *exec.Cmd, newGroup bool) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: newGroup, Pdeathsig: syscall.SIGTERM}
 }
 
-// adoptOrphans makes lockctl the parent of those of its descendants whose own parent ends from now
-// on: they are still found then.
+// adoptOrphans makes lockctl the parent of those of its descendants whose own parent ends
+// from now on: they are still found then.
 func adoptOrphans() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
 
 // process is one that runs.
@@ -24,8 +24,8 @@ type process struct {
 	pid, parent, group int
 }
 
-// processes returns all that run. One that has ended and was not awaited does not: perhaps nobody
-// ever awaits it, as in a container without an init.
+// processes returns all that run. One that has ended and was not awaited does not:
+// perhaps nobody ever awaits it, as in a container without an init.
 func processes() ([]process, error) {
 	entries, err := os.ReadDir("/proc")
 	var list []process
@@ -38,8 +38,8 @@ func processes() ([]process, error) {
 		if gone != nil {
 			continue
 		}
-		// The name of the program stands in parentheses and may hold anything; state, parent and
-		// group follow it.
+		// The name of the program stands in parentheses and may hold anything; state,
+		// parent and group follow it.
 		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 		if len(fields) < 3 || fields[0][0] == 'Z' || fields[0][0] == 'X' {
 			continue
@@ -66,8 +66,8 @@ func groupRuns(group int) bool {
 	return err != nil
 }
 
-// descendants returns the processes that a process has started, and those that these have, without
-// those whose parent has ended.
+// descendants returns the processes that a process has started, and those that these
+// have, without those whose parent has ended.
 func descendants(pid int) []process {
 	list, _ := processes()
 	children := map[int][]process{}

@@ -20,5 +20,6 @@ type process struct {
 
 func groupRuns(group int) bool { return syscall.Kill(-group, 0) == nil }
 
-// descendants are not known on this system: what is not in the command's own group is not stopped.
+// descendants are not known on this system: what is not in the command's own group is not
+// stopped.
 func descendants(int) []process { return nil }

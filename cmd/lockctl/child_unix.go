@@ -25,8 +25,8 @@ const (
 // endingSignals are those that end a program by default, as far as others send them.
 var endingSignals = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE}
 
-// harmless reports whether a signal is caught only so that it does not end lockctl: that the reader
-// of stderr is gone must not take the lock away from the command.
+// harmless reports whether a signal is caught only so that it does not end lockctl: that
+// the reader of stderr is gone must not take the lock away from the command.
 func harmless(s os.Signal) bool { return s == syscall.SIGPIPE }
 
 // signalByName returns the signal of a name such as TERM or SIGTERM.
@@ -41,7 +41,8 @@ func signalByName(name string) (os.Signal, error) {
 	return nil, fmt.Errorf("--signal: unknown signal %q, want a name such as TERM, INT or HUP", name)
 }
 
-// hasTerminal reports whether the process belongs to a terminal, whatever its streams are.
+// hasTerminal reports whether the process belongs to a terminal, whatever its streams
+// are.
 func hasTerminal() bool {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
@@ -55,9 +56,10 @@ func shell(text string) []string { return []string{"/bin/sh", "-c", text} }
 
 // child is the command that runs under the lock.
 //
-// Without a terminal it has a process group of its own, and every signal is for the whole group.
-// With one it stays in the group of lockctl, so that it can use the terminal, which itself signals
-// both then. What stops the command goes to its descendants as well, whatever their group is.
+// Without a terminal it has a process group of its own, and every signal is for the whole
+// group. With one it stays in the group of lockctl, so that it can use the terminal,
+// which itself signals both then. What stops the command goes to its descendants as well,
+// whatever their group is.
 type child struct {
 	cmd      *exec.Cmd
 	newGroup bool
@@ -69,13 +71,14 @@ type child struct {
 func start(cmd *exec.Cmd, newGroup, terminal bool) (*child, error) {
 	c := &child{cmd: cmd, newGroup: newGroup, terminal: terminal, done: make(chan struct{})}
 	setUp(cmd, newGroup)
-	// What lockctl ignores the command would ignore as well, but not what lockctl catches.
+	// What lockctl ignores the command would ignore as well, but not what lockctl
+	// catches.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGTTOU)
 	defer ignoreTerminalOutput()
 	started := make(chan error)
 	go func() {
-		// The signal that the kernel sends to the command when lockctl is killed belongs to the
-		// thread that has started it, which must therefore live as long.
+		// The signal that the kernel sends to the command when lockctl is killed belongs
+		// to the thread that has started it, which must therefore live as long.
 		runtime.LockOSThread()
 		err := cmd.Start()
 		if errors.Is(err, syscall.ENOEXEC) { // a script without a first line that names its interpreter
@@ -102,8 +105,8 @@ func start(cmd *exec.Cmd, newGroup, terminal bool) (*child, error) {
 // pid is that of the command, and in a group of its own that of the group.
 func (c *child) pid() int { return c.cmd.Process.Pid }
 
-// passedSignals are those that are passed on, besides those that end a program. With a terminal,
-// Ctrl-Z stops the command and lockctl without being caught.
+// passedSignals are those that are passed on, besides those that end a program. With a
+// terminal, Ctrl-Z stops the command and lockctl without being caught.
 func passedSignals(newGroup, terminal bool) []os.Signal {
 	list := []os.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGWINCH, syscall.SIGCONT}
 	if newGroup || !terminal {
@@ -132,8 +135,9 @@ func (c *child) fromTerminal(s os.Signal) bool {
 	return c.terminal && !c.newGroup && (s == syscall.SIGINT || s == syscall.SIGQUIT || s == syscall.SIGWINCH)
 }
 
-// stop signals the command and what it has started. A process that has been stopped is continued, so
-// that it notices. One that gets signals from its parent may get this one twice.
+// stop signals the command and what it has started. A process that has been stopped is
+// continued, so that it notices. One that gets signals from its parent may get this one
+// twice.
 func (c *child) stop(s os.Signal) {
 	adoptOrphans()
 	if c.newGroup {
@@ -149,8 +153,8 @@ func (c *child) stop(s os.Signal) {
 	}
 }
 
-// others returns the descendants of lockctl but for the command and the processes of its own group:
-// a shell with job control and timeout(1) give what they run another group.
+// others returns the descendants of lockctl but for the command and the processes of its
+// own group: a shell with job control and timeout(1) give what they run another group.
 func (c *child) others() []int {
 	var list []int
 	for _, p := range descendants(os.Getpid()) {
@@ -198,11 +202,12 @@ func unwrapExec(err error) error {
 	return err
 }
 
-// ignoreTerminalOutput keeps lockctl from being stopped when it writes to its terminal from the
-// background while the terminal forbids that.
+// ignoreTerminalOutput keeps lockctl from being stopped when it writes to its terminal
+// from the background while the terminal forbids that.
 func ignoreTerminalOutput() { signal.Ignore(syscall.SIGTTOU) }
 
-// endByInterrupt ends the program like Ctrl-C does by default. It returns if that is ignored.
+// endByInterrupt ends the program like Ctrl-C does by default. It returns if that is
+// ignored.
 func endByInterrupt() {
 	if signal.Ignored(syscall.SIGINT) {
 		return

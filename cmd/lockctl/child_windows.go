@@ -27,13 +27,13 @@ func signalByName(name string) (os.Signal, error) {
 
 func hasTerminal() bool { return true }
 
-// shell is the command line that runs a string. With /S, cmd takes what stands between the outermost
-// quotes as it is.
+// shell is the command line that runs a string. With /S, cmd takes what stands between
+// the outermost quotes as it is.
 func shell(text string) []string { return []string{"cmd", "/S", "/C", text} }
 
-// child is the command that runs under the lock. The console signals it together with lockctl.
-// Windows neither signals processes nor groups of them: to stop is to end the command itself at
-// once, and what it has started lives on.
+// child is the command that runs under the lock. The console signals it together with
+// lockctl. Windows neither signals processes nor groups of them: to stop is to end the
+// command itself at once, and what it has started lives on.
 type child struct {
 	cmd  *exec.Cmd
 	done chan struct{}

@@ -14,8 +14,9 @@ const (
 	completionMost = 100
 )
 
-// completeName offers the names of locked resources for the first argument. Nothing is offered when
-// the server cannot be asked: an error would only disturb the line that is being typed.
+// completeName offers the names of locked resources for the first argument. Nothing is
+// offered when the server cannot be asked: an error would only disturb the line that is
+// being typed.
 func (p *program) completeName(cmd *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	if len(args) > 0 || p.load(cmd) != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp

@@ -14,8 +14,8 @@ import (
 	"resource-lock-manager/client"
 )
 
-// TestExamplesWork runs the examples of each verb's help as they are pasted into a shell, by somebody
-// who holds deploy/web and has its token, unless the verb acquires it.
+// TestExamplesWork runs the examples of each verb's help as they are pasted into a shell,
+// by somebody who holds deploy/web and has its token, unless the verb acquires it.
 func TestExamplesWork(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)

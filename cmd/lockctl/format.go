@@ -10,9 +10,9 @@ import (
 	"resource-lock-manager/client"
 )
 
-// escape makes other people's text safe to print: what is no visible character is shown by its
-// number, such as \x1b or \u202e, so that a name or a reason can neither control a terminal nor look
-// like another line. A backslash stays as it is.
+// escape makes other people's text safe to print: what is no visible character is shown
+// by its number, such as \x1b or \u202e, so that a name or a reason can neither control a
+// terminal nor look like another line. A backslash stays as it is.
 func escape(text string) string {
 	var b strings.Builder
 	for len(text) > 0 {
@@ -52,8 +52,8 @@ func shortDuration(d time.Duration) string {
 // timeLayout is RFC 3339 with all digits that the service has.
 const timeLayout = "2006-01-02T15:04:05.000000Z07:00"
 
-// moment is a time for a table: for a person how long ago it was or how soon it is, else the time
-// itself.
+// moment is a time for a table: for a person how long ago it was or how soon it is, else
+// the time itself.
 func (p *program) moment(t, now time.Time) string {
 	switch {
 	case t.IsZero():
@@ -85,8 +85,8 @@ func (p *program) length(d time.Duration) string {
 	}
 }
 
-// serverTime is the time by the server's clock when it described a hold. Only a hold that expires
-// shows it; for others it is this machine's time.
+// serverTime is the time by the server's clock when it described a hold. Only a hold that
+// expires shows it; for others it is this machine's time.
 func (p *program) serverTime(h client.Hold) time.Time {
 	if h.ExpiresAt.IsZero() {
 		return p.now()

@@ -156,11 +156,12 @@ func (t *table) flags(cmd *cobra.Command) {
 	cmd.Flags().Var((*count)(&t.limit), "limit", "the maximum `number` of lines (default all)")
 }
 
-// together is how many lines are aligned with each other: a longer list is printed while it is read.
+// together is how many lines are aligned with each other: a longer list is printed while
+// it is read.
 const together = 1000
 
-// printTable prints a line for each item. The cells need not be escaped. Nothing is printed to stdout
-// for no items, only a hint for a person.
+// printTable prints a line for each item. The cells need not be escaped. Nothing is
+// printed to stdout for no items, only a hint for a person.
 func printTable[T any](p *program, t table, items iter.Seq2[T, error], empty string, header []string, cells func(T) []string) error {
 	w := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
 	n := 0

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -39,6 +40,11 @@ type cleanUp struct{ *testing.M }
 
 func (c cleanUp) Run() int {
 	catchIgnored()
+	// Most of the tests wait for processes, so more of them fit on the machine than it
+	// has cores.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
 	code := c.M.Run()
 	if built.Load() {
 		if program, err := lockd(); err == nil {
@@ -48,9 +54,9 @@ func (c cleanUp) Run() int {
 	return code
 }
 
-// catchIgnored has what the tests start begin without ignored signals, whoever has started the tests:
-// INT and QUIT are ignored in the background of a script, HUP after nohup. What this process catches
-// is not ignored by others that it starts.
+// catchIgnored has what the tests start begin without ignored signals, whoever has
+// started the tests: INT and QUIT are ignored in the background of a script, HUP after
+// nohup. What this process catches is not ignored by others that it starts.
 func catchIgnored() {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil { // not on Linux
@@ -118,8 +124,9 @@ func lockctl(tb testing.TB, in io.Reader, base string, args ...string) result {
 	return result{code, out.String(), errs.String()}
 }
 
-// onTerminal is a command: terminal INPUT COMMAND ARG... runs a command on a terminal, types a line
-// unless INPUT is empty, prints what the terminal shows, and ends with the command's exit code.
+// onTerminal is a command: terminal INPUT COMMAND ARG... runs a command on a terminal,
+// types a line unless INPUT is empty, prints what the terminal shows, and ends with the
+// command's exit code.
 func onTerminal() {
 	cmd := exec.Command(os.Args[2], os.Args[3:]...)
 	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 24, Cols: 200})
@@ -164,7 +171,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// wantCode is a command of the scripts: code N COMMAND ARG... fails unless the exit code is N.
+// wantCode is a command of the scripts: code N COMMAND ARG... fails unless the exit code
+// is N.
 func wantCode(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -188,8 +196,8 @@ func lock(ts *testscript.TestScript, base, body string) {
 	ts.Setenv("TOKEN", strconv.FormatInt(answer.FencingToken, 10))
 }
 
-// await is a command of the scripts: await JSON starts a request, and returns when it waits. It
-// waits until the script ends.
+// await is a command of the scripts: await JSON starts a request, and returns when it
+// waits. It waits until the script ends.
 func await(ts *testscript.TestScript, base, body string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -242,7 +250,8 @@ func post(ctx context.Context, base, body string) (client.Hold, error) {
 	return answer.Data, err
 }
 
-// TestForceReleaseBreaksOnlyWhatWasShown: the lock changes hands while the question is on the screen.
+// TestForceReleaseBreaksOnlyWhatWasShown: the lock changes hands while the question is on
+// the screen.
 func TestForceReleaseBreaksOnlyWhatWasShown(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)

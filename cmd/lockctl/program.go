@@ -50,7 +50,8 @@ func (e *exitError) Error() string {
 
 func (e *exitError) Unwrap() error { return e.cause }
 
-// usagef is an error in what was typed. It is printed with a pointer to the help of the command.
+// usagef is an error in what was typed. It is printed with a pointer to the help of the
+// command.
 func usagef(format string, a ...any) error {
 	return &exitError{exitUsage, fmt.Errorf(format, a...)}
 }
@@ -200,8 +201,8 @@ func (p *program) prepare(cmd *cobra.Command) error {
 	return p.load(cmd)
 }
 
-// isOffline reports whether a command needs no settings, and so works with a broken file of them.
-// Completion reads them itself, when it has parsed the flags.
+// isOffline reports whether a command needs no settings, and so works with a broken file
+// of them. Completion reads them itself, when it has parsed the flags.
 func isOffline(cmd *cobra.Command) bool {
 	for cmd.HasParent() && cmd.Parent().HasParent() {
 		cmd = cmd.Parent()
@@ -258,8 +259,8 @@ func buildVersion() string {
 	return "unknown"
 }
 
-// arguments checks how many arguments there are, and that they can be sent. Its words are those of
-// the command's Use line.
+// arguments checks how many arguments there are, and that they can be sent. Its words are
+// those of the command's Use line.
 func arguments(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		_, want, _ := strings.Cut(cmd.Use, " ")

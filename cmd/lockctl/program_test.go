@@ -41,7 +41,8 @@ func TestExitCode(t *testing.T) {
 	}
 }
 
-// TestAnswersOfOthers: what a proxy or another service says is an error of its own, in one line.
+// TestAnswersOfOthers: what a proxy or another service says is an error of its own, in
+// one line.
 func TestAnswersOfOthers(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

@@ -16,9 +16,10 @@ import (
 	"resource-lock-manager/client"
 )
 
-// reporter writes to stderr what happens to a lock: as text, as JSON objects, or not at all. On a
-// terminal the last line may be one that is rewritten. It is safe for concurrent use. A write that
-// fails is ignored: a full disk or a closed pipe must not end the command that runs.
+// reporter writes to stderr what happens to a lock: as text, as JSON objects, or not at
+// all. On a terminal the last line may be one that is rewritten. It is safe for
+// concurrent use. A write that fails is ignored: a full disk or a closed pipe must not
+// end the command that runs.
 type reporter struct {
 	resource string
 	out      *printer
@@ -169,9 +170,9 @@ func escapeJSON(text string) string {
 	return b.String()
 }
 
-// printer writes in the background. Nobody may read what lockctl writes, as after Ctrl-S on a
-// terminal or when a pager stands still; the lock must be renewed and the command be stopped then as
-// well.
+// printer writes in the background. Nobody may read what lockctl writes, as after Ctrl-S
+// on a terminal or when a pager stands still; the lock must be renewed and the command be
+// stopped then as well.
 type printer struct {
 	queue chan printed
 	ended chan struct{}

@@ -18,7 +18,8 @@ import (
 const (
 	exitMaxHold = 124 // as timeout(1)
 	leastTTL    = 5 * time.Second
-	// pollStopped is how often it is looked whether the processes of a stopped command have ended.
+	// pollStopped is how often it is looked whether the processes of a stopped command
+	// have ended.
 	pollStopped = 20 * time.Millisecond
 )
 
@@ -243,8 +244,8 @@ func (e *execution) signaled(s os.Signal) {
 	}
 }
 
-// wait returns the exit code when the command has ended, and when it was told to stop, everything
-// that was told so as well.
+// wait returns the exit code when the command has ended, and when it was told to stop,
+// everything that was told so as well.
 func (e *execution) wait() int {
 	lost, maxHold := e.l.Done(), (<-chan time.Time)(nil)
 	if e.maxHold > 0 {
@@ -314,8 +315,9 @@ func lostEvent(lost *client.LostError) event {
 	return event{Event: "lost", Why: string(lost.Why), By: lost.By, Reason: lost.Reason, FencingToken: lost.FencingToken}
 }
 
-// stop tells the command to stop. It is killed at the deadline, which is read again each time, because
-// the machine may be suspended meanwhile; a zero deadline is that grace has passed.
+// stop tells the command to stop. It is killed at the deadline, which is read again each
+// time, because the machine may be suspended meanwhile; a zero deadline is that grace has
+// passed.
 func (e *execution) stop(deadline func() time.Time, grace time.Duration) {
 	end := time.Now().Add(grace)
 	killAt := func() time.Time {

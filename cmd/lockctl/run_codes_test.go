@@ -145,7 +145,8 @@ func TestRunSettings(t *testing.T) {
 	}
 }
 
-// TestSignalWhileItWaits: the place in the queue is given up, so that whoever is behind gets the lock.
+// TestSignalWhileItWaits: the place in the queue is given up, so that whoever is behind
+// gets the lock.
 func TestSignalWhileItWaits(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)

@@ -32,8 +32,8 @@ func breakLock(tb testing.TB, c *client.Client, resource, reason string) {
 	must(tb, err)
 }
 
-// TestForceReleased: the command and what it has started get TERM, and lockctl says who and why. The
-// grandchild is never awaited, which must not keep lockctl from ending.
+// TestForceReleased: the command and what it has started get TERM, and lockctl says who
+// and why. The grandchild is never awaited, which must not keep lockctl from ending.
 func TestForceReleased(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
@@ -54,7 +54,8 @@ func TestForceReleased(t *testing.T) {
 	}
 }
 
-// TestWhatIgnoresTermIsKilled: whatever the command has started has ended when lockctl has.
+// TestWhatIgnoresTermIsKilled: whatever the command has started has ended when lockctl
+// has.
 func TestWhatIgnoresTermIsKilled(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
@@ -154,7 +155,7 @@ func TestLostAsItEnds(t *testing.T) {
 	breakLock(t, c, "ends", "why")
 	must(t, j.in.Close())
 	j.wantCode(t, 76)
-	j.waitFor(t, "ends: the lock is lost: force-released")
+	j.waitFor(t, "ends: the lock is lost: force-released by admin: why")
 }
 
 // TestServerAwayForLessThanTheTTL: the command does not notice.
@@ -178,8 +179,8 @@ func TestServerAwayForLessThanTheTTL(t *testing.T) {
 	}
 }
 
-// TestServerAwayForLonger: TERM comes at the deadline less the grace, and KILL at the deadline: both
-// before the server lets anybody else have the lock.
+// TestServerAwayForLonger: TERM comes at the deadline less the grace, and KILL at the
+// deadline: both before the server lets anybody else have the lock.
 func TestServerAwayForLonger(t *testing.T) {
 	t.Parallel()
 	s := startInstance(t)
@@ -243,8 +244,8 @@ func TestStoppedForLongerThanTheTTL(t *testing.T) {
 	must(t, next.Unlock(t.Context())) // the release of the old hold has not ended the new one
 }
 
-// TestStoppedWhileItWaits: the lock is granted to a lockctl that was stopped, and is over when that goes
-// on. It waits anew.
+// TestStoppedWhileItWaits: the lock is granted to a lockctl that was stopped, and is over
+// when that goes on. It waits anew.
 func TestStoppedWhileItWaits(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
@@ -269,7 +270,8 @@ func TestStoppedWhileItWaits(t *testing.T) {
 	j.wantCode(t, 0)
 }
 
-// proxy passes requests on to a server. A function may have the answer of a request be lost.
+// proxy passes requests on to a server. A function may have the answer of a request be
+// lost.
 func proxy(tb testing.TB, base string, lose func(*http.Request) bool) string {
 	tb.Helper()
 	target, err := url.Parse(base)
@@ -291,7 +293,8 @@ func proxy(tb testing.TB, base string, lose func(*http.Request) bool) string {
 	return "http://" + l.Addr().String()
 }
 
-// TestAnswerLost: the request is repeated, and the command runs once under the hold of the first.
+// TestAnswerLost: the request is repeated, and the command runs once under the hold of
+// the first.
 func TestAnswerLost(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
@@ -311,7 +314,8 @@ func TestAnswerLost(t *testing.T) {
 	awaitHolder(t, c, "lost", "")
 }
 
-// TestReleaseLost: the release whose answer was lost is repeated, and is no loss of the lock.
+// TestReleaseLost: the release whose answer was lost is repeated, and is no loss of the
+// lock.
 func TestReleaseLost(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
@@ -324,8 +328,8 @@ func TestReleaseLost(t *testing.T) {
 	}
 }
 
-// TestServerAwayAtTheEnd: the exit code is the command's. Without a signal the release is tried until
-// the lock has expired; after a signal, a few seconds more.
+// TestServerAwayAtTheEnd: the exit code is the command's. Without a signal the release is
+// tried until the lock has expired; after a signal, a few seconds more.
 func TestServerAwayAtTheEnd(t *testing.T) {
 	t.Parallel()
 	s := startInstance(t)
@@ -348,7 +352,8 @@ func TestServerAwayAtTheEnd(t *testing.T) {
 	}
 }
 
-// TestServerRestartsWhileItWaits: the places in the queue are kept, and so is their order.
+// TestServerRestartsWhileItWaits: the places in the queue are kept, and so is their
+// order.
 func TestServerRestartsWhileItWaits(t *testing.T) {
 	t.Parallel()
 	s := startInstance(t)
@@ -376,7 +381,8 @@ func TestServerRestartsWhileItWaits(t *testing.T) {
 	second.wantCode(t, 0)
 }
 
-// TestStderrFails: the command goes on and its exit code counts, whatever becomes of the reports.
+// TestStderrFails: the command goes on and its exit code counts, whatever becomes of the
+// reports.
 func TestStderrFails(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
@@ -400,7 +406,8 @@ func TestStderrFails(t *testing.T) {
 	}
 }
 
-// TestNobodyReadsStderr: a pipe that is full does not keep the command from being stopped.
+// TestNobodyReadsStderr: a pipe that is full does not keep the command from being
+// stopped.
 func TestNobodyReadsStderr(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
@@ -646,7 +653,8 @@ func TestEmptyEnvironment(t *testing.T) {
 	}
 }
 
-// TestBackgroundProcesses: what the command leaves in the background lives on without the lock.
+// TestBackgroundProcesses: what the command leaves in the background lives on without the
+// lock.
 func TestBackgroundProcesses(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)

@@ -49,7 +49,8 @@ func probe(tb testing.TB) string {
 	return program
 }
 
-// instance is a lockd that can be started again at the same address with the same database.
+// instance is a lockd that can be started again at the same address with the same
+// database.
 type instance struct {
 	*apptest.Process
 	url      string
@@ -123,7 +124,8 @@ func (o *text) String() string {
 	return o.shown.String()
 }
 
-// lockctlCommand is lockctl with its arguments, in a session of its own, so that it has no terminal.
+// lockctlCommand is lockctl with its arguments, in a session of its own, so that it has
+// no terminal.
 func lockctlCommand(base string, args ...string) *exec.Cmd {
 	cmd := exec.Command("lockctl", args...)
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "LOCK") }),
@@ -300,8 +302,8 @@ func (j *job) signal(tb testing.TB, s os.Signal) {
 	must(tb, j.cmd.Process.Signal(s))
 }
 
-// code waits for the end and returns what a shell would show after Ctrl-C; -1 is the end by another
-// signal.
+// code waits for the end and returns what a shell would show after Ctrl-C; -1 is the end
+// by another signal.
 func (j *job) code(tb testing.TB) int {
 	tb.Helper()
 	select {

@@ -16,7 +16,8 @@ import (
 	"resource-lock-manager/internal/apptest"
 )
 
-// got returns how often each process of the probe has got each signal, such as "child TERM".
+// got returns how often each process of the probe has got each signal, such as "child
+// TERM".
 func got(lines []string) map[string]int {
 	counts := map[string]int{}
 	for _, line := range lines {
@@ -28,9 +29,9 @@ func got(lines []string) map[string]int {
 	return counts
 }
 
-// TestSignalsReachTheGroup: without a terminal, the command and what it has started get each signal,
-// once. A second signal follows the first when that has come, so that one too many would be seen
-// before it.
+// TestSignalsReachTheGroup: without a terminal, the command and what it has started get
+// each signal, once. A second signal follows the first when that has come, so that one
+// too many would be seen before it.
 func TestSignalsReachTheGroup(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
@@ -187,7 +188,8 @@ func TestKilledLockctl(t *testing.T) {
 	gone(t, pid)
 }
 
-// TestPgroupSame: without a terminal nobody else has sent the command a signal that lockctl got.
+// TestPgroupSame: without a terminal nobody else has sent the command a signal that
+// lockctl got.
 func TestPgroupSame(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)

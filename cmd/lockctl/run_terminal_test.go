@@ -29,8 +29,8 @@ func (j *job) typed(tb testing.TB, keys string) {
 	must(tb, err)
 }
 
-// TestKeysOfTheTerminal: the terminal signals lockctl and the command, so that lockctl must not pass
-// the signal on, and must not end before the command does.
+// TestKeysOfTheTerminal: the terminal signals lockctl and the command, so that lockctl
+// must not pass the signal on, and must not end before the command does.
 func TestKeysOfTheTerminal(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
@@ -92,7 +92,8 @@ func TestCtrlCEndsTheCommand(t *testing.T) {
 	}
 }
 
-// TestCtrlCEndsALoop: a shell ends its loop only if what it runs has been ended by the signal.
+// TestCtrlCEndsALoop: a shell ends its loop only if what it runs has been ended by the
+// signal.
 func TestCtrlCEndsALoop(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
@@ -142,7 +143,8 @@ func TestCtrlCWhileItWaits(t *testing.T) {
 	}
 }
 
-// TestWaitingLine: one line, rewritten, that fits into the width, and is gone when the command begins.
+// TestWaitingLine: one line, rewritten, that fits into the width, and is gone when the
+// command begins.
 func TestWaitingLine(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
@@ -185,7 +187,8 @@ func TestCommandOpensTheTerminal(t *testing.T) {
 	j.wantCode(t, 0)
 }
 
-// TestLossWithATerminal: the group is the shell's as well, so the descendants are signaled.
+// TestLossWithATerminal: the group is the shell's as well, so the descendants are
+// signaled.
 func TestLossWithATerminal(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
@@ -223,8 +226,8 @@ func TestLossWithATerminal(t *testing.T) {
 	}
 }
 
-// TestOrphansWithATerminal: what a command starts when it is told to stop is stopped as well, although
-// neither its parent nor a group leads to it.
+// TestOrphansWithATerminal: what a command starts when it is told to stop is stopped as
+// well, although neither its parent nor a group leads to it.
 func TestOrphansWithATerminal(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
@@ -290,7 +293,8 @@ func TestCtrlCWhileItStops(t *testing.T) {
 	gone(t, pid)
 }
 
-// TestJobControl: Ctrl-Z stops the job of a shell, fg lets it go on, and the lock is renewed at once.
+// TestJobControl: Ctrl-Z stops the job of a shell, fg lets it go on, and the lock is
+// renewed at once.
 func TestJobControl(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
@@ -358,7 +362,8 @@ func parent(tb testing.TB, pid int) int {
 	return 0
 }
 
-// TestTerminalHangsUp: the window is closed. The command gets HUP, and the lock is released.
+// TestTerminalHangsUp: the window is closed. The command gets HUP, and the lock is
+// released.
 func TestTerminalHangsUp(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)

@@ -31,7 +31,8 @@ const (
 	nameConfig    = "LOCKCTL_CONFIG"
 )
 
-// settings are what the commands have in common, from flags, the environment and the file.
+// settings are what the commands have in common, from flags, the environment and the
+// file.
 type settings struct {
 	urls          string
 	urlsFrom      string // names the flag or variable, for errors
@@ -100,8 +101,8 @@ func (p *program) readConfig() (string, map[string]string, error) {
 	return file, values, nil
 }
 
-// parseConfig is not ok for content that is no list of variables. The errors of godotenv are of no
-// use: they quote the file, passwords included.
+// parseConfig is not ok for content that is no list of variables. The errors of godotenv
+// are of no use: they quote the file, passwords included.
 func parseConfig(content []byte) (map[string]string, bool) {
 	values, err := godotenv.UnmarshalBytes(content)
 	// A last line that is only a word makes godotenv report a variable without a name.
@@ -109,7 +110,8 @@ func parseConfig(content []byte) (map[string]string, bool) {
 	return values, err == nil && !nameless
 }
 
-// badLine is the number of the line after the longest beginning of content that can be parsed.
+// badLine is the number of the line after the longest beginning of content that can be
+// parsed.
 func badLine(content []byte) int {
 	good, end := 0, 0
 	for n := 1; ; n++ {
@@ -161,7 +163,8 @@ func defaultProcessID(p *program) string {
 	return name + "@" + host
 }
 
-// durationVar defines a flag for a duration, which must have a unit and must not be negative.
+// durationVar defines a flag for a duration, which must have a unit and must not be
+// negative.
 func durationVar(flags *pflag.FlagSet, to *time.Duration, name string, value time.Duration, usage string) {
 	durationVarP(flags, to, name, "", value, usage)
 }

@@ -12,8 +12,8 @@ import (
 // signalExit is what a shell adds to the number of a signal that has ended a program.
 const signalExit = 128
 
-// signals are those that lockctl gets. Until a command runs, those that would end lockctl end its
-// context instead; from then on a function handles all.
+// signals are those that lockctl gets. Until a command runs, those that would end lockctl
+// end its context instead; from then on a function handles all.
 type signals struct {
 	all    chan os.Signal
 	closed chan struct{}
@@ -26,9 +26,10 @@ type signals struct {
 	handle func(os.Signal)
 }
 
-// watchSignals begins to catch the signals that would end the program. INT and HUP stay ignored if
-// they were when the program started, as nohup wants it, and background jobs of scripts. QUIT is
-// ignored in these jobs as well. Of it and all others Go does not know what they were.
+// watchSignals begins to catch the signals that would end the program. INT and HUP stay
+// ignored if they were when the program started, as nohup wants it, and background jobs
+// of scripts. QUIT is ignored in these jobs as well. Of it and all others Go does not
+// know what they were.
 func watchSignals(ctx context.Context) (context.Context, *signals) {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &signals{all: make(chan os.Signal, 16), closed: make(chan struct{}), cancel: cancel}
@@ -84,7 +85,8 @@ func (s *signals) caught() int {
 	return s.first
 }
 
-// pass has a function handle all signals, those included that came before; nil: as at the start.
+// pass has a function handle all signals, those included that came before; nil: as at the
+// start.
 func (s *signals) pass(handle func(os.Signal)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,8 +100,8 @@ func (s *signals) pass(handle func(os.Signal)) {
 	s.early = nil
 }
 
-// stop restores what signals do, but for the harmless ones: what is left to be printed must not end
-// lockctl with another exit code.
+// stop restores what signals do, but for the harmless ones: what is left to be printed
+// must not end lockctl with another exit code.
 func (s *signals) stop() {
 	for _, one := range endingSignals {
 		if harmless(one) {
@@ -111,8 +113,8 @@ func (s *signals) stop() {
 	s.cancel()
 }
 
-// raise ends lockctl by the signal if Ctrl-C is what ended the work. To a shell the exit code is 130
-// either way, but only so it ends a loop as well.
+// raise ends lockctl by the signal if Ctrl-C is what ended the work. To a shell the exit
+// code is 130 either way, but only so it ends a loop as well.
 func (s *signals) raise(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -121,8 +121,8 @@ exit 0, or print "invalid" and exit 1.`,
 	}
 }
 
-// parseToken returns the fencing token of an argument that may be missing, which is 0. An empty
-// argument is an error: it comes from a variable of a script that was never set.
+// parseToken returns the fencing token of an argument that may be missing, which is 0. An
+// empty argument is an error: it comes from a variable of a script that was never set.
 func parseToken(args []string) (int64, error) {
 	if len(args) == 0 {
 		return 0, nil

@@ -13,9 +13,9 @@ const (
 	longestQueue = 1000                   // positions beyond it are not looked up
 )
 
-// showWaiting reports who is in the way until ctx ends: on a terminal in one line that is rewritten
-// every second, otherwise once at the start and once when the holder changes. Who cannot be asked
-// is left out: the request that waits reports that itself.
+// showWaiting reports who is in the way until ctx ends: on a terminal in one line that is
+// rewritten every second, otherwise once at the start and once when the holder changes.
+// Who cannot be asked is left out: the request that waits reports that itself.
 func showWaiting(ctx context.Context, c *client.Client, r *reporter, owner string) {
 	rewritten := r.terminal != nil && !r.json
 	interval := 5 * time.Second
@@ -60,7 +60,8 @@ func showWaiting(ctx context.Context, c *client.Client, r *reporter, owner strin
 	}
 }
 
-// positionOf finds the request of an owner in a queue. The position is 0 if it is not there.
+// positionOf finds the request of an owner in a queue. The position is 0 if it is not
+// there.
 func positionOf(ctx context.Context, c *client.Client, resource, owner string) (position, waiters int) {
 	for w, err := range c.Queue(ctx, resource, longestQueue) {
 		if err != nil {
