@@ -41,7 +41,7 @@ type LockOptions struct {
 	// this long before Deadline. At most a third of TTL.
 	Grace time.Duration
 
-	// NoRenew has the lock end TTL after Lock or TryLock returned, or a bit earlier.
+	// NoRenew has the lock end at its first Deadline. Grace may not be given with it.
 	NoRenew bool
 
 	// Forever asks for a lock that never expires: if this program dies, only a
@@ -72,6 +72,8 @@ func (o LockOptions) withDefaults(resource string) (LockOptions, error) {
 		return o, errors.New("lock client: the name of the resource is empty")
 	case o.Forever && (o.TTL != 0 || o.Grace != 0 || o.NoRenew):
 		return o, errors.New("lock client: Forever excludes TTL, Grace and NoRenew")
+	case o.NoRenew && o.Grace != 0:
+		return o, errors.New("lock client: NoRenew excludes Grace: when the lock ends is known from the start")
 	case o.TTL < 0:
 		return o, fmt.Errorf("lock client: TTL is %v, want more than 0", o.TTL)
 	case o.MinHold < 0:
@@ -116,10 +118,11 @@ func NewOwner() string {
 // Lock waits for a lock until ctx ends. Waiters are served first come first served. If
 // ctx ends by its deadline while somebody holds the resource, the error is a [HeldError]
 // that is also [context.DeadlineExceeded], and comes up to a second after the deadline.
-// Otherwise Lock goes on while no server answers, for at most [Options.ServerTimeout]. A
-// wait that was given up leaves nothing locked, if a server could be reached within a
-// second; else what may have been granted expires after TTL. Lock never returns a nil
-// Lock with a nil error.
+// Otherwise Lock goes on while no server answers, for at most [Options.ServerTimeout].
+//
+// When a wait is given up, Lock takes up to a second more to release what may have been
+// granted meanwhile. If no server answers, that expires after TTL. MinHold keeps the
+// resource taken in either case. Lock never returns a nil Lock with a nil error.
 func (c *Client) Lock(ctx context.Context, resource string, o LockOptions) (*Lock, error) {
 	return c.lock(ctx, resource, o, true)
 }
@@ -201,12 +204,11 @@ func (a *acquisition) run(ctx context.Context) (*Lock, error) {
 	again := a.retries("/locks/request")
 	a.id = rand.Text()
 	for {
-		began := a.now()
-		l, err := a.once(ctx, patient)
+		l, err := a.once(ctx, patient, again)
 		if err == nil {
 			return l, nil
 		}
-		if err = a.next(ctx, again, began, err); err != nil {
+		if err = a.next(ctx, again, err); err != nil {
 			a.giveUp(ctx)
 			return nil, err
 		}
@@ -232,7 +234,7 @@ func past(ctx context.Context, canceled, deadline time.Duration) (context.Contex
 }
 
 // once makes one attempt.
-func (a *acquisition) once(ctx, patient context.Context) (*Lock, error) {
+func (a *acquisition) once(ctx, patient context.Context, again *retries) (*Lock, error) {
 	body := a.body()
 	r := request{method: http.MethodPost, path: "/locks/request", body: body}
 	if a.wait {
@@ -245,7 +247,7 @@ func (a *acquisition) once(ctx, patient context.Context) (*Lock, error) {
 			body.WaitSeconds, r.wait = &seconds, wait
 		}
 	}
-	granted, err := a.attempt(patient, r)
+	granted, err := again.attempt(patient, r)
 	if err != nil {
 		a.unknown = a.unknown || uncertain(err)
 		return nil, err
@@ -261,7 +263,10 @@ func (a *acquisition) once(ctx, patient context.Context) (*Lock, error) {
 	if acquired.Repeated || acquired.WaitedSeconds > 0 || never != a.o.Forever || l.isLate() {
 		// It is not known how much of its time is over, or all of it may be, or the
 		// server has a default TTL: the lock is renewed, and counts from there.
-		confirmed, err := a.call(patient, l.renewal())
+		confirmed, err := a.retry(patient, l.renewal(), again)
+		if err == nil {
+			_, err = data[wire.Renewed](confirmed)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -305,7 +310,7 @@ func uncertain(err error) bool {
 
 // next returns nil if the request is to be repeated, after a pause if one is due, and
 // otherwise the error of the whole call.
-func (a *acquisition) next(ctx context.Context, again *retries, began time.Duration, err error) error {
+func (a *acquisition) next(ctx context.Context, again *retries, err error) error {
 	if held, is := errors.AsType[*HeldError](err); is {
 		held.Resource = a.resource
 		if held.Holder != nil {
@@ -315,14 +320,18 @@ func (a *acquisition) next(ctx context.Context, again *retries, began time.Durat
 		case !a.wait:
 			return held
 		case ctx.Err() != nil || deadlinePassed(ctx):
-			<-ctx.Done() // its timer is about to say so
-			held.cause = causeOf(ctx)
+			held.cause = context.DeadlineExceeded
+			select {
+			case <-ctx.Done(): // its timer is about to say so
+				held.cause = causeOf(ctx)
+			case <-time.After(grace): // the timer has stood still in a suspend
+			}
 			return held
 		case held.Code == string(wire.CodeWaitTimeout):
 			again.reset()
 			return nil
 		default: // superseded by an earlier attempt that a proxy has sent late, or asked with no time left
-			return again.after(ctx, began, &APIError{Status: http.StatusServiceUnavailable, Code: held.Code})
+			return again.after(ctx, &APIError{Status: http.StatusServiceUnavailable, Code: held.Code})
 		}
 	}
 	api, is := errors.AsType[*APIError](err)
@@ -335,10 +344,10 @@ func (a *acquisition) next(ctx context.Context, again *retries, began time.Durat
 	case is && lossOf(api) != "": // the grant was over before it was confirmed
 		a.id, a.unknown = rand.Text(), false
 		err = &APIError{Status: http.StatusServiceUnavailable, Code: api.Code, Detail: "the lock was granted and has ended before it was confirmed"}
-	case errors.Is(err, ErrUnavailable) && a.now()-began > a.answerTime() && a.limit > time.Second: // a proxy has cut the wait
+	case errors.Is(err, ErrUnavailable) && a.now()-again.began > a.answerTime() && a.limit > time.Second: // a proxy has cut the wait
 		a.limit /= 2
 	}
-	return again.after(ctx, began, err)
+	return again.after(ctx, err)
 }
 
 func deadlinePassed(ctx context.Context) bool {
@@ -362,7 +371,9 @@ func (a *acquisition) giveUp(ctx context.Context) {
 		shortest := time.Microsecond.Seconds()
 		body.WaitSeconds = &shortest
 	}
-	granted, err := a.call(ctx, request{method: http.MethodPost, path: "/locks/request", body: body})
+	again := a.retries("/locks/request")
+	again.silent = true
+	granted, err := a.retry(ctx, request{method: http.MethodPost, path: "/locks/request", body: body}, again)
 	if err != nil {
 		return
 	}

@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
@@ -59,6 +60,7 @@ func TestWrongOptions(t *testing.T) {
 		"MinHold":  {MinHold: -1},
 		"Grace":    {TTL: time.Minute, Grace: 21 * time.Second},
 		"Forever":  {Forever: true, NoRenew: true},
+		"NoRenew":  {NoRenew: true, Grace: time.Second},
 		"Metadata": {Metadata: func() {}},
 	} {
 		if l, err := c.Lock(t.Context(), "r", o); l != nil || err == nil || !strings.Contains(err.Error(), want) {
@@ -669,8 +671,9 @@ func TestForceReleaseWhoseAnswerWasLost(t *testing.T) {
 				"resource_name":"r","process_id":"p","fencing_token":7,"reason":"stuck","by":"ops","hold_reason":"release 1.4"}]}`)
 		})
 		hold, err := c.ForceRelease(t.Context(), "r", client.ForceReleaseOptions{Reason: "stuck", By: "ops", FencingToken: 7})
-		if err != nil || hold.Owner != "p" || hold.Reason != "release 1.4" || hold.LockedAt.Second() != 0 {
-			t.Errorf("got %+v, %v", hold, err)
+		text, _ := json.Marshal(hold)
+		if err != nil || hold.Owner != "p" || hold.Reason != "release 1.4" || hold.LockedAt.Second() != 0 || !strings.Contains(string(text), `"process_id":"p"`) {
+			t.Errorf("got %+v, as JSON %s, %v", hold, text, err)
 		}
 		var api *client.APIError
 		if _, err := c.ForceRelease(t.Context(), "r", client.ForceReleaseOptions{Reason: "another", FencingToken: 7}); !errors.As(err, &api) || api.Status != 404 {

@@ -167,7 +167,7 @@ func newTransportError(ctx context.Context, base *url.URL, err error) *transport
 	if cause, is := errors.AsType[*url.Error](err); is {
 		err = cause.Err
 	}
-	if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.DeadlineExceeded) {
+	if cause := context.Cause(ctx); cause != nil && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)) {
 		err = cause
 	}
 	return &transportError{server: base.Redacted(), cause: err}

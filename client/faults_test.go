@@ -5,7 +5,12 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"runtime"
 	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -395,6 +400,226 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 		var api *client.APIError
 		if _, err := c.Lock(t.Context(), "r", client.LockOptions{}); !errors.As(err, &api) || api.Status != 301 || len(s.requests("")) > 2 {
 			t.Errorf("got %v after %v", err, s.requests(""))
+		}
+	})
+}
+
+// TestConfirmationsAreTheServices: a page of somebody else confirms nothing, and what was executed
+// meanwhile is no loss.
+func TestConfirmationsAreTheServices(t *testing.T) {
+	t.Parallel()
+	page := reply{body: "<html>Log in to the wireless network</html>"}
+	synctest.Test(t, func(t *testing.T) {
+		s, c := serve(t, url, client.Options{})
+		s.on("/locks/request", func(sent) reply { return granted(7, time.Minute, `,"waited_seconds":12`) })
+		s.on("/locks/renew", func(sent) reply { return page })
+		var api *client.APIError
+		if l, err := c.Lock(t.Context(), "r", client.LockOptions{}); l != nil || !errors.As(err, &api) {
+			t.Errorf("got %v, %v", l, err)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		s, c := serve(t, url, client.Options{})
+		s.on("/locks/release", inOrder(page, refusal(404, "already_released")))
+		l := mustLock(t, c, client.LockOptions{})
+		if first, second := l.Unlock(t.Context()), l.Unlock(t.Context()); first == nil || second != nil {
+			t.Errorf("Unlock returns %v, then %v", first, second)
+		}
+	})
+}
+
+// TestOutagesWithinServerTimeoutAreBorne, whenever they begin.
+func TestOutagesWithinServerTimeoutAreBorne(t *testing.T) {
+	t.Parallel()
+	for _, timeout := range []time.Duration{5 * time.Second, 30 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			s, c := serve(t, url, client.Options{ServerTimeout: timeout})
+			s.on("/locks/request", func(r sent) reply {
+				switch {
+				case r.at < 20*time.Second: // it is stopped while the request waits
+					a := refusal(503, "shutting_down")
+					a.after = 20 * time.Second
+					return a
+				case r.at < 20*time.Second+timeout*4/5:
+					return reply{err: errRefused}
+				}
+				return granted(7, time.Minute, "")
+			})
+			mustLock(t, c, client.LockOptions{}).Abandon()
+		})
+	}
+	synctest.Test(t, func(t *testing.T) { // the confirmation has no time of its own
+		s, c := serve(t, url, client.Options{ServerTimeout: 30 * time.Second})
+		s.on("/locks/request", inOrder(granted(7, time.Hour, `,"waited_seconds":12`), reply{err: errRefused}))
+		s.on("/locks/renew", func(sent) reply { return reply{err: errRefused} })
+		if _, err := c.Lock(t.Context(), "r", client.LockOptions{TTL: time.Hour}); !errors.Is(err, client.ErrUnavailable) || s.now() > 32*time.Second {
+			t.Errorf("after %v: %v", s.now(), err)
+		}
+	})
+	for _, timeout := range []time.Duration{5 * time.Second, 11 * time.Second} { // a silent server leaves time for the next
+		synctest.Test(t, func(t *testing.T) {
+			s, c := serve(t, "http://a:1,http://b:1", client.Options{ServerTimeout: timeout})
+			s.on("/locks/status", func(r sent) reply {
+				if r.host == "a:1" {
+					return reply{after: time.Hour}
+				}
+				return success(`{"resource_name":"r","is_locked":false}`)
+			})
+			if _, err := c.Status(t.Context(), "r"); err != nil || s.now() >= timeout {
+				t.Errorf("after %v: %v", s.now(), err)
+			}
+			s.on("/locks/status", func(sent) reply { return reply{after: time.Hour} })
+			began := s.now()
+			if _, err := c.Status(t.Context(), "r"); !errors.Is(err, client.ErrUnavailable) || s.now()-began > timeout+time.Second {
+				t.Errorf("after %v: %v", s.now()-began, err)
+			}
+		})
+	}
+}
+
+// TestSilentServerIsNoCancellation: the error says what has happened, over each version of HTTP.
+func TestSilentServerIsNoCancellation(t *testing.T) {
+	t.Parallel()
+	for _, http2 := range []bool{false, true} {
+		ends := make(chan struct{})
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			select {
+			case <-r.Context().Done():
+			case <-ends:
+			}
+		}))
+		s.EnableHTTP2 = http2
+		s.StartTLS()
+		c, err := client.New(s.URL, client.Options{HTTPClient: s.Client()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, call := range map[string]func(context.Context) error{
+			"Lock":   func(ctx context.Context) error { _, err := c.Lock(ctx, "r", client.LockOptions{}); return err },
+			"Status": func(ctx context.Context) error { _, err := c.Status(ctx, "r"); return err },
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			err := call(ctx)
+			cancel()
+			if errors.Is(err, context.Canceled) || !errors.Is(err, context.DeadlineExceeded) ||
+				!errors.Is(err, client.ErrUnavailable) || !strings.Contains(err.Error(), s.URL) {
+				t.Errorf("HTTP/2 %v, %s: %v", http2, name, err)
+			}
+		}
+		close(ends)
+		s.CloseClientConnections()
+		s.Close()
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s, c := serve(t, url, client.Options{})
+		s.on("/locks/release", func(sent) reply { return reply{err: errRefused} })
+		l := mustLock(t, c, client.LockOptions{TTL: time.Minute})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := l.Unlock(ctx); errors.Is(err, context.Canceled) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Unlock returns %v", err)
+		}
+	})
+}
+
+// overdue is a context whose deadline has passed in a suspend, in which its timer stood still.
+type overdue struct{ context.Context }
+
+func (overdue) Deadline() (time.Time, bool) { return time.Now().Add(-time.Hour), true }
+
+func TestDeadlineThatPassedInASuspend(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, c := serve(t, url, client.Options{})
+		s.on("/locks/request", func(sent) reply { return held("already_locked") })
+		if _, err := c.Lock(overdue{t.Context()}, "r", client.LockOptions{}); !errors.Is(err, context.DeadlineExceeded) || s.now() > time.Second {
+			t.Errorf("after %v: %v", s.now(), err)
+		}
+	})
+}
+
+// TestUnlockOfALockThatIsJustLost returns the loss, whoever notices it first.
+func TestUnlockOfALockThatIsJustLost(t *testing.T) {
+	t.Parallel()
+	s, _ := serve(t, url, client.Options{})
+	for i := range 100 {
+		var lost, released atomic.Int32
+		c, err := client.New(url, client.Options{HTTPClient: &http.Client{Transport: s}, Observer: client.Observer{
+			Lost:     func(*client.Lock, *client.LostError) { lost.Add(1) },
+			Released: func(*client.Lock, time.Duration) { released.Add(1) },
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		c.Inject(func() time.Duration { return time.Since(began) }, func() float64 { return 0.5 })
+		l, err := c.Lock(t.Context(), "r", client.LockOptions{TTL: 24 * time.Millisecond, NoRenew: true})
+		if err != nil { // this machine is slow
+			continue
+		}
+		var looking sync.WaitGroup
+		for range 3 {
+			looking.Go(func() {
+				for l.Err() == nil {
+					runtime.Gosched()
+				}
+			})
+		}
+		<-time.After(time.Until(l.Deadline()) - time.Duration(i)*5*time.Microsecond)
+		err = l.Unlock(t.Context())
+		looking.Wait()
+		if errors.Is(l.Err(), client.ErrLost) != errors.Is(err, client.ErrLost) || lost.Load()+released.Load() != 1 {
+			t.Fatalf("Err is %v, Unlock returns %v; observed %d losses and %d releases", l.Err(), err, lost.Load(), released.Load())
+		}
+	}
+}
+
+// TestUnlockSettles when the lock has expired without a confirmation.
+func TestUnlockSettles(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, c := serve(t, url, client.Options{})
+		s.on("/locks/release", func(sent) reply { return reply{err: errRefused} })
+		l := mustLock(t, c, client.LockOptions{TTL: 30 * time.Second})
+		first := l.Unlock(t.Context())
+		sent := len(s.requests("/locks/release"))
+		for range 2 {
+			after(time.Second)
+			if err := l.Unlock(t.Context()); !errors.Is(err, client.ErrUnavailable) || err.Error() != first.Error() || len(s.requests("/locks/release")) != sent {
+				t.Errorf("Unlock returns %v, then %v", first, err)
+			}
+		}
+	})
+}
+
+// TestForceReleaseAsksTheNextServer, but only while nothing can have been executed.
+func TestForceReleaseAsksTheNextServer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, c := serve(t, "http://a:1,http://b:1", client.Options{})
+		s.on("/locks/force-release", func(r sent) reply {
+			if r.host == "a:1" {
+				return reply{err: &net.OpError{Op: "dial", Err: errRefused}}
+			}
+			return success(`{"holder":{"process_id":"p","fencing_token":7}}`)
+		})
+		if hold, err := c.ForceRelease(t.Context(), "r", client.ForceReleaseOptions{Reason: "x"}); err != nil || hold.Owner != "p" {
+			t.Errorf("got %+v, %v", hold, err)
+		}
+	})
+}
+
+// TestGivingUpIsNotObserved: nobody waits for it.
+func TestGivingUpIsNotObserved(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		retried := 0
+		s, c := serve(t, url, client.Options{Observer: client.Observer{Retried: func(string, error, int) { retried++ }}})
+		s.on("/locks/request", inOrder(reply{after: time.Hour}, refusal(503, "overloaded")))
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		if _, err := c.Lock(ctx, "r", client.LockOptions{}); !errors.Is(err, context.Canceled) || retried != 0 {
+			t.Errorf("%d retries: %v", retried, err)
 		}
 	})
 }

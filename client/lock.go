@@ -46,8 +46,8 @@ type Lock struct {
 
 	unlocking chan struct{} // held while Unlock runs; its capacity is 1
 	again     *retries      // of all calls of Unlock
-	unlocked  bool          // Unlock has a result that is final
-	result    error         // of Unlock
+	unlocked  bool          // the result of Unlock is final
+	result    error         // of the last call of Unlock
 }
 
 func newLock(c *Client, resource string, o LockOptions, token int64, began time.Duration) *Lock {
@@ -145,14 +145,15 @@ func (l *Lock) Unlock(ctx context.Context) error {
 	case l.unlocking <- struct{}{}:
 		defer func() { <-l.unlocking }()
 	case <-ctx.Done():
-		return ctx.Err()
+		return causeOf(ctx)
 	}
 	if l.unlocked {
 		return l.result
 	}
-	before, isLost := errors.AsType[*LostError](l.Err())
+	l.expire()
 	l.mu.Lock()
 	l.end(ErrReleased)
+	before, isLost := errors.AsType[*LostError](l.err)
 	abandoned := l.abandoned
 	l.mu.Unlock()
 	if abandoned {
@@ -164,9 +165,7 @@ func (l *Lock) Unlock(ctx context.Context) error {
 		lost = l.explain(ctx, lost.Why)
 		err = lost
 	}
-	if l.unlocked = found || err == nil; l.unlocked {
-		l.result = err
-	}
+	l.unlocked, l.result = l.unlocked || found || err == nil, err
 	switch {
 	case err == nil:
 		l.c.observeReleased(l, l.c.now()-l.began)
@@ -182,13 +181,18 @@ func (l *Lock) release(ctx context.Context, lost *LostError) error {
 	l.mu.Lock()
 	left := l.expiry - l.c.now()
 	l.mu.Unlock()
-	if lost != nil && (lost.Why != LossUnreachable || left <= 0) {
+	over := !l.o.Forever && left <= 0
+	switch {
+	case lost != nil && (lost.Why != LossUnreachable || over):
 		return lost
+	case over: // an earlier call was not confirmed, and now there is nothing to release
+		l.unlocked = true
+		return l.result
 	}
 	if !l.o.Forever {
-		var over context.CancelFunc
-		ctx, over = context.WithTimeout(ctx, left)
-		defer over()
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, left)
+		defer cancel()
 	}
 	l.again.reset()
 	err := l.c.release(ctx, l.resource, l.o.Owner, l.token, l.again)
@@ -311,7 +315,7 @@ func (l *Lock) deadline() time.Duration { return l.expiry - l.margin() }
 // stopTime is when the lock is given up unless it is renewed. Grace is for when no server
 // answers: a program that was paused may still renew in it.
 func (l *Lock) stopTime() time.Duration {
-	if l.last == nil && !l.o.NoRenew {
+	if l.last == nil {
 		return l.deadline()
 	}
 	return l.deadline() - l.o.Grace

@@ -339,6 +339,7 @@ func (c *Client) release(ctx context.Context, resource, owner string, token int6
 	a, err := c.retry(ctx, request{method: http.MethodPost, path: "/locks/release", body: &body}, again)
 	if err == nil {
 		_, err = data[wire.Released](a)
+		again.uncertain = again.uncertain || err != nil
 	}
 	if why := lossOf(err); why != "" {
 		return &LostError{Resource: resource, FencingToken: token, Why: why, cause: err}
@@ -364,11 +365,12 @@ func (c *Client) ForceRelease(ctx context.Context, resource string, o ForceRelea
 	if o.By != "" {
 		body.ProcessID = &o.By
 	}
-	send := c.attempt
 	if o.FencingToken != 0 {
-		body.FencingToken, send = &o.FencingToken, c.call
+		body.FencingToken = &o.FencingToken
 	}
-	a, err := send(ctx, request{method: http.MethodPost, path: "/locks/force-release", body: &body})
+	again := c.retries("/locks/force-release")
+	again.once = o.FencingToken == 0
+	a, err := c.retry(ctx, request{method: http.MethodPost, path: "/locks/force-release", body: &body}, again)
 	if api, is := errors.AsType[*APIError](err); is && api.Status == http.StatusNotFound && o.FencingToken != 0 {
 		return c.brokenBefore(ctx, resource, o, err)
 	}
@@ -387,10 +389,15 @@ func (c *Client) ForceRelease(ctx context.Context, resource string, o ForceRelea
 func (c *Client) brokenBefore(ctx context.Context, resource string, o ForceReleaseOptions, err error) (Hold, error) {
 	for e, failed := range c.History(ctx, HistoryOptions{Resource: resource, Events: []string{"force_released"}, Limit: 10}) {
 		if failed == nil && e.FencingToken == o.FencingToken && e.Reason == o.Reason && (o.By == "" || e.By == o.By) {
-			return Hold{
-				Resource: resource, Owner: e.Owner, FencingToken: e.FencingToken, LockedAt: e.At.Add(-e.Held),
-				Renewals: e.Renewals, Reason: e.HoldReason,
-			}, nil
+			broken := wire.Hold{ProcessID: e.Owner, Times: wire.Times{LockedAt: wire.Time(e.At.Add(-e.Held))}, FencingToken: e.FencingToken}
+			if e.HoldReason != "" {
+				broken.Reason = &e.HoldReason
+			}
+			var hold Hold
+			if failed = hold.UnmarshalJSON(wire.Append(nil, &broken)); failed == nil {
+				hold.Resource = resource
+				return hold, nil
+			}
 		}
 	}
 	return Hold{}, err

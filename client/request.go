@@ -58,12 +58,11 @@ func (c *Client) call(ctx context.Context, r request) (answer, error) {
 
 func (c *Client) retry(ctx context.Context, r request, again *retries) (answer, error) {
 	for {
-		began := c.now()
-		a, err := c.attempt(ctx, r)
+		a, err := again.attempt(ctx, r)
 		if err == nil {
 			return a, nil
 		}
-		if err := again.after(ctx, began, err); err != nil {
+		if err := again.after(ctx, err); err != nil {
 			return answer{}, err
 		}
 	}
@@ -73,8 +72,12 @@ func (c *Client) retry(ctx context.Context, r request, again *retries) (answer, 
 type retries struct {
 	c         *Client
 	operation string
+	silent    bool          // the Observer is not told
+	once      bool          // what may have been executed is not repeated
 	n         int           // attempts that have failed since the last answer
-	since     time.Duration // of these the first: since when no server answers
+	since     time.Duration // since when no server answers
+	began     time.Duration // the last attempt
+	wait      time.Duration // of the last attempt
 	uncertain bool          // an attempt that has failed may have been executed
 }
 
@@ -85,26 +88,38 @@ func (c *Client) retries(path string) *retries {
 // reset notes that a server has answered.
 func (r *retries) reset() { r.n = 0 }
 
+// attempt makes one attempt, of what is left of ServerTimeout at most.
+func (r *retries) attempt(ctx context.Context, one request) (answer, error) {
+	r.began, r.wait = r.c.now(), one.wait
+	one.timeout = one.wait + r.c.answerTime()
+	if r.c.patience > 0 && r.n > 0 {
+		one.timeout = one.wait + min(r.c.answerTime(), max(r.since+r.c.patience-r.began, minPause))
+	}
+	return r.c.attempt(ctx, one)
+}
+
 // after returns nil when it is time for the next attempt, and otherwise the error to end
 // the call with. With several servers the next one is asked without a pause, until each
 // has been asked.
-func (r *retries) after(ctx context.Context, began time.Duration, err error) error {
+func (r *retries) after(ctx context.Context, err error) error {
 	r.uncertain = r.uncertain || uncertain(err)
 	if ctx.Err() != nil {
 		return ended(ctx, err)
 	}
-	if !errors.Is(err, ErrUnavailable) {
+	if !errors.Is(err, ErrUnavailable) || r.once && r.uncertain {
 		return err
 	}
 	now := r.c.now()
-	if r.n == 0 { // a server that held the request in its queue was there for most of that time
-		r.since = max(began, now-r.c.answerTime())
+	if r.n == 0 { // while it held the request in its queue, the server was there
+		r.since = min(now, r.began+r.wait)
 	}
 	if r.c.patience > 0 && now-r.since >= r.c.patience {
 		return err
 	}
 	r.n++
-	r.c.observeRetry(r.operation, err, r.n)
+	if !r.silent {
+		r.c.observeRetry(r.operation, err, r.n)
+	}
 	if r.n%len(r.c.urls) != 0 {
 		return nil
 	}
@@ -116,19 +131,23 @@ func (r *retries) after(ctx context.Context, began time.Duration, err error) err
 	if api, is := errors.AsType[*APIError](err); is { // not all clients at the same time
 		pause += min(api.retry, maxRetryAfter)
 	}
-	if r.c.patience > 0 {
-		pause = min(pause, r.since+r.c.patience-now)
+	over := false
+	if left := r.since + r.c.patience - now; r.c.patience > 0 && pause >= left {
+		pause, over = left, true
 	}
 	if sleep(ctx, pause) != nil {
 		return ended(ctx, err)
+	}
+	if over {
+		return err
 	}
 	return nil
 }
 
 // answerTime is how long an answer may take that is due at once.
 func (c *Client) answerTime() time.Duration {
-	if c.patience > 0 {
-		return min(attemptTimeout, c.patience)
+	if c.patience > 0 { // each server is asked
+		return min(attemptTimeout, max(c.patience/time.Duration(len(c.urls)), time.Millisecond))
 	}
 	return attemptTimeout
 }
@@ -136,16 +155,22 @@ func (c *Client) answerTime() time.Duration {
 // ended is the error of a call whose context has ended: both are its causes.
 func ended(ctx context.Context, last error) error {
 	cause := causeOf(ctx)
-	if last == nil || errors.Is(last, cause) || errors.Is(last, ctx.Err()) {
+	none, is := errors.AsType[*transportError](last)
+	switch {
+	case is && errors.Is(last, context.DeadlineExceeded): // no server has answered until then
+		last = &transportError{server: none.server, cause: errNoAnswer}
+	case last == nil || errors.Is(last, cause) || errors.Is(last, context.Canceled):
 		return cause
 	}
 	return fmt.Errorf("%w; before that: %w", cause, last)
 }
 
+var errNoAnswer = errors.New("no answer")
+
 // causeOf is why a context has ended: its error, and its cause if that is another one.
 func causeOf(ctx context.Context) error {
 	cause := context.Cause(ctx)
-	if errors.Is(cause, ctx.Err()) {
+	if errors.Is(cause, ctx.Err()) || cause == context.DeadlineExceeded { //nolint:errorlint // see past: it is the other context's error
 		return cause
 	}
 	return fmt.Errorf("%w: %w", ctx.Err(), cause)

@@ -92,8 +92,8 @@ func (f *acquireFlags) options() client.LockOptions {
 
 // acquire waits for the lock as the flags say, and reports meanwhile who is in the way.
 // Its error has been reported, but for usage errors.
-func (f *acquireFlags) acquire(ctx context.Context, c *client.Client, r *reporter, o client.LockOptions) (*client.Lock, error) {
-	get := c.Lock
+func (f *acquireFlags) acquire(signaled context.Context, c *client.Client, r *reporter, o client.LockOptions) (*client.Lock, error) {
+	get, ctx := c.Lock, signaled
 	if f.noWait || f.wait.set && f.wait.d == 0 {
 		get = c.TryLock
 	} else {
@@ -122,7 +122,7 @@ func (f *acquireFlags) acquire(ctx context.Context, c *client.Client, r *reporte
 	}
 	code := exitCode(err)
 	switch {
-	case errors.Is(err, context.Canceled): // by a signal, which is the caller's to report
+	case signaled.Err() != nil: // which is the caller's to report
 		return nil, err
 	case errors.Is(err, client.ErrHeld):
 		code = f.conflict

@@ -22,6 +22,7 @@ func adoptOrphans() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
 // process is one that runs.
 type process struct {
 	pid, parent, group int
+	started            string // distinguishes it from a later one with the same pid
 }
 
 // processes returns all that run. One that has ended and was not awaited does not:
@@ -39,12 +40,12 @@ func processes() ([]process, error) {
 			continue
 		}
 		// The name of the program stands in parentheses and may hold anything; state,
-		// parent and group follow it.
+		// parent, group and the time of its start follow it.
 		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-		if len(fields) < 3 || fields[0][0] == 'Z' || fields[0][0] == 'X' {
+		if len(fields) < 20 || fields[0][0] == 'Z' || fields[0][0] == 'X' {
 			continue
 		}
-		p := process{pid: pid}
+		p := process{pid: pid, started: string(fields[19])}
 		p.parent, _ = strconv.Atoi(string(fields[1]))
 		p.group, _ = strconv.Atoi(string(fields[2]))
 		list = append(list, p)
@@ -66,13 +67,15 @@ func groupRuns(group int) bool {
 	return err != nil
 }
 
-// descendants returns the processes that a process has started, and those that these
-// have, without those whose parent has ended.
-func descendants(pid int) []process {
+// descendants returns the processes that a process has started, and those that these have,
+// without those whose parent has ended, and without some and what these have started.
+func descendants(pid int, without map[int]string) []process {
 	list, _ := processes()
 	children := map[int][]process{}
 	for _, p := range list {
-		children[p.parent] = append(children[p.parent], p)
+		if without[p.pid] != p.started {
+			children[p.parent] = append(children[p.parent], p)
+		}
 	}
 	found := children[pid]
 	for i := 0; i < len(found); i++ {

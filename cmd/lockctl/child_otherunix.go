@@ -16,10 +16,11 @@ func adoptOrphans() {}
 // process is one that runs.
 type process struct {
 	pid, group int
+	started    string
 }
 
 func groupRuns(group int) bool { return syscall.Kill(-group, 0) == nil }
 
 // descendants are not known on this system: what is not in the command's own group is not
 // stopped.
-func descendants(int) []process { return nil }
+func descendants(int, map[int]string) []process { return nil }

@@ -65,11 +65,19 @@ type child struct {
 	newGroup bool
 	terminal bool
 	done     chan struct{} // closed when the command has ended; its descendants may live on
+
+	// before are the children that lockctl had already: the shell that has become lockctl may
+	// have started them, such as tee for >(tee log). They are none of the command's.
+	before map[int]string // by pid, when they were started
 }
 
 // start starts a command. Its error is one of starting it.
 func start(cmd *exec.Cmd, newGroup, terminal bool) (*child, error) {
 	c := &child{cmd: cmd, newGroup: newGroup, terminal: terminal, done: make(chan struct{})}
+	c.before = map[int]string{}
+	for _, p := range descendants(os.Getpid(), nil) {
+		c.before[p.pid] = p.started
+	}
 	setUp(cmd, newGroup)
 	// What lockctl ignores the command would ignore as well, but not what lockctl
 	// catches.
@@ -115,9 +123,9 @@ func passedSignals(newGroup, terminal bool) []os.Signal {
 	return list
 }
 
-// pass sends on a signal that lockctl has got.
-func (c *child) pass(s os.Signal) {
-	if harmless(s) || c.fromTerminal(s) {
+// pass sends on a signal that lockctl has got. An early one came before there was a command.
+func (c *child) pass(s os.Signal, early bool) {
+	if harmless(s) || c.fromTerminal(s) && !early {
 		return
 	}
 	if c.newGroup {
@@ -157,7 +165,7 @@ func (c *child) stop(s os.Signal) {
 // own group: a shell with job control and timeout(1) give what they run another group.
 func (c *child) others() []int {
 	var list []int
-	for _, p := range descendants(os.Getpid()) {
+	for _, p := range descendants(os.Getpid(), c.before) {
 		if p.pid != c.pid() && (!c.newGroup || p.group != c.pid()) {
 			list = append(list, p.pid)
 		}

@@ -56,7 +56,7 @@ func start(cmd *exec.Cmd, _, _ bool) (*child, error) {
 
 func passedSignals(_, _ bool) []os.Signal { return nil }
 
-func (c *child) pass(os.Signal) {}
+func (c *child) pass(os.Signal, bool) {}
 
 func (c *child) stop(os.Signal) { _ = c.cmd.Process.Kill() }
 

@@ -150,7 +150,7 @@ func (f *runFlags) run(ctx context.Context, p *program, name string, command []s
 	ctx, signals := watchSignals(ctx)
 	err = f.execute(ctx, p, r, signals, name, command, stop)
 	signals.stop()
-	if exit, is := errors.AsType[*exitError](err); f.json && err != nil && (!is || exit.cause != nil) {
+	if exit, is := errors.AsType[*exitError](err); f.json && !f.quiet && err != nil && (!is || exit.cause != nil) {
 		code := exitCode(err)
 		r.report(event{Event: "failed", Error: err.Error(), ExitCode: code}, "")
 		err = &exitError{code, nil}
@@ -178,7 +178,9 @@ func (f *runFlags) execute(ctx context.Context, p *program, r *reporter, signals
 	}
 	ignoreTerminalOutput()
 	options := f.options()
-	options.Grace = min(f.grace, f.ttl/3)
+	if f.onLost == "stop" {
+		options.Grace = min(f.grace, f.ttl/3)
+	}
 	r.grace = options.Grace
 	l, err := f.acquire(ctx, c, r, options)
 	r.flush()                                    // what is shown while it waits must not mix with what the command writes
@@ -191,6 +193,11 @@ func (f *runFlags) execute(ctx context.Context, p *program, r *reporter, signals
 	}
 	if err != nil {
 		return err
+	}
+	if lost, is := errors.AsType[*client.LostError](l.Err()); is { // lockctl was stopped meanwhile
+		_ = l.Unlock(ctx)
+		r.report(lostEvent(lost), "%v; the command was not run", lost)
+		return &exitError{exitLost, nil}
 	}
 	cmd := &exec.Cmd{Path: path, Args: command, Stdin: p.in, Stdout: p.out, Stderr: p.err}
 	cmd.Env = append(append([]string{}, p.environ...),
@@ -234,8 +241,8 @@ type execution struct {
 }
 
 // signaled handles a signal that lockctl has got.
-func (e *execution) signaled(s os.Signal) {
-	e.child.pass(s)
+func (e *execution) signaled(s os.Signal, early bool) {
+	e.child.pass(s, early)
 	if s == os.Interrupt {
 		select {
 		case e.interrupts <- struct{}{}:

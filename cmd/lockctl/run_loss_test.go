@@ -54,6 +54,34 @@ func TestForceReleased(t *testing.T) {
 	}
 }
 
+// TestProcessesOfBeforeAreLeftAlone: those that a shell has started before it has become
+// lockctl are none of the command's.
+func TestProcessesOfBeforeAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	base := startServer(t)
+	c := observed(t, base)
+	cmd := lockctlCommand(base)
+	cmd.Path, cmd.Args = "/bin/bash", []string{"bash", "-c", `
+		sleep 1000 & echo sidecar $!
+		exec lockctl run --ttl 5s sidecar -c 'trap "echo stopped; exit 0" TERM; echo ready; while :; do sleep 0.01; done' > >(
+			trap '' TERM; echo tee $BASHPID; exec cat)`}
+	j := startJob(t, cmd)
+	var pids []int
+	for _, name := range []string{"sidecar", "tee"} {
+		pid, err := strconv.Atoi(strings.TrimPrefix(j.line(t, name), name+" "))
+		must(t, err)
+		pids = append(pids, pid)
+	}
+	j.line(t, "ready")
+	breakLock(t, c, "sidecar", "why")
+	j.line(t, "stopped") // passed on by the process that reads the output
+	j.wantCode(t, 76)
+	if !runs(pids[0]) {
+		t.Error("the process of before has ended")
+	}
+	must(t, syscall.Kill(pids[0], syscall.SIGKILL))
+}
+
 // TestWhatIgnoresTermIsKilled: whatever the command has started has ended when lockctl
 // has.
 func TestWhatIgnoresTermIsKilled(t *testing.T) {

@@ -53,7 +53,7 @@ func TestSignalsReachTheGroup(t *testing.T) {
 	if owner := holderNow(t, c, "group"); owner != "me" {
 		t.Errorf("while it runs the lock is held by %q", owner)
 	}
-	pids := descendants(j.cmd.Process.Pid)
+	pids := descendants(j.cmd.Process.Pid, nil)
 	must(t, j.in.Close())
 	j.wantCode(t, 7)
 	if owner := holderNow(t, c, "group"); owner != "" {
@@ -132,7 +132,7 @@ func TestIgnoredSignalsStayIgnored(t *testing.T) {
 			var pid int
 			_, err := fmt.Sscan(j.line(t, "ready"), &pid)
 			must(t, err)
-			child := descendants(pid)[0].pid
+			child := descendants(pid, nil)[0].pid
 			status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", child))
 			must(t, err)
 			for _, s := range test.ignored {

@@ -23,7 +23,7 @@ type signals struct {
 	ctrlC  bool        // INT has come
 	first  int         // the number of the one that has ended the context; 0: none
 	early  []os.Signal // what has come before there was a function to handle it
-	handle func(os.Signal)
+	handle func(s os.Signal, early bool)
 }
 
 // watchSignals begins to catch the signals that would end the program. INT and HUP stay
@@ -66,7 +66,7 @@ func (s *signals) got(one os.Signal) {
 	defer s.mu.Unlock()
 	s.ctrlC = s.ctrlC || one == os.Interrupt
 	if s.handle != nil {
-		s.handle(one)
+		s.handle(one, false)
 		return
 	}
 	s.early = append(s.early, one)
@@ -85,9 +85,9 @@ func (s *signals) caught() int {
 	return s.first
 }
 
-// pass has a function handle all signals, those included that came before; nil: as at the
-// start.
-func (s *signals) pass(handle func(os.Signal)) {
+// pass has a function handle all signals, those included that came before, which are
+// early; nil: as at the start.
+func (s *signals) pass(handle func(s os.Signal, early bool)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.handle = handle
@@ -95,7 +95,7 @@ func (s *signals) pass(handle func(os.Signal)) {
 		return
 	}
 	for _, one := range s.early {
-		handle(one)
+		handle(one, true)
 	}
 	s.early = nil
 }
