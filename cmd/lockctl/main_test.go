@@ -12,13 +12,11 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -39,7 +37,7 @@ func TestMain(m *testing.M) {
 type cleanUp struct{ *testing.M }
 
 func (c cleanUp) Run() int {
-	catchIgnored()
+	apptest.CatchIgnored()
 	// Most of the tests wait for processes, so more of them fit on the machine than it
 	// has cores.
 	if err := flag.Set("test.parallel", "8"); err != nil {
@@ -52,26 +50,6 @@ func (c cleanUp) Run() int {
 		}
 	}
 	return code
-}
-
-// catchIgnored has what the tests start begin without ignored signals, whoever has
-// started the tests: INT and QUIT are ignored in the background of a script, HUP after
-// nohup. What this process catches is not ignored by others that it starts.
-func catchIgnored() {
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil { // not on Linux
-		return
-	}
-	_, ignored, _ := strings.Cut(string(status), "SigIgn:")
-	mask, err := strconv.ParseUint(strings.TrimSpace(strings.SplitN(ignored, "\n", 2)[0]), 16, 64)
-	if err != nil {
-		return
-	}
-	for number := syscall.Signal(1); number < 32; number++ {
-		if mask&(1<<(number-1)) != 0 {
-			signal.Notify(make(chan os.Signal, 1), number)
-		}
-	}
 }
 
 // lockd builds the server, for the first test that asks for it, and returns the program.

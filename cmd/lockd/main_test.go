@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
+	apptest.CatchIgnored()
 	os.Exit(testdb.Main(m))
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"resource-lock-manager/internal/apptest"
 	"resource-lock-manager/internal/robust"
 	"resource-lock-manager/internal/testdb"
 )
@@ -24,6 +25,7 @@ func TestMain(m *testing.M) {
 	if isCommand, code := runCommand(); isCommand {
 		os.Exit(code)
 	}
+	apptest.CatchIgnored()
 	os.Exit(testdb.Main(m))
 }
 
