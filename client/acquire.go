@@ -127,8 +127,9 @@ func (c *Client) Lock(ctx context.Context, resource string, o LockOptions) (*Loc
 	return c.lock(ctx, resource, o, true)
 }
 
-// TryLock is [Client.Lock] without the wait: if the lock cannot be had now, the error is
-// a [HeldError].
+// TryLock is [Client.Lock] without the wait: if the lock cannot be had now, the error is a
+// [HeldError]. It still goes on while no server answers, until ctx ends or
+// [Options.ServerTimeout] has passed.
 func (c *Client) TryLock(ctx context.Context, resource string, o LockOptions) (*Lock, error) {
 	return c.lock(ctx, resource, o, false)
 }
@@ -153,8 +154,13 @@ func (c *Client) Do(ctx context.Context, resource string, o LockOptions, work fu
 			end()
 			ctx = over
 		}
-		if released := l.Unlock(ctx); errors.Is(released, ErrLost) {
-			err = errors.Join(err, released)
+		released := l.Unlock(ctx)
+		switch {
+		case !errors.Is(released, ErrLost):
+		case err == context.Canceled: //nolint:errorlint // nothing but the end of the context that the loss has ended
+			err = released
+		default:
+			err = errors.Join(released, err)
 		}
 	}()
 	err = work(held, l)
@@ -304,8 +310,8 @@ func uncertain(err error) bool {
 	if is && dial.Op == "dial" { // nothing was sent
 		return false
 	}
-	_, is = errors.AsType[*transportError](err)
-	return is
+	transport, is := errors.AsType[*transportError](err)
+	return is && !transport.unsent
 }
 
 // next returns nil if the request is to be repeated, after a pause if one is due, and

@@ -206,16 +206,16 @@ func TestTryLockOfAHeldResource(t *testing.T) {
 			h.Owner != "other" || h.FencingToken != 5 || h.Reason != "release 1.4" || h.Resource != "r" || string(h.Metadata) != `{"ci":77}` {
 			t.Errorf("got %+v with %+v", got, h)
 		}
-		if len(s.requests("")) != 1 {
-			t.Errorf("sent %v", s.requests(""))
+		if len(s.requests("/locks/request")) != 1 {
+			t.Errorf("sent %v", s.requests("/locks/request"))
 		}
 
 		s.on("/locks/request", func(sent) reply { return refusal(503, "queue_full") })
 		if _, err := c.Lock(t.Context(), "r", client.LockOptions{}); !errors.As(err, &got) || got.Code != "queue_full" {
 			t.Errorf("a full queue: %v", err)
 		}
-		if len(s.requests("")) != 2 {
-			t.Errorf("sent %v", s.requests(""))
+		if len(s.requests("/locks/request")) != 2 {
+			t.Errorf("sent %v", s.requests("/locks/request"))
 		}
 	})
 }
@@ -384,6 +384,42 @@ func TestServerTimeout(t *testing.T) {
 	}
 }
 
+// TestSilentServerIsNotWaitedFor: before a request may wait at a server that has not answered
+// recently, the server has to give a sign of life.
+func TestSilentServerIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	for urls, want := range map[string]time.Duration{url: 3 * time.Second, "http://a:1,http://b:1": 1500 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			s, c := serve(t, urls, client.Options{ServerTimeout: 3 * time.Second})
+			s.answer = func(r sent) reply {
+				if r.host == "a:1" {
+					return reply{after: time.Hour}
+				}
+				return granted(7, time.Minute, "")
+			}
+			l, err := c.Lock(t.Context(), "r", client.LockOptions{})
+			if s.now() != want || (l == nil) != (urls == url) || l == nil && !errors.Is(err, client.ErrUnavailable) {
+				t.Errorf("%s: after %v: %v, %v", urls, s.now(), l, err)
+			}
+			if l != nil {
+				l.Abandon()
+			}
+		})
+	}
+	synctest.Test(t, func(t *testing.T) { // a server that has just answered is not asked
+		s, c := serve(t, url, client.Options{})
+		after(time.Second)
+		for range 3 {
+			mustLock(t, c, client.LockOptions{}).Abandon()
+		}
+		after(20 * time.Second)
+		mustLock(t, c, client.LockOptions{}).Abandon()
+		if got := s.requests("/livez"); len(got) != 2 {
+			t.Errorf("asked %v", got)
+		}
+	})
+}
+
 // TestServerTimeoutLeavesWaitsAlone: it counts from when the server was gone, not from
 // when it answered last.
 func TestServerTimeoutLeavesWaitsAlone(t *testing.T) {
@@ -427,7 +463,7 @@ func TestNextServerIsAskedWhenOneIsAway(t *testing.T) {
 			hosts = append(hosts, r.host+r.path)
 		}
 		want := []string{
-			"a:1/locks/request", "a:1/locks/renew", "b:1/locks-of-b/livez", "b:1/locks-of-b/locks/renew", "b:1/locks-of-b/locks/renew",
+			"a:1/livez", "a:1/locks/request", "a:1/locks/renew", "b:1/locks-of-b/livez", "b:1/locks-of-b/locks/renew", "b:1/locks-of-b/locks/renew",
 		}
 		if len(hosts) < len(want) || strings.Join(hosts[:len(want)], " ") != strings.Join(want, " ") {
 			t.Errorf("asked %v", hosts)

@@ -22,11 +22,10 @@ type Options struct {
 	// that notices a dead peer within half a minute.
 	HTTPClient *http.Client
 
-	// ServerTimeout is the longest time for which a call goes on although no server
-	// answers it. Then it fails with [ErrUnavailable]. If 0, a call goes on until its
-	// context ends. It does not limit a wait in the queue of a server: that a server is
-	// silent is then noticed when the wait of one request is over, which is less than a
-	// minute.
+	// ServerTimeout is the longest time for which a call goes on although no server answers
+	// it. Then it fails with [ErrUnavailable]. If 0, a call goes on until its context ends. It
+	// does not limit a wait in the queue of a server: a server that falls silent meanwhile is
+	// given up when the wait of one request is over, which is less than a minute.
 	ServerTimeout time.Duration
 
 	// Logger gets what the Observer gets: losses as errors, failed attempts as warnings,
@@ -63,9 +62,10 @@ type Client struct {
 
 	mu       sync.Mutex
 	urls     []*url.URL
-	current  int    // the server that is asked first
-	database string // the id of the database, as the first server told it; empty: not known yet
-	verified []bool // by server: it has answered with that id
+	current  int             // the server that is asked first
+	database string          // the id of the database, as the first server told it; empty: not known yet
+	verified []bool          // by server: it has answered with that id
+	heard    []time.Duration // by server: when it has answered last, by the clock; 0: never
 }
 
 // New returns a client for the service at a base URL such as "http://localhost:8000", or
@@ -97,7 +97,7 @@ func New(urls string, o Options) (*Client, error) {
 		}
 		c.urls = append(c.urls, u)
 	}
-	c.verified = make([]bool, len(c.urls))
+	c.verified, c.heard = make([]bool, len(c.urls)), make([]time.Duration, len(c.urls))
 	return c, nil
 }
 

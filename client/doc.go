@@ -11,12 +11,12 @@
 //
 // # What the package promises
 //
-// A lock is never said to be held when somebody else may have it, provided that this
-// machine's clock that counts through suspend and the server's clock pass the same time
-// to within the margin of [Lock.Deadline], which is 5 percent of the TTL and at least a
-// second, but never over a sixth of the TTL. The time of a lock counts from before its
-// request was sent, by a clock that goes on while the machine is suspended. The exception
-// is a force-release: it is noticed at the next renewal, within a third of the TTL.
+// A lock is never said to be held when somebody else may have it, provided that during one
+// TTL this machine's clock and the server's differ by less than a margin: 5 percent of the
+// TTL, at least a second, at most a sixth of the TTL. The time of a lock counts from before
+// its request was sent, by a clock that goes on while the machine is suspended. The
+// exception is a force-release: it is noticed at the next renewal, within a third of the
+// TTL.
 //
 // A request whose answer is lost is repeated until it is known what became of it: an
 // acquire carries a request_id, so that it is granted once; renewals and releases carry

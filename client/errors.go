@@ -17,8 +17,7 @@ var (
 	// ErrLost is any [LostError]: the lock was acquired, and ended before it was
 	// released.
 	ErrLost = errors.New("the lock is lost")
-	// ErrReleased is the reason why a lock has ended that Unlock or Abandon was called
-	// for.
+	// ErrReleased means that Unlock or Abandon has ended the lock.
 	ErrReleased = errors.New("the lock was released")
 	// ErrUnavailable is any failure to get an answer that settles the matter: no server
 	// could be reached, or each said that it cannot serve requests now.
@@ -70,7 +69,7 @@ const (
 	LossForceReleased     LossReason = "force_released"     // somebody broke it: see By and Reason
 	LossReleasedElsewhere LossReason = "released_elsewhere" // somebody released it with this owner's name
 	LossUnreachable       LossReason = "unreachable"        // no renewal succeeded in time; the server may still show the hold
-	LossNotHeld           LossReason = "not_held"           // the server has no such hold, and does not know why
+	LossNotHeld           LossReason = "not_held"           // the owner has no hold of the resource, or another one
 )
 
 // LostError is why a lock ended before it was released. It is [ErrLost]. When the servers
@@ -104,7 +103,7 @@ func (e *LostError) Error() string {
 	case LossUnreachable:
 		return fmt.Sprintf("%sit could not be renewed in time: %v", text, e.cause)
 	default:
-		return text + "the server has no such hold"
+		return text + "its owner does not have it, or has it with another token"
 	}
 }
 
@@ -159,6 +158,7 @@ func (e *APIError) temporary() bool {
 type transportError struct {
 	server string
 	cause  error
+	unsent bool // the request was not sent, because the server gave no sign of life before
 }
 
 // newTransportError leaves out the URL of the request, and says what ended it if that was

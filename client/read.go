@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"iter"
 	"maps"
 	"net/http"
@@ -47,6 +48,11 @@ type Hold struct {
 	ReleasedAt   time.Time       // only of Status; not zero: released, and kept taken until ExpiresAt by its minimum hold
 }
 
+// String says who has what, for logs.
+func (h Hold) String() string {
+	return fmt.Sprintf("%s held by %s with token %d", h.Resource, h.Owner, h.FencingToken)
+}
+
 // UnmarshalJSON reads a hold in each of the forms that the API has for it.
 func (h *Hold) UnmarshalJSON(text []byte) error {
 	var w struct {
@@ -75,6 +81,14 @@ type Status struct {
 	Resource string
 	Holder   *Hold // nil: the resource is free
 	Waiters  int   // how many requests wait for it
+}
+
+// String says who has the resource, for logs.
+func (s Status) String() string {
+	if s.Holder == nil {
+		return s.Resource + " is free"
+	}
+	return s.Holder.String()
 }
 
 // UnmarshalJSON reads the API's form.

@@ -112,6 +112,9 @@ func (r *retries) after(ctx context.Context, err error) error {
 	now := r.c.now()
 	if r.n == 0 { // while it held the request in its queue, the server was there
 		r.since = min(now, r.began+r.wait)
+		if silent, is := errors.AsType[*transportError](err); is && silent.unsent {
+			r.since = r.began
+		}
 	}
 	if r.c.patience > 0 && now-r.since >= r.c.patience {
 		return err
@@ -186,7 +189,7 @@ func (c *Client) attempt(ctx context.Context, r request) (answer, error) {
 	timed, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout.Round(time.Millisecond)))
 	defer cancel()
 	server := c.server()
-	err := c.verify(timed, server)
+	err := c.verify(timed, server, r)
 	if err == nil {
 		var a answer
 		if a, err = c.exchange(timed, server, r); err == nil {
@@ -214,17 +217,24 @@ func (c *Client) leave(server int) {
 	}
 }
 
-// verify asks a server that has never answered for its database, before it is asked to
-// change anything in it. The first server needs no such question: its database is the
-// right one.
-func (c *Client) verify(ctx context.Context, server int) error {
+// verify asks a server for a sign of life in two cases. One that has never answered is asked
+// for its database, before it is asked to change anything in it; the first server needs no
+// such question, because its database is the right one. And a request that may wait is not
+// sent to a server that has not answered recently: nobody could tell its silence from a wait.
+func (c *Client) verify(ctx context.Context, server int, r request) error {
 	c.mu.Lock()
-	needless := c.verified[server] || c.database == ""
+	known := c.verified[server] || c.database == ""
+	heard := c.heard[server]
 	c.mu.Unlock()
-	if needless {
+	if known && (r.wait == 0 || heard != 0 && c.now()-heard < attemptTimeout) {
 		return nil
 	}
-	_, err := c.exchange(ctx, server, request{method: http.MethodGet, path: "/livez"})
+	timed, cancel := context.WithTimeoutCause(ctx, c.answerTime(), fmt.Errorf("no answer within %v", c.answerTime().Round(time.Millisecond)))
+	defer cancel()
+	_, err := c.exchange(timed, server, request{method: http.MethodGet, path: "/livez"})
+	if silent, is := errors.AsType[*transportError](err); is {
+		silent.unsent = true
+	}
 	return err
 }
 
@@ -277,6 +287,9 @@ func (c *Client) exchange(ctx context.Context, server int, r request) (answer, e
 	if a.body, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer)); err != nil {
 		return answer{}, newTransportError(ctx, base, fmt.Errorf("the answer was cut off: %w", err))
 	}
+	c.mu.Lock()
+	c.heard[server] = c.now()
+	c.mu.Unlock()
 	if err := c.checkDatabase(server, res.Header.Get(wire.DatabaseHeader)); err != nil {
 		return answer{}, err
 	}
