@@ -33,6 +33,18 @@ func TestEventsOfAResourceAreInTheOrderOfTime(t *testing.T) {
 			services[i] = lock.NewService(s, limits, slog.New(slog.DiscardHandler))
 			services[i].Start()
 		}
+		// Chance alone does not always have somebody give up, or release in time.
+		held := lock.Acquire{Resource: "r0", ProcessID: "first", TTL: time.Minute}
+		if _, err := services[0].Acquire(t.Context(), held); err != nil {
+			t.Fatal(err)
+		}
+		waits := lock.Acquire{Resource: "r0", ProcessID: "second", TTL: time.Minute, Wait: time.Millisecond}
+		if _, err := services[0].Acquire(t.Context(), waits); err == nil {
+			t.Fatal("two have the resource")
+		}
+		if _, err := services[0].Release(t.Context(), lock.Release{Resource: "r0", ProcessID: "first"}); err != nil {
+			t.Fatal(err)
+		}
 		var wg sync.WaitGroup
 		for client := range clients {
 			wg.Go(func() {
