@@ -52,7 +52,7 @@ type LockOptions struct {
 	// Owner is the API's process_id. If empty, it is [NewOwner] of each lock.
 	Owner string
 
-	// Reason is shown to whoever wants the resource.
+	// Reason is shown to others who want the resource.
 	Reason string
 
 	// Metadata is shown with the lock. It must be encoded as a JSON object; nil: none.

@@ -49,7 +49,7 @@ func ExampleClient_Lock() {
 	// Output: a token to write with: true
 }
 
-// Leave the work to whoever does it already.
+// Leave the work to another process that does it already.
 func ExampleClient_TryLock() {
 	ctx := context.Background()
 	c, err := client.New(os.Getenv("LOCKCTL_URL"), client.Options{})

@@ -537,7 +537,7 @@ func TestDeadlineThatPassedInASuspend(t *testing.T) {
 	})
 }
 
-// TestUnlockOfALockThatIsJustLost returns the loss, whoever notices it first.
+// TestUnlockOfALockThatIsJustLost returns the loss, also when another goroutine notices it first.
 func TestUnlockOfALockThatIsJustLost(t *testing.T) {
 	t.Parallel()
 	s, _ := serve(t, url, client.Options{})
@@ -682,7 +682,7 @@ func TestGivenUpWaitBehindAProxy(t *testing.T) {
 	if err := first.Unlock(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	last, err := c.Lock(t.Context(), "r", client.LockOptions{}) // granted after whoever waited before
+	last, err := c.Lock(t.Context(), "r", client.LockOptions{}) // granted after all who waited before
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -691,7 +691,7 @@ func TestGivenUpWaitBehindAProxy(t *testing.T) {
 	}
 	for e, err := range c.History(t.Context(), client.HistoryOptions{Resource: "r", Owner: "gone"}) {
 		if err != nil || e.Event == "granted" {
-			t.Errorf("whoever has gone: %+v, %v", e, err)
+			t.Errorf("the client that has gone: %+v, %v", e, err)
 		}
 	}
 }

@@ -174,7 +174,7 @@ where a command is to be run under a lock, "lockctl run" does that.`,
 		},
 	}
 	f.define(cmd)
-	cmd.Flags().StringVar(&f.reason, "reason", "", "`TEXT` that is shown to whoever wants the resource")
+	cmd.Flags().StringVar(&f.reason, "reason", "", "`TEXT` that is shown to others who want the resource")
 	cmd.Flags().StringVar(&f.processID, "process-id", "", "who acquires the lock (default LOCKCTL_PROCESS_ID, else USER@HOST)")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print the lock as a JSON object")
 	return cmd

@@ -85,7 +85,7 @@ In all these cases but 76 and 124 the command was not run.`,
 	f.define(cmd)
 	flags := cmd.Flags()
 	flags.StringVarP(&f.shell, "command", "c", "", "run `STRING` by /bin/sh")
-	flags.StringVar(&f.reason, "reason", "", "`TEXT` that is shown to whoever wants the resource (default: the name of the command)")
+	flags.StringVar(&f.reason, "reason", "", "`TEXT` that is shown to others who want the resource (default: the name of the command)")
 	flags.StringVar(&f.processID, "process-id", "", "who acquires the lock (default HOST:PID:RANDOM)")
 	durationVar(flags, &f.grace, "grace", 10*time.Second, "how long the command has to stop before it is killed; at most a third of --ttl when no server answers")
 	flags.StringVar(&f.signal, "signal", defaultSignal, "`SIGNAL` that stops the command")
