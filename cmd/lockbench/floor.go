@@ -14,6 +14,7 @@ import (
 
 	"resource-lock-manager/internal/api"
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 )
 
 // ballast is what lockd has of it, see there: the garbage collector must not run more often here.
@@ -32,7 +33,7 @@ func serveFloor(level slog.Level) error {
 		return err
 	}
 	limits := lock.Limits{MaxTTL: 876600 * time.Hour, MaxWait: time.Minute, MaxWaiters: 1, MaxQueue: 1, Recheck: time.Hour}
-	service := lock.NewService(noStore{}, limits, log)
+	service := service.New(noStore{}, limits, log)
 	server := api.NewServer(api.New(service, noDatabase, func(context.Context) error { return nil }, log), log)
 	go func() {
 		_, _ = bufio.NewReader(os.Stdin).ReadByte()
@@ -77,9 +78,9 @@ func startFloor(level slog.Level) (server *url.URL, stop func(), err error) {
 }
 
 // noStore grants and ends whatever it is asked to, but for the one lock that is always held.
-type noStore struct{ lock.Store }
+type noStore struct{ service.Store }
 
-func (noStore) Watch(func(lock.Commit)) {}
+func (noStore) Watch(func(service.Commit)) {}
 
 func (noStore) Execute(_ context.Context, c lock.Command) (lock.Outcome, error) {
 	now := time.Now()

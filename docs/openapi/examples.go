@@ -69,11 +69,11 @@ var answers = map[string]map[int]any{
 	},
 	"/locks/renew-all": {
 		200: success("Renewed 2 locks of process 'process_123'", wire.RenewedAll{
-			ProcessID: process, Renewed: 2, Lost: []wire.Owned{{ResourceName: "file_upload", FencingToken: token}},
+			ProcessID: process, Renewed: 2, Lost: []wire.HoldRef{{ResourceName: "file_upload", FencingToken: token}},
 		}),
 	},
 	"/locks/release-all": {
-		200: success("Released 2 locks of process 'process_123'", wire.ReleasedAll{ProcessID: process, Released: 2, Lost: []wire.Owned{}}),
+		200: success("Released 2 locks of process 'process_123'", wire.ReleasedAll{ProcessID: process, Released: 2, Lost: []wire.HoldRef{}}),
 	},
 	"/locks/force-release": {
 		200: success("Lock force-released for resource 'database_backup'", wire.ForceReleased{

@@ -12,16 +12,15 @@ import (
 
 	"resource-lock-manager/internal/api"
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 )
 
 // instantStore decides in memory, on states that it makes up: what a request costs on it is what HTTP costs.
-type instantStore struct{ lock.Store }
-
-func (instantStore) Watch(func(lock.Commit)) {}
+type instantStore struct{ service.Store }
 
 func (instantStore) Execute(_ context.Context, c lock.Command) (lock.Outcome, error) {
 	now := time.Now()
-	state := lock.Resource{ID: 1, Name: c.Resources()[0]}
+	state := lock.Resource{ID: 1, Name: c.Needs().Resources[0]}
 	if c, ends := c.(lock.Release); ends {
 		state.Holds = []lock.Hold{heldBy(c.ProcessID, now)}
 	}
@@ -31,9 +30,9 @@ func (instantStore) Execute(_ context.Context, c lock.Command) (lock.Outcome, er
 	return c.Decide(now, []lock.Resource{state})
 }
 
-func (instantStore) Find(_ context.Context, name string) (lock.Resource, time.Time, error) {
+func (instantStore) Find(_ context.Context, name string) (service.Snapshot, error) {
 	now := time.Now()
-	return lock.Resource{ID: 1, Name: name, Holds: []lock.Hold{heldBy("holder", now)}}, now, nil
+	return service.Snapshot{Resource: lock.Resource{ID: 1, Name: name, Holds: []lock.Hold{heldBy("holder", now)}}, At: now}, nil
 }
 
 func heldBy(process string, now time.Time) lock.Hold {
@@ -57,7 +56,7 @@ var frequents = []frequent{
 // reports whether the answer is what it should be.
 func (f frequent) again(tb testing.TB) func() bool {
 	log := slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	handler := api.New(lock.NewService(instantStore{}, lock.Limits{MaxTTL: maxTTL}, log), databaseID, nil, log)
+	handler := api.New(service.New(instantStore{}, withLimits(lock.Limits{MaxTTL: maxTTL}), log), databaseID, nil, log)
 	body := strings.NewReader(f.body)
 	r := httptest.NewRequestWithContext(tb.Context(), f.method, f.target, body)
 	if f.body != "" {

@@ -7,5 +7,6 @@ import (
 	"time"
 )
 
-// resetWithin cannot tell here, so the client counts as one that still reads.
+// resetWithin reports false, because it cannot detect a reset on this system: the client counts
+// as one that still reads.
 func resetWithin(net.Conn, time.Duration) bool { return false }

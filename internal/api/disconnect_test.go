@@ -13,28 +13,35 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"resource-lock-manager/internal/api"
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 	"resource-lock-manager/internal/store"
 	"resource-lock-manager/internal/wire"
 )
 
-// slowStore is a database that is slow for one acquire: it waits until the server has seen the end of its client's stream.
+// slowStore is a database that is slow for one acquire: it waits until the server has noticed the
+// end of the client's stream.
 type slowStore struct {
 	*store.Store
 	slow atomic.Pointer[context.Context] // of the request
 }
 
 func (s *slowStore) Execute(ctx context.Context, c lock.Command) (lock.Outcome, error) {
+	return s.ExecuteWithin(ctx, c, 0)
+}
+
+func (s *slowStore) ExecuteWithin(ctx context.Context, c lock.Command, maxDelay time.Duration) (lock.Outcome, error) {
 	if _, acquires := c.(lock.Acquire); acquires {
 		if request := s.slow.Swap(nil); request != nil {
 			<-(*request).Done()
 		}
 	}
-	return s.Store.Execute(ctx, c)
+	return s.Store.ExecuteWithin(ctx, c, maxDelay)
 }
 
 // slowServer serves a store that is slow for the next acquire whose client sets the header Slow.
@@ -43,7 +50,7 @@ func slowServer(t *testing.T, driver, source string) *server {
 	db, c := openStore(t, driver, source)
 	slow := &slowStore{Store: db}
 	log := slog.New(slog.DiscardHandler)
-	locks := startedService(t, slow, lock.Limits{MaxTTL: maxTTL}, log)
+	locks := startedService(t, slow, service.Config{}, log)
 	handler := api.New(locks, databaseID, db.Ping, log)
 	s := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Slow") != "" {
@@ -96,10 +103,10 @@ func TestAnswerAfterTheEndOfTheStream(t *testing.T) {
 			var request atomic.Pointer[context.Context]
 			fail := func(context.Context) error {
 				<-(*request.Load()).Done()
-				return fmt.Errorf("%w: %s", lock.ErrUnavailable, secret)
+				return fmt.Errorf("%w: %s", service.ErrUnavailable, secret)
 			}
 			log := slog.New(slog.DiscardHandler)
-			handler := api.New(lock.NewService(brokenStore{fail: fail}, lock.Limits{MaxTTL: maxTTL}, log), databaseID, fail, log)
+			handler := api.New(service.New(brokenStore{fail: fail}, withLimits(lock.Limits{MaxTTL: maxTTL}), log), databaseID, fail, log)
 			s := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				ctx := r.Context()
 				request.Store(&ctx)
@@ -145,7 +152,8 @@ func TestAcquireOfAClientThatHasGone(t *testing.T) {
 				s.eventually(t, "the lock is granted", func() bool { return len(s.history(t).Events) > 0 })
 				if test.keeps {
 					s.Close() // it waits for the request, and so for whatever would become of the hold
-					hold, held, _, err := s.locks.Current(t.Context(), "r")
+					snapshot, err := s.locks.Status(t.Context(), "r")
+					hold, held := snapshot.Owner()
 					if err != nil || !held || hold.ProcessID != "p" {
 						t.Errorf("held %t by %+v, %v", held, hold, err)
 					}

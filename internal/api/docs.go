@@ -34,9 +34,10 @@ const redocPage = `<!DOCTYPE html>
 </html>
 `
 
-// onlyOwnResources keeps the documentation pages from loading anything from elsewhere. Both viewers style their pages
-// inline; Swagger UI also starts by an inline script, ReDoc searches in a worker made from a blob.
-func onlyOwnResources(next http.Handler) http.Handler {
+// contentSecurityPolicy forbids the documentation pages to load anything from other servers.
+// Both viewers have inline styles, Swagger UI also has an inline script, and ReDoc searches in a
+// worker that it makes of a blob.
+func contentSecurityPolicy(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Security-Policy", "default-src 'self'; script-src 'self' 'unsafe-inline'; "+
 			"style-src 'self' 'unsafe-inline'; img-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'")
@@ -44,7 +45,7 @@ func onlyOwnResources(next http.Handler) http.Handler {
 	})
 }
 
-func (a *API) openAPI(w http.ResponseWriter, r *http.Request) {
+func openAPI(w http.ResponseWriter, r *http.Request) {
 	serve(w, r, "openapi.json", docs.OpenAPI)
 }
 
@@ -52,10 +53,10 @@ func toDocs(w http.ResponseWriter, r *http.Request) {
 	redirect(w, r, "docs/index.html")
 }
 
-// ownSpelling redirects from another spelling of a page's path to the one that the links on
-// the page are relative to. Slashes before the path are no other spelling: they may come
-// from a proxy that strips a prefix.
-func ownSpelling(next http.Handler) http.Handler {
+// canonicalPath redirects from any other spelling of a page's path to the one that the links on
+// the page are relative to. Additional slashes before the path are accepted: a proxy that strips
+// a prefix may leave them.
+func canonicalPath(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		own := strings.TrimPrefix(chi.RouteContext(r.Context()).RoutePath, "/")
 		if strings.TrimLeft(r.URL.Path, "/") == own {
@@ -66,23 +67,23 @@ func ownSpelling(next http.Handler) http.Handler {
 	})
 }
 
-// redirect leads to a path of this server. The target is relative to the path that was
-// asked for, because a proxy may serve all of this below a prefix that is not known here.
-// http.Redirect would make it absolute.
+// redirect redirects to a path of this server. The target is relative to the path of the
+// request, because a proxy may serve this server below a prefix. http.Redirect would make it
+// absolute.
 func redirect(w http.ResponseWriter, r *http.Request, path string) {
 	up := strings.Count(strings.TrimLeft(r.URL.Path, "/"), "/")
 	w.Header().Set("Location", strings.Repeat("../", up)+path)
 	w.WriteHeader(http.StatusTemporaryRedirect)
 }
 
-// swaggerUI serves the viewer's files. The handler of the library answers oddly to anything but a GET of one of them
-// without a query, so it sees nothing else.
-func (a *API) swaggerUI() http.HandlerFunc {
+// swaggerUI serves the files of the viewer. The handler of the library only gets requests that it
+// answers correctly: a GET of an existing file without a query.
+func swaggerUI() http.HandlerFunc {
 	viewer := httpswagger.Handler(httpswagger.URL("../openapi.json"))
 	return func(w http.ResponseWriter, r *http.Request) {
 		file := chi.URLParam(r, "*")
 		if _, err := fs.Stat(swaggerfiles.FS, file); err != nil {
-			a.notFound(w, r)
+			notFound(w, r)
 			return
 		}
 		get := r.Clone(r.Context())
@@ -91,11 +92,11 @@ func (a *API) swaggerUI() http.HandlerFunc {
 	}
 }
 
-func (a *API) redoc(w http.ResponseWriter, r *http.Request) {
+func redoc(w http.ResponseWriter, r *http.Request) {
 	serve(w, r, "redoc.html", redocPage)
 }
 
-func (a *API) redocScript(w http.ResponseWriter, r *http.Request) {
+func redocScript(w http.ResponseWriter, r *http.Request) {
 	serve(w, r, "redoc.standalone.js", redocJS)
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"resource-lock-manager/internal/api"
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 	"resource-lock-manager/internal/wire"
 )
 
@@ -23,22 +24,24 @@ const secret = "dial tcp 10.0.0.7:5432: password of user lockd"
 
 // brokenStore fails as it is told. What it does not override would panic.
 type brokenStore struct {
-	lock.Store
+	service.Store
 	fail func(context.Context) error
 }
-
-func (s brokenStore) Watch(func(lock.Commit)) {}
 
 func (s brokenStore) Execute(ctx context.Context, _ lock.Command) (lock.Outcome, error) {
 	return lock.Outcome{}, s.fail(ctx)
 }
 
-func (s brokenStore) Find(ctx context.Context, _ string) (lock.Resource, time.Time, error) {
-	return lock.Resource{}, time.Time{}, s.fail(ctx)
+func (s brokenStore) ExecuteWithin(ctx context.Context, _ lock.Command, _ time.Duration) (lock.Outcome, error) {
+	return lock.Outcome{}, s.fail(ctx)
+}
+
+func (s brokenStore) Find(ctx context.Context, _ string) (service.Snapshot, error) {
+	return service.Snapshot{}, s.fail(ctx)
 }
 
 func (s brokenStore) Held(
-	ctx context.Context, _ lock.ListFilter, _ func(total int, now time.Time) error, _ func(lock.Resource) error,
+	ctx context.Context, _ service.ListFilter, _ func(total int, now time.Time) error, _ func(lock.Resource) error,
 ) error {
 	return s.fail(ctx)
 }
@@ -47,11 +50,11 @@ func (s brokenStore) HeldBy(ctx context.Context, _, _ string, _ int) ([]string, 
 	return nil, s.fail(ctx)
 }
 
-func (s brokenStore) Queue(ctx context.Context, _ string, _ int64, _ int) ([]*lock.Waiter, int, time.Time, error) {
-	return nil, 0, time.Time{}, s.fail(ctx)
+func (s brokenStore) Queue(ctx context.Context, _ string, _ int64, _ int) (service.QueuePage, error) {
+	return service.QueuePage{}, s.fail(ctx)
 }
 
-func (s brokenStore) History(ctx context.Context, _ lock.HistoryFilter) ([]lock.Event, error) {
+func (s brokenStore) History(ctx context.Context, _ service.HistoryFilter) ([]lock.Event, error) {
 	return nil, s.fail(ctx)
 }
 
@@ -59,7 +62,7 @@ func (s brokenStore) History(ctx context.Context, _ lock.HistoryFilter) ([]lock.
 func brokenServer(t *testing.T, fail func(context.Context) error) (*server, func() []logLine) {
 	t.Helper()
 	log, lines := newLog(t)
-	s := serve(t, lock.NewService(brokenStore{fail: fail}, lock.Limits{MaxTTL: maxTTL}, log), fail, log)
+	s := serve(t, service.New(brokenStore{fail: fail}, withLimits(lock.Limits{MaxTTL: maxTTL}), log), fail, log)
 	return s, func() []logLine {
 		s.Close() // waits for the requests, whose lines are written after their answers
 		return lines()
@@ -92,21 +95,21 @@ func TestStoreErrors(t *testing.T) {
 		code   wire.Code
 		detail string
 	}{
-		{"unavailable", wrapped(lock.ErrUnavailable), 503, wire.CodeUnavailable, "The database is not available"},
-		{"overloaded", wrapped(lock.ErrOverloaded), 503, wire.CodeOverloaded, "Too many requests are waiting for the database"},
-		{"stopping", wrapped(lock.ErrStopping), 503, wire.CodeStopping, "The server is shutting down"},
+		{"unavailable", wrapped(service.ErrUnavailable), 503, wire.CodeUnavailable, "The database is not available"},
+		{"overloaded", wrapped(service.ErrOverloaded), 503, wire.CodeOverloaded, "Too many requests are waiting for the database"},
+		{"stopping", wrapped(service.ErrStopping), 503, wire.CodeStopping, "The server is shutting down"},
 		{
-			"outcome unknown", wrapped(lock.ErrOutcomeUnknown), 503, wire.CodeOutcomeUnknown,
+			"outcome unknown", wrapped(service.ErrOutcomeUnknown), 503, wire.CodeOutcomeUnknown,
 			"The database did not confirm the change: it may or may not have happened",
 		},
 		{
 			// To claim that nothing was changed would be a lie.
-			"outcome unknown because unavailable", wrapped(lock.ErrUnavailable, lock.ErrOutcomeUnknown), 503, wire.CodeOutcomeUnknown,
+			"outcome unknown because unavailable", wrapped(service.ErrUnavailable, service.ErrOutcomeUnknown), 503, wire.CodeOutcomeUnknown,
 			"The database did not confirm the change: it may or may not have happened",
 		},
 		{
 			// A client that is still there is told the truth, whoever cancelled what.
-			"outcome unknown because cancelled", wrapped(context.Canceled, lock.ErrOutcomeUnknown), 503, wire.CodeOutcomeUnknown,
+			"outcome unknown because cancelled", wrapped(context.Canceled, service.ErrOutcomeUnknown), 503, wire.CodeOutcomeUnknown,
 			"The database did not confirm the change: it may or may not have happened",
 		},
 		{"unknown", errors.New("syntax error at or near: " + secret), 500, wire.CodeInternal, "Internal Server Error"},
@@ -178,8 +181,8 @@ func (s refusingStore) LastEnd(ctx context.Context, _, _ string, _ int64) (lock.
 // TestRefusalWithoutItsReason: that the process does not hold the lock is what counts, and the server knows it.
 func TestRefusalWithoutItsReason(t *testing.T) {
 	log, _ := newLog(t)
-	locks := refusingStore{brokenStore: brokenStore{fail: func(context.Context) error { return lock.ErrUnavailable }}}
-	s := serve(t, lock.NewService(locks, lock.Limits{MaxTTL: maxTTL}, log), nil, log)
+	locks := refusingStore{brokenStore: brokenStore{fail: func(context.Context) error { return service.ErrUnavailable }}}
+	s := serve(t, service.New(locks, withLimits(lock.Limits{MaxTTL: maxTTL}), log), nil, log)
 	const detail = "No active lock found for resource 'r' by process 'p'"
 	s.release(t, "r", "p").wantFailure(t, 404, wire.CodeNotHeld, detail)
 	s.releaseToken(t, "r", "p", 1).wantFailure(t, 404, wire.CodeNotHeld, detail)
@@ -254,7 +257,7 @@ func (w interrupted) Write(body []byte) (int, error) {
 // TestPanicAfterTheAnswerBegan: the client must not take half an answer for a whole one.
 func TestPanicAfterTheAnswerBegan(t *testing.T) {
 	log, lines := newLog(t)
-	handler := api.New(lock.NewService(brokenStore{}, lock.Limits{}, log), databaseID, nil, log)
+	handler := api.New(service.New(brokenStore{}, service.Config{}, log), databaseID, nil, log)
 	s := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handler.ServeHTTP(interrupted{w}, r)
 	}), log)
@@ -275,7 +278,7 @@ func TestPanicAfterTheAnswerBegan(t *testing.T) {
 // TestServerErrorsGoToTheLog: what net/http complains about is not lost on standard error.
 func TestServerErrorsGoToTheLog(t *testing.T) {
 	log, lines := newLog(t)
-	s := serve(t, lock.NewService(brokenStore{}, lock.Limits{}, log), nil, log)
+	s := serve(t, service.New(brokenStore{}, service.Config{}, log), nil, log)
 	s.Config.ErrorLog.Print("net/http complains")
 	if got := lines(); len(got) != 1 || got[0].Level != slog.LevelWarn.String() {
 		t.Errorf("log: %+v", got)

@@ -16,6 +16,7 @@ import (
 
 	"resource-lock-manager/internal/api"
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 	"resource-lock-manager/internal/store"
 	"resource-lock-manager/internal/wire"
 )
@@ -27,10 +28,11 @@ type fuzzTarget struct {
 }
 
 func newFuzzTarget(f *testing.F) *fuzzTarget {
-	// The clock stands still: no hold ends while an input is looked at.
+	// The clock stands still, so that no hold expires while an input is checked.
 	db, _ := openStore(f, store.SQLite, "")
+	log := slog.New(slog.DiscardHandler)
 	return &fuzzTarget{
-		handler: api.New(lock.NewService(db, lock.Limits{MaxTTL: maxTTL}, slog.New(slog.DiscardHandler)), databaseID, db.Ping, slog.New(slog.DiscardHandler)),
+		handler: api.New(newService(db, withLimits(lock.Limits{MaxTTL: maxTTL}), log), databaseID, db.Ping, log),
 		locks:   db,
 	}
 }
@@ -69,7 +71,7 @@ func (f *fuzzTarget) acquire(t *testing.T, resource, process string) wire.Acquir
 func (f *fuzzTarget) releaseEverything(t *testing.T) {
 	t.Helper()
 	var left []lock.Command
-	err := f.locks.Held(context.Background(), lock.ListFilter{}, func(int, time.Time) error { return nil }, func(r lock.Resource) error {
+	err := f.locks.Held(context.Background(), service.ListFilter{}, func(int, time.Time) error { return nil }, func(r lock.Resource) error {
 		left = append(left, lock.ForceRelease{Resource: r.Name, Reason: "the next input"})
 		return nil
 	})
@@ -197,7 +199,7 @@ func FuzzRenewAllBody(f *testing.F) {
 			got := dataOf[wire.RenewedAll](t, a)
 			var sent struct {
 				ProcessID string `json:"process_id"`
-				Holds     []wire.Owned
+				Holds     []wire.HoldRef
 			}
 			if json.Unmarshal(body, &sent) == nil && len(got.Lost) > len(sent.Holds) {
 				t.Errorf("%q lost %d of %d", body, len(got.Lost), len(sent.Holds))

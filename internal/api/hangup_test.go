@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"resource-lock-manager/internal/api"
+	"resource-lock-manager/internal/service"
 	"resource-lock-manager/internal/store"
 	"resource-lock-manager/internal/wire"
 )
@@ -77,7 +78,7 @@ func TestHangUpCrossesWithTheRelease(t *testing.T) {
 func TestHangUpIsNoFault(t *testing.T) {
 	log, lines := newLog(t)
 	db, _ := openStore(t, store.SQLite, "")
-	s := serve(t, startedService(t, db, limitsWith(0, 0, 0, 0), log), db.Ping, log)
+	s := serve(t, startedService(t, db, service.Config{}, log), db.Ping, log)
 	s.hold(t, "r", "p", nil)
 	waiting := s.wait(t, "r", "q", nil)
 	waiting.hangUp()
@@ -217,7 +218,7 @@ func TestReleasedWhileAway(t *testing.T) {
 func TestPlaceIsNotKeptForEver(t *testing.T) {
 	for name, id := range map[string]any{"named": "run", "nameless": nil} {
 		t.Run(name, func(t *testing.T) {
-			onBothWithin(t, limitsWith(0, 0, 0, time.Microsecond), func(t *testing.T, s *server) {
+			onBothWithin(t, service.Config{KeepPlace: time.Microsecond}, func(t *testing.T, s *server) {
 				s.hold(t, "r", "p", nil)
 				s.wait(t, "r", "a", fields{"request_id": id}).hangUp()
 				s.wantWaiters(t, "r")
@@ -234,14 +235,14 @@ func TestPlaceIsNotKeptForEver(t *testing.T) {
 
 // TestSweptPlaces: who does not come back is told of in the history.
 func TestSweptPlaces(t *testing.T) {
-	onBothWithin(t, limitsWith(0, 0, 0, time.Microsecond), func(t *testing.T, s *server) {
+	onBothWithin(t, service.Config{KeepPlace: time.Microsecond}, func(t *testing.T, s *server) {
 		s.hold(t, "r", "p", nil)
 		s.wait(t, "r", "a", fields{"request_id": "run"}).hangUp()
 		s.wantWaiters(t, "r")
 		s.clock.advance(time.Microsecond)
 		swept := 0
 		s.eventually(t, "the place is swept", func() bool { // it may have been left at the moment of the look
-			n, err := s.locks.SweepPlaces(t.Context(), 100)
+			n, err := s.locks.SweepAbandoned(t.Context(), 100)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -252,7 +253,7 @@ func TestSweptPlaces(t *testing.T) {
 		if events[0].Event != "gave_up" || events[0].ProcessID != "a" || events[0].FencingToken != nil || events[0].WaitedSeconds == nil {
 			t.Errorf("history: %+v", events[0])
 		}
-		if n, err := s.locks.SweepPlaces(t.Context(), 100); n != 0 || err != nil {
+		if n, err := s.locks.SweepAbandoned(t.Context(), 100); n != 0 || err != nil {
 			t.Errorf("swept again: %d, %v", n, err)
 		}
 	})

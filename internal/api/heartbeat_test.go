@@ -12,7 +12,7 @@ import (
 )
 
 func TestRenewAll(t *testing.T) {
-	type owned = wire.Owned
+	type owned = wire.HoldRef
 	onBoth(t, func(t *testing.T, s *server) {
 		expired := s.acquireAndOutlive(t, "expired", "p")
 		a, b := s.hold(t, "a", "p", 300), s.hold(t, "b", "p", 200)
@@ -87,7 +87,7 @@ func TestReleaseAll(t *testing.T) {
 		releaseAll := func(process string, want int) {
 			t.Helper()
 			a := s.delete(t, "/locks/release-all", "process_id", process)
-			all := wire.ReleasedAll{ProcessID: process, Released: want, Lost: []wire.Owned{}}
+			all := wire.ReleasedAll{ProcessID: process, Released: want, Lost: []wire.HoldRef{}}
 			if diff := cmp.Diff(all, dataOf[wire.ReleasedAll](t, a)); diff != "" {
 				t.Error("released (-want +got):\n" + diff)
 			}
@@ -123,7 +123,7 @@ func plural(n int) string {
 
 // TestReleaseListed: with a list, only its holds end, each by its own token.
 func TestReleaseListed(t *testing.T) {
-	type owned = wire.Owned
+	type owned = wire.HoldRef
 	onBoth(t, func(t *testing.T, s *server) {
 		expired := s.acquireAndOutlive(t, "expired", "p")
 		a, b := s.hold(t, "a", "p", 300), s.hold(t, "b", "p", nil)
@@ -164,9 +164,9 @@ func TestManyHolds(t *testing.T) {
 		names = append(names, "É", "é", "R0001", " ", "ÿ", "\U0010ffff")
 		holds := s.acquireMany(t, names, "p", "", 3000*time.Second)
 		s.hold(t, "foreign", "q", nil)
-		listed := make([]wire.Owned, 0, 600) // a body's worth
+		listed := make([]wire.HoldRef, 0, 600) // a body's worth
 		for _, h := range holds[:600] {
-			listed = append(listed, wire.Owned{ResourceName: h.ResourceName, FencingToken: h.FencingToken})
+			listed = append(listed, wire.HoldRef{ResourceName: h.ResourceName, FencingToken: h.FencingToken})
 		}
 		listed[599].FencingToken--
 		got := dataOf[wire.RenewedAll](t, s.post(t, "/locks/renew-all", fields{"process_id": "p", "ttl_seconds": 600, "holds": listed}))
@@ -179,7 +179,7 @@ func TestManyHolds(t *testing.T) {
 			}
 		}
 		all := dataOf[wire.RenewedAll](t, s.post(t, "/locks/renew-all", fields{"process_id": "p", "ttl_seconds": 600}))
-		if diff := cmp.Diff(wire.RenewedAll{ProcessID: "p", Renewed: many, Lost: []wire.Owned{}}, all); diff != "" {
+		if diff := cmp.Diff(wire.RenewedAll{ProcessID: "p", Renewed: many, Lost: []wire.HoldRef{}}, all); diff != "" {
 			t.Error("renewed all (-want +got):\n" + diff)
 		}
 		some := dataOf[wire.ReleasedAll](t, s.post(t, "/locks/release-all", fields{"process_id": "p", "holds": listed}))

@@ -47,7 +47,7 @@ func TestOperatorsLimits(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			onBothWithin(t, test.limits, func(t *testing.T, s *server) {
+			onBothWithin(t, withLimits(test.limits), func(t *testing.T, s *server) {
 				a := s.acquireWith(t, "r", "p", test.body)
 				if test.field != "" {
 					wantFault(t, a, test.field, test.detail)
@@ -71,7 +71,7 @@ func TestOperatorsLimits(t *testing.T) {
 // TestRenewalsKeepToTheMost, and have no default: a heartbeat that says nothing is a mistake.
 func TestRenewalsKeepToTheMost(t *testing.T) {
 	limits := lock.Limits{MaxTTL: time.Minute, DefaultTTL: 30 * time.Second}
-	onBothWithin(t, limits, func(t *testing.T, s *server) {
+	onBothWithin(t, withLimits(limits), func(t *testing.T, s *server) {
 		s.acquire(t, "r", "p", nil).want(t, 200)
 		for _, path := range []string{"/locks/renew", "/locks/renew-all"} {
 			t.Run(path, func(t *testing.T) {

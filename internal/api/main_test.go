@@ -15,6 +15,7 @@ import (
 
 	"resource-lock-manager/internal/api"
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 	"resource-lock-manager/internal/store"
 	"resource-lock-manager/internal/testdb"
 )
@@ -50,21 +51,21 @@ const databaseID = "00112233445566778899aabbccddeeff"
 type server struct {
 	*httptest.Server
 	driver string
-	clock  *clock        // SQLite's time; Postgres has its own
-	locks  *lock.Service // what is served, for the housekeeping that has no endpoint
+	clock  *clock           // SQLite's time; Postgres has its own
+	locks  *service.Service // what is served, for the housekeeping that has no endpoint
 }
 
 // onBoth runs a test against the real service on a fresh database of each driver.
 func onBoth(t *testing.T, test func(t *testing.T, s *server)) {
-	onBothWithin(t, lock.Limits{MaxTTL: maxTTL}, test)
+	onBothWithin(t, service.Config{}, test)
 }
 
-// onBothWithin does so with an operator's limits.
-func onBothWithin(t *testing.T, limits lock.Limits, test func(t *testing.T, s *server)) {
+// onBothWithin does so with the bounds of an operator. Zero bounds are those of the tests.
+func onBothWithin(t *testing.T, bounds service.Config, test func(t *testing.T, s *server)) {
 	for _, driver := range []string{store.SQLite, store.Postgres} {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
-			test(t, limitedServer(t, driver, limits))
+			test(t, boundedServer(t, driver, bounds))
 		})
 	}
 }
@@ -72,16 +73,16 @@ func onBothWithin(t *testing.T, limits lock.Limits, test func(t *testing.T, s *s
 // realServer serves the real service on a fresh database.
 func realServer(t *testing.T, driver string) *server {
 	t.Helper()
-	return limitedServer(t, driver, lock.Limits{MaxTTL: maxTTL})
+	return boundedServer(t, driver, service.Config{})
 }
 
-func limitedServer(t *testing.T, driver string, limits lock.Limits) *server {
+func boundedServer(t *testing.T, driver string, bounds service.Config) *server {
 	t.Helper()
 	db, c := openStore(t, driver, sourceOf(t, driver))
 	log := slog.New(slog.DiscardHandler)
-	locks := startedService(t, db, limits, log)
+	locks := startedService(t, db, bounds, log)
 	s := serve(t, locks, db.Ping, log)
-	t.Cleanup(locks.StopWaiting) // a server closes when its last request was answered
+	t.Cleanup(locks.StopWaiting) // the server closes only after its last request was answered
 	s.driver, s.clock, s.locks = driver, c, locks
 	return s
 }
@@ -95,22 +96,39 @@ func sourceOf(t *testing.T, driver string) string {
 	return testdb.Postgres(t)
 }
 
-// startedService is a service on which requests may wait. It looks after them only when it is told to: whatever comes
-// quickly did not come from its looking at the database every now and then.
-func startedService(t *testing.T, db lock.Store, limits lock.Limits, log *slog.Logger) *lock.Service {
+// withLimits returns the bounds of a service that has only the given limits of requests.
+func withLimits(limits lock.Limits) service.Config { return service.Config{Limits: limits} }
+
+// startedStore is a store that reports its commits once it is started.
+type startedStore interface {
+	service.Store
+	Start(onCommit func(service.Commit))
+}
+
+// newService returns a service on a store that it starts.
+func newService(db startedStore, bounds service.Config, log *slog.Logger) *service.Service {
+	locks := service.New(db, bounds, log)
+	db.Start(locks.Committed)
+	return locks
+}
+
+// startedService returns a service on which requests may wait. It replaces zero bounds. It never
+// rechecks, so that whatever happens soon was caused by a notification or a timer.
+func startedService(t *testing.T, db startedStore, bounds service.Config, log *slog.Logger) *service.Service {
 	t.Helper()
-	limits.MaxWait = cmp.Or(limits.MaxWait, maxWait)
-	limits.MaxWaiters = cmp.Or(limits.MaxWaiters, 10_000)
-	limits.MaxQueue = cmp.Or(limits.MaxQueue, 10_000)
-	limits.KeepPlace = cmp.Or(limits.KeepPlace, time.Minute)
-	limits.Recheck = cmp.Or(limits.Recheck, time.Hour)
-	locks := lock.NewService(db, limits, log)
+	bounds.Limits.MaxTTL = cmp.Or(bounds.Limits.MaxTTL, maxTTL)
+	bounds.Limits.MaxWait = cmp.Or(bounds.Limits.MaxWait, maxWait)
+	bounds.MaxWaiters = cmp.Or(bounds.MaxWaiters, 10_000)
+	bounds.MaxQueue = cmp.Or(bounds.MaxQueue, 10_000)
+	bounds.KeepPlace = cmp.Or(bounds.KeepPlace, time.Minute)
+	bounds.Recheck = cmp.Or(bounds.Recheck, time.Hour)
+	locks := newService(db, bounds, log)
 	locks.Start()
 	t.Cleanup(locks.Stop)
 	return locks
 }
 
-// openStore starts a store whose clock, where the store is the one to have it, stands still.
+// openStore opens a store. On SQLite its clock stands still.
 func openStore(tb testing.TB, driver, source string) (*store.Store, *clock) {
 	tb.Helper()
 	c := &clock{}
@@ -125,7 +143,6 @@ func openStore(tb testing.TB, driver, source string) (*store.Store, *clock) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	db.Start()
 	tb.Cleanup(func() {
 		if err := db.Close(); err != nil {
 			tb.Error(err)
@@ -135,7 +152,7 @@ func openStore(tb testing.TB, driver, source string) (*store.Store, *clock) {
 }
 
 // serve starts a server with the settings of production; it ends before what was opened earlier in the test.
-func serve(tb testing.TB, locks *lock.Service, ping func(context.Context) error, log *slog.Logger) *server {
+func serve(tb testing.TB, locks *service.Service, ping func(context.Context) error, log *slog.Logger) *server {
 	tb.Helper()
 	return serveHandler(tb, api.New(locks, databaseID, ping, log), log)
 }

@@ -9,37 +9,38 @@ import (
 	"github.com/hbollon/go-edlib"
 )
 
-// answered are names of our own answers that are near to a name that some operation
-// knows. A client may send back what it was answered.
+// answered are fields of responses whose names are near misses of a field of a request. A
+// client may send a response back.
 var answered = []string{"waited_seconds"}
 
-// units are what may stand where a known name has "seconds": nothing, another spelling,
-// another unit.
+// units are what may replace "seconds" in a known name: nothing, another spelling, another
+// unit.
 var units = []string{"", "s", "sec", "secs", "ms", "msec", "millis", "milliseconds", "min", "mins", "minutes", "h", "hours"}
 
-// refuseNearMiss adds a fault when a name that the operation does not know is near to one
-// that it knows. Whoever sends "ttl" believes that the lock will expire. nth counts the
-// unknown names of a request.
-func (e *invalid) refuseNearMiss(given string, nth int, known []string, place string) {
-	if len(given) > longestNear || slices.Contains(answered, given) {
+// refuseNearMiss adds a fault if a name that the operation does not know is similar to one that
+// it knows: a client that sends "ttl" believes that the lock will expire. The name is the nth
+// unknown name of the request, and location is that of the object that contains it.
+func (f *faults) refuseNearMiss(given string, nth int, known []string, location []any) {
+	if len(given) > maxNearMiss || slices.Contains(answered, given) {
 		return
 	}
 	bareGiven := bare(given)
 	for _, name := range known {
-		if bareName := bare(name); sameName(bareGiven, bareName) || nth <= mostTypos && hasTypo(bareGiven, bareName, len(name)/5) {
-			e.add("misspelled_name", "Unknown name, the right one is '"+name+"'", place, given)
+		bareName := bare(name)
+		if sameName(bareGiven, bareName) || nth <= maxTypos && hasTypo(bareGiven, bareName, len(name)/5) {
+			message := "Unknown name, the right one is '" + name + "'"
+			f.add("misspelled_name", message, slices.Concat(location, []any{given})...)
 			return
 		}
 	}
 }
 
 const (
-	longestNear = 64  // longer than every name that is near to a known one
-	mostTypos   = 100 // unknown names that are compared for typing errors: each takes microseconds
+	maxNearMiss = 64  // bytes; longer than every name that is similar to a known one
+	maxTypos    = 100 // the maximum number of unknown names compared for typing errors: each takes microseconds
 )
 
-// sameName reports whether a bare name is the known one, or that without its ending or its
-// beginning.
+// sameName reports whether a bare name is the known one, with or without its first or last word.
 func sameName(given, known string) bool {
 	if stem, found := strings.CutSuffix(known, "seconds"); found {
 		if unit, same := strings.CutPrefix(given, stem); same && slices.Contains(units, unit) {
@@ -53,15 +54,16 @@ func sameName(given, known string) bool {
 	return false
 }
 
-// hasTypo reports whether a bare name differs from the known one by typing errors, at most
-// that number. Of a name with less than six characters, every typing error makes another word.
-func hasTypo(given, known string, most int) bool {
-	// The distance is at least the difference in length, which is cheaper.
+// hasTypo reports whether a bare name differs from the known one by at most limit typing
+// errors. Names of fewer than six characters are not compared: one error makes another word.
+func hasTypo(given, known string, limit int) bool {
+	// The distance is at least the difference in length, which costs less to compute.
 	longer := utf8.RuneCountInString(given) - len(known)
-	return len(known) >= 6 && -most <= longer && longer <= most && edlib.DamerauLevenshteinDistance(given, known) <= most
+	return len(known) >= 6 && -limit <= longer && longer <= limit &&
+		edlib.DamerauLevenshteinDistance(given, known) <= limit
 }
 
-// bare is a name without the marks of its style.
+// bare returns a name in lower case, without its underscores and hyphens.
 func bare(name string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '_' || r == '-' {

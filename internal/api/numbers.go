@@ -8,8 +8,8 @@ import (
 
 var numberForm = regexp.MustCompile(`^([+-]?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$`)
 
-// wholeNumber reads a number that is whole, in any form that JSON has for it: 17, 17.0,
-// 1.7e1. It never goes through a float, which has fewer digits than a fencing token.
+// wholeNumber parses a whole number in any notation of JSON: 17, 17.0, 1.7e1. It does not use a
+// float, which has fewer digits than a fencing token.
 func wholeNumber(text string) (int64, error) {
 	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
 		return n, nil
@@ -23,9 +23,9 @@ func wholeNumber(text string) (int64, error) {
 	if digits == "" {
 		return 0, nil
 	}
-	// What is out of range for Atoi is far beyond what digits of the text can make up for.
+	// An exponent out of Atoi's range is beyond what the digits of any text can compensate for.
 	exponent, _ := strconv.Atoi(form[4])
-	exponent = min(max(exponent, -mostDigits), mostDigits)
+	exponent = min(max(exponent, -maxDigits), maxDigits)
 	significant := strings.TrimRight(digits, "0")
 	zeros := exponent - len(fraction) + len(digits) - len(significant) // that follow them
 	if zeros < 0 {
@@ -37,5 +37,5 @@ func wholeNumber(text string) (int64, error) {
 	return strconv.ParseInt(sign+significant+strings.Repeat("0", zeros), 10, 64)
 }
 
-// mostDigits is more than a number can have, by the bounds of bodies and headers.
-const mostDigits = 1 << 20
+// maxDigits is more than a number can have, given the maximum sizes of bodies and headers.
+const maxDigits = 1 << 20

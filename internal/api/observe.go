@@ -14,20 +14,24 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
-	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 	"resource-lock-manager/internal/wire"
 )
 
-// requestIDHeader carries the request's id in both directions.
+// requestIDHeader carries the id of the request in both directions.
 const requestIDHeader = "X-Request-Id"
 
-// observe gives each request an id and each answer the id of the database, writes the request's one log line and
-// answers 500 when a handler panics.
+// statusClientGone is the status, in the log only, of a request whose client disconnected before
+// it got its response.
+const statusClientGone = 499
+
+// observe adds the id of the request and the id of the database to each response, writes the log
+// line of the request, and responds with 500 if a handler panics.
 func (a *API) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		o := &observed{ResponseWriter: w, id: r.Header.Get(requestIDHeader)}
-		if !fitForLog(o.id) {
+		if !validRequestID(o.id) {
 			o.id = newRequestID()
 		}
 		w.Header().Set(requestIDHeader, o.id)
@@ -37,14 +41,14 @@ func (a *API) observe(next http.Handler) http.Handler {
 			if p != nil && p != http.ErrAbortHandler { //nolint:errorlint // it is compared by identity, as net/http does
 				err := fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 				if o.status == 0 {
-					a.fail(o, r, err)
+					writeError(o, err)
 					p = nil
 				} else {
 					noteError(o, err)
 				}
 			}
 			a.logRequest(r, time.Since(start), o)
-			if p != nil { // too late for another answer: break the connection, so that the client does not take it for whole
+			if p != nil { // the response has begun: close the connection, so that the client notices that it is incomplete
 				panic(http.ErrAbortHandler)
 			}
 		}()
@@ -52,15 +56,15 @@ func (a *API) observe(next http.Handler) http.Handler {
 	})
 }
 
-// observed is the writer that handlers get: beside writing, it keeps what the request leaves for its log line. That needs
-// no value in the request's context, and so no copy of the request. It has no Flush of its own, as chi's recorder does: that
-// one keeps silent about a connection that is broken.
+// observed is the writer that handlers get. It keeps what the log line of the request needs. A
+// value in the context of the request would need a copy of the request. Unlike chi's recorder it
+// has no Flush of its own: that one does not report a broken connection.
 type observed struct {
 	http.ResponseWriter
 	id     string
-	status int // 0 until there is one
+	status int // 0 until the header is written
 	err    error
-	gone   bool // the client hung up before it had the answer
+	gone   bool // the client disconnected before it got the response
 }
 
 func (o *observed) WriteHeader(status int) {
@@ -77,18 +81,18 @@ func (o *observed) Write(body []byte) (int, error) {
 	return o.ResponseWriter.Write(body)
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap lets http.ResponseController find the underlying writer.
 func (o *observed) Unwrap() http.ResponseWriter { return o.ResponseWriter }
 
-// logRequest writes the line. Of an answer below 500 only who looks for something wants it: what became of the locks is in
-// the history, and to write a line costs more than the rest of the request.
+// logRequest writes the log line of a request. Below status 500 it is for debugging only: the
+// history records what happened to the locks, and a line costs more than the rest of the request.
 func (a *API) logRequest(r *http.Request, took time.Duration, o *observed) {
 	status, level := o.status, slog.LevelDebug
 	if o.gone {
 		status = statusClientGone
 	}
 	switch {
-	case errors.Is(o.err, lock.ErrStopping): // thousands may have waited, and the server was told to stop
+	case errors.Is(o.err, service.ErrStopping): // as intended, and perhaps for thousands of waiting requests
 		level = slog.LevelInfo
 	case status >= http.StatusInternalServerError, o.err != nil:
 		level = slog.LevelError
@@ -109,14 +113,14 @@ func (a *API) logRequest(r *http.Request, took time.Duration, o *observed) {
 	a.log.LogAttrs(r.Context(), level, "request", attrs...)
 }
 
-// noteError leaves an error for the request's log line.
+// noteError adds an error to the log line of the request.
 func noteError(w http.ResponseWriter, err error) {
 	if o, ok := w.(*observed); ok {
 		o.err = errors.Join(o.err, err)
 	}
 }
 
-// noteClientGone has the request's log line say that its answer did not reach the client.
+// noteClientGone records for the log line that the response did not reach the client.
 func noteClientGone(w http.ResponseWriter) {
 	if o, ok := w.(*observed); ok {
 		o.gone = true
@@ -130,7 +134,7 @@ func requestID(w http.ResponseWriter) string {
 	return ""
 }
 
-// newRequestID is 26 letters and digits of 128 random bits. They have to tell requests apart, not to keep a secret.
+// newRequestID returns 128 random bits as 26 letters and digits. The id is unique, not secret.
 func newRequestID() string {
 	var bits [16]byte
 	binary.LittleEndian.PutUint64(bits[:8], rand.Uint64())
@@ -142,7 +146,7 @@ func newRequestID() string {
 
 var requestIDs = base32.StdEncoding.WithPadding(base32.NoPadding)
 
-// callerAddress is the IP address that the request came from.
+// callerAddress returns the IP address that the request came from.
 func callerAddress(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -151,8 +155,9 @@ func callerAddress(r *http.Request) string {
 	return host
 }
 
-// fitForLog accepts a client's own request id: 1 to 128 visible ASCII characters.
-func fitForLog(id string) bool {
+// validRequestID reports whether a client's own request id consists of 1 to 128 visible ASCII
+// characters.
+func validRequestID(id string) bool {
 	for _, c := range []byte(id) {
 		if c <= ' ' || c > '~' {
 			return false

@@ -17,6 +17,7 @@ import (
 
 	"resource-lock-manager/internal/api"
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 )
 
 // logLine is what every request leaves in the log, and all of it.
@@ -85,7 +86,7 @@ func TestOneLineForEachRequest(t *testing.T) {
 	}
 	db, _ := openStore(t, "sqlite", "")
 	log, lines := newLog(t)
-	s := serve(t, lock.NewService(db, lock.Limits{MaxTTL: maxTTL}, log), db.Ping, log)
+	s := serve(t, newService(db, withLimits(lock.Limits{MaxTTL: maxTTL}), log), db.Ping, log)
 	var want []logLine
 	for _, test := range tests {
 		a := s.call(t, test.method, test.target, test.body).want(t, test.status)
@@ -103,17 +104,17 @@ func TestOneLineForEachRequest(t *testing.T) {
 // whom a shutdown sends away.
 func TestLogLevel(t *testing.T) {
 	for level, want := range map[slog.Level][]string{
-		slog.LevelInfo:  {lock.ErrUnavailable.Error(), lock.ErrStopping.Error()},
-		slog.LevelError: {lock.ErrUnavailable.Error()},
+		slog.LevelInfo:  {service.ErrUnavailable.Error(), service.ErrStopping.Error()},
+		slog.LevelError: {service.ErrUnavailable.Error()},
 	} {
 		var (
 			text    strings.Builder
 			failure error
 		)
 		log := slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: level}))
-		locks := lock.NewService(brokenStore{fail: func(context.Context) error { return failure }}, lock.Limits{}, log)
+		locks := service.New(brokenStore{fail: func(context.Context) error { return failure }}, service.Config{}, log)
 		handler := api.New(locks, databaseID, nil, log)
-		for _, failure = range []error{lock.ErrUnavailable, lock.ErrStopping} {
+		for _, failure = range []error{service.ErrUnavailable, service.ErrStopping} {
 			handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", "/locks/all-locked", nil))
 		}
 		for _, path := range []string{"/health", "/nowhere", "/locks/status"} {
@@ -154,7 +155,7 @@ func TestRequestID(t *testing.T) {
 		{"not UTF-8", "\xff", false},
 	}
 	log, lines := newLog(t)
-	handler := api.New(lock.NewService(brokenStore{}, lock.Limits{}, log), databaseID, nil, log)
+	handler := api.New(service.New(brokenStore{}, service.Config{}, log), databaseID, nil, log)
 	seen := map[string]bool{}
 	var want []string
 	for _, test := range tests {
@@ -220,7 +221,7 @@ func TestReasonsStayInTheirLogLine(t *testing.T) {
 				return text.Write(p)
 			})))
 			broken := brokenStore{fail: func(context.Context) error { return errors.New("could not store: " + reason) }}
-			s := serve(t, lock.NewService(broken, lock.Limits{MaxTTL: maxTTL}, log), nil, log)
+			s := serve(t, service.New(broken, withLimits(lock.Limits{MaxTTL: maxTTL}), log), nil, log)
 			s.acquireWith(t, "r", "p", fields{"reason": reason}).want(t, 500)
 			s.forceRelease(t, "r", reason).want(t, 500)
 			s.Close() // waits for the requests, whose lines are written after their answers

@@ -5,45 +5,44 @@ import (
 	"fmt"
 	"net/http"
 
+	"resource-lock-manager/internal/lock"
 	"resource-lock-manager/internal/wire"
 )
 
-// defaultQueue is how many waiters a page of a queue has when the client does not say.
-const defaultQueue = 100
+// defaultPage is the maximum number of entries of a page if the client states none.
+const defaultPage = 100
 
-// queue tells who waits for a resource.
+// queue lists the waiters of a resource.
 //
-//	@Summary		See who waits
-//	@Description	Lists the requests that wait for the resource, in the order in which they will get it. Pass `next_cursor`
-//	@Description	on to get the next page, until it is null.
+//	@Summary		List the waiters of a resource
+//	@Description	Lists the requests that wait for the resource, in the order in which it will be granted to them. Send
+//	@Description	`next_cursor` to get the next page, until it is null.
 //	@Tags			locks
 //	@Produce		json
-//	@Param			resource_name	query		string	true	"name of the resource"	minlength(1)	maxlength(255)
-//	@Param			limit			query		integer	false	"the maximum number of waiters in the answer; 100 if absent"	minimum(1)	maximum(1000)
-//	@Param			cursor			query		string	false	"the next_cursor of the page before"
+//	@Param			resource_name	query		string	true	"the name of the resource"	minlength(1)	maxlength(255)
+//	@Param			limit			query		integer	false	"the maximum number of waiters in the response; 100 if absent"	minimum(1)	maximum(1000)
+//	@Param			cursor			query		string	false	"the next_cursor of the previous page"
 //	@Success		200				{object}	wire.Success[wire.Queue]
-//	@Failure		422				{object}	wire.ValidationFailure	"the request is malformed; `detail` names each field"
-//	@Failure		500				{object}	wire.Failure			"a fault of the server"
-//	@Failure		503				{object}	wire.Failure			"try again after Retry-After seconds"
 //	@Router			/locks/queue [get]
 func (a *API) queue(w http.ResponseWriter, r *http.Request) error {
-	var name string
 	var limit int
 	var after int64
-	err := query(r, func(p *parameters) {
-		name, limit, after = p.required("resource_name"), p.limit("limit"), p.cursor("cursor")
-	}, func() error { return a.locks.CheckName("resource_name", name) })
+	resource, err := fromQuery(a, r, func(p *parameters) lock.ResourceName {
+		name := p.text("resource_name")
+		limit, after = p.limit("limit"), p.cursor("cursor")
+		return lock.ResourceName(name)
+	})
 	if err != nil {
 		return err
 	}
 	if limit == 0 {
-		limit = defaultQueue
+		limit = defaultPage
 	}
-	waiters, position, now, err := a.locks.Queue(context.Background(), name, after, limit+1) // one more tells whether there is a next page
+	page, err := a.locks.Queue(context.Background(), resource, after, limit+1) // one more shows whether there is a next page
 	if err != nil {
 		return err
 	}
-	data := wire.Queue{ResourceName: name}
+	data, waiters := wire.Queue{ResourceName: string(resource)}, page.Waiters
 	if len(waiters) > limit {
 		waiters = waiters[:limit]
 		data.NextCursor = cursorOf(waiters[limit-1].Ticket)
@@ -51,16 +50,16 @@ func (a *API) queue(w http.ResponseWriter, r *http.Request) error {
 	data.Waiters = make([]wire.Waiter, len(waiters))
 	for i, waiter := range waiters {
 		data.Waiters[i] = wire.Waiter{
-			Position:      position + i,
+			Position:      page.Position + i,
 			ProcessID:     waiter.Request.ProcessID,
 			WaitingSince:  wire.Time(waiter.Since),
-			WaitedSeconds: seconds(max(now.Sub(waiter.Since), 0)),
+			WaitedSeconds: seconds(max(page.At.Sub(waiter.Since), 0)),
 			Reason:        optional(waiter.Request.Reason),
 		}
 		if waiter.Request.Metadata != "" {
 			data.Waiters[i].Metadata = []byte(waiter.Request.Metadata)
 		}
 	}
-	succeed(w, fmt.Sprintf("Retrieved %s of resource '%s'", counted(len(waiters), "waiter"), name), data)
+	succeed(w, fmt.Sprintf("Retrieved %s of resource '%s'", counted(len(waiters), "waiter"), resource), data)
 	return nil
 }

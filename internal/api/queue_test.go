@@ -7,15 +7,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 	"resource-lock-manager/internal/store"
 	"resource-lock-manager/internal/wire"
 )
-
-// limitsWith are an operator's limits for waiting; zero ones are the tests' own.
-func limitsWith(wait time.Duration, waiters, queue int, keep time.Duration) lock.Limits {
-	return lock.Limits{MaxTTL: maxTTL, MaxWait: wait, MaxWaiters: waiters, MaxQueue: queue, KeepPlace: keep}
-}
 
 // TestQueue tells who waits, why and since when, in the order in which they will be served.
 func TestQueue(t *testing.T) {
@@ -160,7 +155,7 @@ func (s *server) wantQueueFull(t *testing.T, resource, process string) {
 
 // TestQueueOfAResourceIsFull is MAX_WAITERS_PER_RESOURCE: it counts for each resource alone.
 func TestQueueOfAResourceIsFull(t *testing.T) {
-	onBothWithin(t, limitsWith(0, 0, 2, 0), func(t *testing.T, s *server) {
+	onBothWithin(t, service.Config{MaxQueue: 2}, func(t *testing.T, s *server) {
 		s.hold(t, "r", "p", nil)
 		s.hold(t, "other", "p", nil)
 		first := s.wait(t, "r", "a", fields{"request_id": "run"})
@@ -192,7 +187,7 @@ func TestQueueOfAResourceIsFull(t *testing.T) {
 
 // TestServerIsFull is MAX_WAITERS: it counts for all resources together, and only those who wait.
 func TestServerIsFull(t *testing.T) {
-	onBothWithin(t, limitsWith(0, 2, 0, 0), func(t *testing.T, s *server) {
+	onBothWithin(t, service.Config{MaxWaiters: 2}, func(t *testing.T, s *server) {
 		for _, name := range []string{"r", "other", "third"} {
 			s.hold(t, name, "p", nil)
 		}

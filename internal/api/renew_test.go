@@ -188,7 +188,7 @@ func TestRenewNeverCreatesRevivesOrSteals(t *testing.T) {
 
 // TestRenewToNoEnd: null makes a lock endless (again), also within its minimum; renew-all leaves it so.
 func TestRenewToNoEnd(t *testing.T) {
-	onBothWithin(t, lock.Limits{MaxTTL: maxTTL, DefaultTTL: time.Minute}, func(t *testing.T, s *server) {
+	onBothWithin(t, withLimits(lock.Limits{DefaultTTL: time.Minute}), func(t *testing.T, s *server) {
 		hold := s.hold(t, "r", "p", nil)
 		if hold.ExpiresAt == nil {
 			t.Fatal("it was not given the default TTL")
@@ -202,9 +202,9 @@ func TestRenewToNoEnd(t *testing.T) {
 				t.Error("renewed (-want +got):\n" + diff)
 			}
 		}
-		for _, holds := range []any{nil, []wire.Owned{{ResourceName: "r", FencingToken: hold.FencingToken}}} {
+		for _, holds := range []any{nil, []wire.HoldRef{{ResourceName: "r", FencingToken: hold.FencingToken}}} {
 			got := dataOf[wire.RenewedAll](t, s.post(t, "/locks/renew-all", fields{"process_id": "p", "ttl_seconds": 30, "holds": holds}))
-			if diff := cmp.Diff(wire.RenewedAll{ProcessID: "p", WithoutExpiry: 1, Lost: []wire.Owned{}}, got); diff != "" {
+			if diff := cmp.Diff(wire.RenewedAll{ProcessID: "p", WithoutExpiry: 1, Lost: []wire.HoldRef{}}, got); diff != "" {
 				t.Error("renewed all (-want +got):\n" + diff)
 			}
 		}

@@ -9,54 +9,68 @@ import (
 	"github.com/go-chi/chi/v5/middleware"
 )
 
-// routes is the whole URL surface.
+// routes returns the router with all routes.
 func (a *API) routes() http.Handler {
 	r := chi.NewRouter()
 	r.Use(a.observe) // request id, id of the database, log line, panics
-	r.Use(a.anySpelling)
+	r.Use(anySpelling)
 	r.Use(middleware.GetHead)
-	r.NotFound(a.notFound)
-	r.MethodNotAllowed(a.methodNotAllowed)
+	r.NotFound(notFound)
+	r.MethodNotAllowed(methodNotAllowed)
 
-	r.Post("/locks/request", a.answer(a.acquire))
-	r.Delete("/locks/release", a.answer(a.release))
-	r.Post("/locks/release", a.answer(a.postRelease))
-	r.Post("/locks/renew", a.answer(a.renew))
-	r.Post("/locks/renew-all", a.answer(a.renewAll))
-	r.Delete("/locks/release-all", a.answer(a.releaseAll))
-	r.Post("/locks/release-all", a.answer(a.postReleaseAll))
-	r.Delete("/locks/force-release", a.answer(a.forceRelease))
-	r.Post("/locks/force-release", a.answer(a.postForceRelease))
-	r.Get("/locks/status", a.answer(a.status))
-	r.Get("/locks/queue", a.answer(a.queue))
-	r.Get("/locks/validate", a.answer(a.validate))
-	r.Get("/locks/history", a.answer(a.history))
-	r.Get("/locks/all-locked", a.answer(a.allLocked))
+	r.Post("/locks/request", handle(a.acquire))
+	r.Delete("/locks/release", handle(a.release))
+	r.Post("/locks/release", handle(a.postRelease))
+	r.Post("/locks/renew", handle(a.renew))
+	r.Post("/locks/renew-all", handle(a.renewAll))
+	r.Delete("/locks/release-all", handle(a.releaseAll))
+	r.Post("/locks/release-all", handle(a.postReleaseAll))
+	r.Delete("/locks/force-release", handle(a.forceRelease))
+	r.Post("/locks/force-release", handle(a.postForceRelease))
+	r.Get("/locks/status", handle(a.status))
+	r.Get("/locks/queue", handle(a.queue))
+	r.Get("/locks/validate", handle(a.validate))
+	r.Get("/locks/history", handle(a.history))
+	r.Get("/locks/all-locked", handle(a.allLocked))
 
-	r.Get("/health", a.health)
-	r.Get("/livez", a.livez)
-	r.Get("/readyz", a.answer(a.readyz))
+	r.Get("/health", health)
+	r.Get("/livez", livez)
+	r.Get("/readyz", handle(a.readyz))
 
 	r.Group(func(r chi.Router) {
-		r.Use(onlyOwnResources)
+		r.Use(contentSecurityPolicy)
 		r.Get("/", toDocs)
 		r.Get("/docs", toDocs)
-		r = r.With(ownSpelling)
-		r.Get("/openapi.json", a.openAPI)
-		r.Get("/docs/*", a.swaggerUI())
-		r.Get("/redoc", a.redoc)
-		r.Get("/redoc/redoc.standalone.js", a.redocScript)
+		r = r.With(canonicalPath)
+		r.Get("/openapi.json", openAPI)
+		r.Get("/docs/*", swaggerUI())
+		r.Get("/redoc", redoc)
+		r.Get("/redoc/redoc.standalone.js", redocScript)
 	})
 	return r
 }
 
-// anySpelling routes a path by its normal form, as RFC 3986 describes it: without slashes
-// too many, without dot segments, and with nothing encoded that need not be. So a base URL
-// may end with a slash. An encoded slash is a part of a name, and no route has such a name.
-func (a *API) anySpelling(next http.Handler) http.Handler {
+// handle returns the handler of a function that either responds or returns an error.
+//
+// The function calls the service with a context that does not end with that of the request,
+// except for an acquire that waits. The end of a client's stream may only mean that the client
+// has nothing more to send, and that it still reads the response. The store bounds the time that
+// everything takes.
+func handle(serve func(w http.ResponseWriter, r *http.Request) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := serve(w, r); err != nil {
+			writeError(w, err)
+		}
+	}
+}
+
+// anySpelling routes a path by its normal form of RFC 3986: without repeated slashes, without
+// dot segments, and without unnecessary percent-encoding. So a base URL may end with a slash. An
+// encoded slash is a part of a name, and no route has such a name.
+func anySpelling(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(strings.ToLower(r.URL.RawPath), "%2f") {
-			a.notFound(w, r)
+			notFound(w, r)
 			return
 		}
 		given := r.URL.Path

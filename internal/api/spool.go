@@ -9,36 +9,40 @@ import (
 	"os"
 	"time"
 
-	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 )
 
 const (
-	// maxSpools is the maximum number of whole lists that are read or sent at a time: each may take a file.
+	// maxSpools is the maximum number of whole lists that are read or sent at the same time. Each
+	// may need a file.
 	maxSpools = 8
-	// spoolPatience is how long a request waits for one of them.
-	spoolPatience = 10 * time.Second
-	// spoolMemory is the maximum size of an answer that is kept in memory.
+	// spoolTimeout is the maximum time that a request waits to be one of them.
+	spoolTimeout = 10 * time.Second
+	// spoolMemory is the maximum size of a response that is kept in memory.
 	spoolMemory = 1 << 20
-	// sendAtOnce is the part of an answer that a client must read within the time that a whole answer of another kind may take.
-	sendAtOnce = 256 << 10
+	// spoolChunk is the size of the parts of a response for each of which the client has
+	// writeTimeout to read it.
+	spoolChunk = 256 << 10
 )
 
-// spool keeps a long answer until it is complete, so that the database is read at its own speed and not at the client's. What
-// does not fit into memory goes to a temporary file that has no name, so that nothing remains of it when the process ends.
+// spool keeps a long response until it is complete, so that a slow client does not slow down the
+// read of the database. What does not fit into memory is written to a temporary file. The file
+// has no name, so that it does not outlive the process.
 type spool struct {
 	memory bytes.Buffer
 	file   *os.File // nil while all is in memory
 }
 
-// waitForSpool takes a place for a whole list. The caller gives it back by calling done.
+// waitForSpool returns once fewer than maxSpools whole lists are being read or sent. The caller
+// calls done after it has sent its list.
 func (a *API) waitForSpool() (done func(), err error) {
-	patience := time.NewTimer(spoolPatience)
-	defer patience.Stop()
+	timeout := time.NewTimer(spoolTimeout)
+	defer timeout.Stop()
 	select {
 	case a.spools <- struct{}{}:
 		return func() { <-a.spools }, nil
-	case <-patience.C:
-		return nil, lock.ErrOverloaded
+	case <-timeout.C:
+		return nil, service.ErrOverloaded
 	}
 }
 
@@ -51,7 +55,7 @@ func (s *spool) Write(p []byte) (int, error) {
 	return n, s.flush()
 }
 
-// flush moves what is in memory to the file.
+// flush moves the content from memory to the file.
 func (s *spool) flush() (err error) {
 	if s.file == nil {
 		if s.file, err = os.CreateTemp("", "lockd-list-"); err == nil {
@@ -62,12 +66,12 @@ func (s *spool) flush() (err error) {
 		_, err = s.memory.WriteTo(s.file)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: a long list needs a temporary file (TMPDIR): %w", lock.ErrOverloaded, err)
+		return fmt.Errorf("%w: a long list needs a temporary file (TMPDIR): %w", service.ErrOverloaded, err)
 	}
 	return nil
 }
 
-// complete is called when everything is written.
+// complete is called after everything was written.
 func (s *spool) complete() error {
 	if s.file == nil {
 		return nil
@@ -75,19 +79,18 @@ func (s *spool) complete() error {
 	return s.flush()
 }
 
-// sendTo writes all of it to a client, which must keep reading.
+// sendTo writes the content to the client. It returns an error if the client does not read for
+// too long.
 func (s *spool) sendTo(w http.ResponseWriter) error {
 	var from io.Reader = &s.memory
 	if s.file != nil {
 		from = io.NewSectionReader(s.file, 0, 1<<62)
 	}
-	control := http.NewResponseController(w)
 	for {
-		err := control.SetWriteDeadline(time.Now().Add(writeTimeout))
-		if err != nil && !errors.Is(err, http.ErrNotSupported) {
+		if err := extendDeadline(w, writeTimeout); err != nil {
 			return err
 		}
-		switch _, err := io.CopyN(w, from, sendAtOnce); {
+		switch _, err := io.CopyN(w, from, spoolChunk); {
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
@@ -96,7 +99,7 @@ func (s *spool) sendTo(w http.ResponseWriter) error {
 	}
 }
 
-// Close gives back what it has taken.
+// Close closes the file.
 func (s *spool) Close() error {
 	if s.file == nil {
 		return nil

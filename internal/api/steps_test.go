@@ -201,7 +201,7 @@ func (s *server) acquireMany(t *testing.T, names []string, process, metadata str
 	for i, name := range names {
 		free <- struct{}{}
 		all.Go(func() {
-			out, err := s.locks.Acquire(t.Context(), lock.Acquire{Resource: name, ProcessID: process, Metadata: metadata, TTL: ttl})
+			out, err := s.locks.Acquire(t.Context(), lock.Request{Resource: name, ProcessID: process, Metadata: metadata, TTL: ttl})
 			if <-free; err != nil {
 				failed[i] = err
 				return

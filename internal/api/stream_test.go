@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 	"resource-lock-manager/internal/wire"
 )
 
@@ -160,13 +161,13 @@ type brokenList struct {
 }
 
 func (b brokenList) Held(
-	_ context.Context, _ lock.ListFilter, begin func(total int, now time.Time) error, each func(lock.Resource) error,
+	_ context.Context, _ service.ListFilter, begin func(total int, now time.Time) error, each func(lock.Resource) error,
 ) error {
 	err := begin(5000, start)
 	for i := 0; i < b.locks && err == nil; i++ {
 		err = each(lock.Resource{ID: int64(i + 1), Name: fmt.Sprint("r", i), Holds: []lock.Hold{{ProcessID: "p", Token: 1, LockedAt: start}}})
 	}
-	return errors.Join(err, fmt.Errorf("%w: %s", lock.ErrUnavailable, secret))
+	return errors.Join(err, fmt.Errorf("%w: %s", service.ErrUnavailable, secret))
 }
 
 // TestListThatBreaksOff: the client must not take a part of the list for the whole, and the log tells what happened.
@@ -174,7 +175,7 @@ func TestListThatBreaksOff(t *testing.T) {
 	for _, locks := range []int{0, 1, 3000} { // before anything was sent, and after
 		t.Run(fmt.Sprint(locks), func(t *testing.T) {
 			log, lines := newLog(t)
-			s := serve(t, lock.NewService(brokenList{locks: locks}, lock.Limits{MaxTTL: maxTTL}, log), nil, log)
+			s := serve(t, service.New(brokenList{locks: locks}, withLimits(lock.Limits{MaxTTL: maxTTL}), log), nil, log)
 			response, err := s.Client().Transport.RoundTrip(s.request(t, "GET", "/locks/all-locked", ""))
 			if err == nil {
 				a, readErr := readAll(response)
@@ -195,7 +196,7 @@ func TestListThatBreaksOff(t *testing.T) {
 func TestListHead(t *testing.T) {
 	log, lines := newLog(t)
 	db, _ := openStore(t, "sqlite", "")
-	locks := lock.NewService(db, lock.Limits{MaxTTL: maxTTL}, log)
+	locks := newService(db, withLimits(lock.Limits{MaxTTL: maxTTL}), log)
 	s := serve(t, locks, db.Ping, log)
 	s.locks = locks
 	s.acquireMany(t, numbered("r", 300), "p", "", 0)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"resource-lock-manager/internal/lock"
 	"resource-lock-manager/internal/store"
 	"resource-lock-manager/internal/wire"
 )
@@ -274,7 +275,8 @@ func TestEveryEndHandsOver(t *testing.T) {
 				return
 			}
 			s.clock.advance(3000 * time.Second)
-			s.locks.Wake("other", "r")
+			s.locks.Wake("other")
+			s.locks.Wake("r")
 		}},
 	}
 	onBoth(t, func(t *testing.T, s *server) {
@@ -377,7 +379,7 @@ func TestWithoutWaiting(t *testing.T) {
 
 // TestOperatorsLongestWait is MAX_WAIT.
 func TestOperatorsLongestWait(t *testing.T) {
-	s := limitedServer(t, store.SQLite, limitsWith(1500*time.Millisecond, 0, 0, 0))
+	s := boundedServer(t, store.SQLite, withLimits(lock.Limits{MaxWait: 1500 * time.Millisecond}))
 	wantFault(t, s.acquireWith(t, "r", "p", fields{"wait_seconds": 1.500001}), "wait_seconds", "Input should be less than or equal to 1.5")
 	s.wantNothingLocked(t)
 	s.acquireWith(t, "r", "p", fields{"wait_seconds": 1.5}).want(t, 200)

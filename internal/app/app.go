@@ -16,6 +16,7 @@ import (
 	"resource-lock-manager/internal/config"
 	"resource-lock-manager/internal/lock"
 	"resource-lock-manager/internal/notify"
+	"resource-lock-manager/internal/service"
 	"resource-lock-manager/internal/store"
 	"resource-lock-manager/internal/sweep"
 )
@@ -24,7 +25,7 @@ import (
 type App struct {
 	cfg     config.Config
 	store   *store.Store
-	service *lock.Service
+	service *service.Service
 	sweeper *sweep.Sweeper
 	listen  *notify.Listener // nil without notifications
 	server  *http.Server
@@ -54,10 +55,8 @@ func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*App, erro
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("DATABASE_URL: %w", err), listener.Close())
 	}
-	service := lock.NewService(locks, lock.Limits{
-		MaxTTL:     cfg.MaxTTL,
-		DefaultTTL: cfg.DefaultTTL,
-		MaxWait:    cfg.MaxWait,
+	locking := service.New(locks, service.Config{
+		Limits:     lock.Limits{MaxTTL: cfg.MaxTTL, DefaultTTL: cfg.DefaultTTL, MaxWait: cfg.MaxWait},
 		MaxWaiters: cfg.MaxWaiters,
 		MaxQueue:   cfg.MaxWaitersPerResource,
 		KeepPlace:  cfg.KeepPlace,
@@ -66,14 +65,14 @@ func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*App, erro
 	a := &App{
 		cfg:     cfg,
 		store:   locks,
-		service: service,
-		sweeper: sweep.New(service, sweep.Config{
+		service: locking,
+		sweeper: sweep.New(locking, sweep.Config{
 			Interval:  cfg.SweepInterval,
 			Retention: cfg.IdleRetention,
 			History:   cfg.HistoryRetention,
 			Logger:    log,
 		}),
-		server:  api.NewServer(api.New(service, locks.DatabaseID(), locks.Ping, log), log),
+		server:  api.NewServer(api.New(locking, locks.DatabaseID(), locks.Ping, log), log),
 		address: listener.Addr(),
 		failed:  make(chan error, 1),
 	}
@@ -81,21 +80,21 @@ func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*App, erro
 		a.listen, err = notify.New(notify.Config{
 			URL: cfg.Database.Source,
 			Channels: map[string]func(string){
-				locks.Channel(): func(name string) { service.Wake(name) },
+				locks.Channel(): locking.Wake,
 				locks.SupersededChannel(): func(connection string) {
 					if id, err := strconv.ParseInt(connection, 10, 64); err == nil {
-						service.WakeSuperseded(id)
+						locking.WakeSuperseded(id)
 					}
 				},
 			},
-			WakeAll: service.WakeAll,
+			WakeAll: locking.WakeAll,
 			Logger:  log,
 		})
 		if err != nil {
 			return nil, errors.Join(err, listener.Close(), locks.Close())
 		}
 	}
-	a.store.Start()
+	a.store.Start(a.service.Committed)
 	a.service.Start()
 	if a.listen != nil {
 		a.listen.Start()

@@ -20,26 +20,32 @@ const (
 // needs a line here: that is the moment to ask whether it earns its door.
 var mayImport = map[string][]string{
 	"client":               {"internal/wire"},
+	"client/locktest":      {"client", "internal/api", "internal/lock", "internal/memstore", "internal/service"},
 	"cmd/lockbench":        {"internal/api", "internal/lock"},
 	"cmd/lockctl":          {"client", "internal/wire"},
 	"cmd/lockd":            {"internal/app", "internal/config", "internal/logbuffer"},
 	"docs":                 {},
 	"docs/openapi":         {"internal/wire"},
-	"internal/api":         {"docs", "internal/lock", "internal/wire"},
-	"internal/app":         {"internal/api", "internal/config", "internal/lock", "internal/notify", "internal/store", "internal/sweep"},
+	"internal/api":         {"docs", "internal/lock", "internal/service", "internal/wire"},
+	"internal/app":         {"internal/api", "internal/config", "internal/lock", "internal/notify", "internal/service", "internal/store", "internal/sweep"},
 	"internal/config":      {},
 	"internal/groupcommit": {},
+	"internal/lifecycle":   {},
 	"internal/lock":        {},
 	"internal/logbuffer":   {},
+	"internal/memstore":    {"internal/lock", "internal/service"},
 	"internal/notify":      {},
-	"internal/store":       {"internal/groupcommit", "internal/lock", "migrations"},
+	"internal/service":     {"internal/lifecycle", "internal/lock"},
+	"internal/store":       {"internal/groupcommit", "internal/lock", "internal/service", "migrations"},
 	"internal/sweep":       {},
 	"internal/wire":        {},
 	"migrations":           {},
 }
 
 // testSupport is imported by tests only, and may itself import what it likes.
-var testSupport = []string{"internal/apptest", "internal/archtest", "internal/robust", "internal/testdb"}
+var testSupport = []string{
+	"internal/apptest", "internal/archtest", "internal/robust", "internal/storetest", "internal/testdb",
+}
 
 // onlyIn tells which packages may import a library, or a package of the standard library that is for tests.
 var onlyIn = map[string][]string{
@@ -56,13 +62,14 @@ var onlyIn = map[string][]string{
 	"github.com/hashicorp":   {"internal/store"},
 	"github.com/hbollon":     {"internal/api", "internal/config"},
 	"github.com/chromedp":    testSupport,
-	"testing":                testSupport,
+	"testing":                append([]string{"client/locktest"}, testSupport...),
 	"net/http/httptest":      testSupport,
 }
 
 // standardOnly are the packages that import the standard library and nothing else.
 var standardOnly = []string{
-	"client", "internal/groupcommit", "internal/lock", "internal/logbuffer", "internal/sweep", "internal/wire",
+	"client", "internal/groupcommit", "internal/lifecycle", "internal/lock", "internal/logbuffer", "internal/memstore", "internal/service", "internal/sweep",
+	"internal/wire",
 }
 
 // pkg is a package as go list tells it. Imports leaves test files out.

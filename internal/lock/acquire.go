@@ -2,65 +2,89 @@ package lock
 
 import "time"
 
-// Acquire asks for a hold. While anyone, the asking process included, holds the resource, or anyone who waits is before
-// it, it is refused with [HeldError], or waits if it may: it gets a place in the queue, and a hold when its turn comes.
-//
-// It can be repeated under the same RequestID: the same process gets the hold that it has, unchanged, or the place that
-// it has. A waiting request always has a RequestID and a Connection. Of two with the same RequestID the later one has the
-// place: the earlier one is superseded, and acquires nothing from then on.
-type Acquire struct {
+// Request is what a caller asks for: a hold of a resource.
+type Request struct {
 	Resource  string
 	ProcessID string
 	TTL       time.Duration // 0: never expires
 	MinHold   time.Duration // the resource stays taken at least this long; 0: no minimum
-	RequestID string        // the name of this acquisition, so that it can be repeated; empty: none
-	Named     bool          // the caller chose RequestID, so that another request can have the same one
+	RequestID string        // the idempotency key; empty: none
 	Reason    string
-	Metadata  string // a JSON object; empty: none
-
-	Wait       time.Duration // how long it may wait; 0: not at all
-	Connection int64         // distinguishes this request from every other; 0: unknown
-	Again      bool          // it has had a place: it is refused when it has lost that
-	Patient    bool          // it is likely to have to wait, and is in no hurry to begin with that
-	QueueLimit int           // it is refused with [QueueFullError] rather than be one more than so many waiters
+	Metadata  string        // a JSON object; empty: none
+	Wait      time.Duration // how long the request may wait in the queue; 0: not at all
 }
 
-func (c Acquire) Resources() []string { return []string{c.Resource} }
+// place returns the key of the request's place.
+func (r Request) place() Place {
+	return Place{Resource: r.Resource, ProcessID: r.ProcessID, RequestID: r.RequestID}
+}
 
-// Places implements [Placed].
-func (c Acquire) Places() []Place {
+// repeats reports whether the hold was granted to an earlier request with the same RequestID.
+// A hold that was released no longer belongs to its process, even while its minimum keeps the
+// resource taken.
+func (r Request) repeats(h Hold) bool {
+	return r.RequestID != "" && r.RequestID == h.RequestID && r.ProcessID == h.ProcessID && h.ReleasedAt.IsZero()
+}
+
+// hold returns the hold that the request is granted.
+func (r Request) hold(now time.Time, connection int64, of Resource) Hold {
+	h := Hold{
+		ProcessID: r.ProcessID, Token: of.nextToken(now), LockedAt: now, Connection: connection,
+		RequestID: r.RequestID, Reason: r.Reason, Metadata: r.Metadata,
+	}
+	if r.TTL > 0 {
+		h.ExpiresAt = now.Add(r.TTL)
+	}
+	if r.MinHold > 0 {
+		h.MinHoldUntil = now.Add(r.MinHold)
+	}
+	return h
+}
+
+// Acquire decides a [Request]. While another request holds the resource, the same process
+// included, or a waiter is before it, it is refused with [HeldError] or, with Wait, queued.
+//
+// An idempotent retry with the same RequestID gets the hold or the place that the process has
+// already, unchanged. A waiting request always has a RequestID and a Connection. Of two open
+// requests with the same RequestID the later one has the place. The earlier one is superseded:
+// it acquires nothing from then on.
+type Acquire struct {
+	Request
+	Named      bool  // the caller chose RequestID, so that another request can have the same one
+	Connection int64 // distinguishes this request from every other; 0: unknown
+	Requeued   bool  // the request had a place before: it is refused if it has lost that place
+	MayQueue   bool  // else a request that would have to wait is refused with [QueueFullError]
+	QueueLimit int   // the maximum number of waiters of the resource, this one included
+}
+
+// Needs implements [Command].
+func (c Acquire) Needs() Needs { return Needs{Resources: []string{c.Resource}, Places: c.places()} }
+
+func (c Acquire) places() []Place {
 	if c.RequestID == "" {
 		return nil
 	}
-	return []Place{{Resource: c.Resource, ProcessID: c.ProcessID, RequestID: c.RequestID}}
+	return []Place{c.place()}
 }
 
+// Decide implements [Command].
 func (c Acquire) Decide(now time.Time, before []Resource) (Outcome, error) {
 	r, out := before[0], Outcome{Now: now}
 	holder, held := r.Holder(now)
 	if held && c.repeats(holder) {
-		if holder.Connection != c.Connection {
-			if c.Again {
-				return Outcome{}, r.superseded(now)
-			}
-			holder.Connection = 0 // two requests know of it: no hang-up takes it away any more
-			out.Repeated = true
-		}
-		out.Hold = holder
-		out.settle(r.replace(holder))
-		return out, nil
+		return c.repeat(now, r, holder)
 	}
-	place := r.place(c.ProcessID, c.RequestID)
-	if place != nil && !place.AwayUntil.IsZero() && place.over(now, 0) { // it comes too late
-		out.Events = append(out.Events, gaveUp(r.Name, place, now, DidNotComeBack))
-		r, place = r.leave(place), nil
+	place := r.waiter(c.place())
+	if place != nil && !place.DetachedUntil.IsZero() && place.abandoned(now, 0) { // the retry is too late
+		out.Events = append(out.Events, abandonedEvent(r.Name, place, now, DidNotComeBack))
+		r, place = r.remove(place), nil
 	}
-	switch mine := place != nil && place.Request.Connection == c.Connection; {
-	case c.Again && !mine && place != nil:
-		return Outcome{}, r.superseded(now)
-	case c.Again && !mine && c.Named: // perhaps a later request took the place, and has already released the resource
+	switch mine := place != nil && place.Connection == c.Connection; {
+	case c.Requeued && !mine && place != nil:
+		return Outcome{}, r.Refusal(now, Superseded)
+	case c.Requeued && !mine && c.Named: // a later request may have taken the place and released the resource already
 		return Outcome{}, &PlaceLostError{Resource: r.Name}
-	case !mine && place != nil && place.AwayUntil.IsZero():
+	case !mine && place != nil && place.DetachedUntil.IsZero():
 		out.Superseded = []*Waiter{place}
 	}
 	if place != nil {
@@ -70,45 +94,59 @@ func (c Acquire) Decide(now time.Time, before []Resource) (Outcome, error) {
 	switch {
 	case !held && (first == nil || place != nil && place.Ticket <= first.Ticket):
 		if place != nil {
-			r = r.leave(place)
+			r = r.remove(place)
 		}
 		r, expired := r.endExpired(now)
-		hold := c.hold(now, r)
+		out.Hold = c.hold(now, c.Connection, r)
 		if place != nil {
-			hold.QueuedAt = place.Since
+			out.Hold.QueuedAt = place.Since
 		}
-		out.Hold = hold
-		out.Changed = []Resource{r.grant(hold)}
-		out.Events = append(append(expired, out.Events...), beginning(r.Name, hold))
+		out.Events = append(append(expired, out.Events...), grantEvent(r.Name, out.Hold))
+		out.change(r.grant(out.Hold))
 		return out, nil
 	case c.Wait == 0:
-		return Outcome{}, r.refusal(now)
+		return Outcome{}, r.Refusal(now, Held)
 	}
-	waiter, err := c.queue(now, r, place)
+	waiter, err := c.waiter(now, r, place)
 	if err != nil {
 		return Outcome{}, err
 	}
 	if place != nil {
-		r = r.leave(place)
+		r = r.remove(place)
 	} else {
-		out.Events = append(out.Events, queued(r.Name, waiter, now))
+		out.Events = append(out.Events, queuedEvent(r.Name, waiter, now))
 	}
 	out.Ticket = waiter.Ticket
-	out.settle(r.enqueue(waiter))
+	out.reconcile(r.enqueue(waiter))
 	return out, nil
 }
 
-// repeats reports whether the command is the one that the hold was granted to. A hold that was released is over for its
-// process, even while its minimum keeps the resource taken.
-func (c Acquire) repeats(h Hold) bool {
-	return c.RequestID != "" && c.RequestID == h.RequestID && c.ProcessID == h.ProcessID && h.ReleasedAt.IsZero()
+// repeat decides a retry of the request that has the hold.
+func (c Acquire) repeat(now time.Time, r Resource, holder Hold) (Outcome, error) {
+	out := Outcome{Now: now, Resource: r, Hold: holder}
+	switch {
+	case holder.Connection == c.Connection: // the request itself, which did not learn of its grant
+	case c.Requeued:
+		return Outcome{}, r.Refusal(now, Superseded)
+	default:
+		out.Repeated = true
+		if holder.Connection != 0 { // two requests know of the hold: no disconnect ends it any more
+			out.Hold.Connection = 0
+			out.change(r.replace(out.Hold))
+		}
+	}
+	return out, nil
 }
 
-// queue returns the waiter for the request: a new one, or the one that has the place already.
-func (c Acquire) queue(now time.Time, r Resource, place *Waiter) (*Waiter, error) {
-	w := &Waiter{Ticket: max(r.LastTicket+1, now.UnixMicro()), Request: c, Since: now, Here: true}
+// waiter returns the new waiter for the request. It keeps the ticket of the place that the
+// request has already, if any.
+func (c Acquire) waiter(now time.Time, r Resource, place *Waiter) (*Waiter, error) {
+	w := &Waiter{
+		Ticket: max(r.LastTicket+1, now.UnixMicro()), Request: c.Request, Connection: c.Connection,
+		Since: now, Local: true,
+	}
 	switch {
-	case c.QueueLimit == 0 || place == nil && r.Waiters+r.Away >= c.QueueLimit:
+	case !c.MayQueue || place == nil && r.Waiters+r.Detached >= c.QueueLimit:
 		return nil, &QueueFullError{Resource: c.Resource, Waiters: r.Waiters}
 	case place != nil:
 		w.Ticket, w.Since = place.Ticket, place.Since
@@ -116,27 +154,8 @@ func (c Acquire) queue(now time.Time, r Resource, place *Waiter) (*Waiter, error
 	return w, nil
 }
 
-// hold is what the request is granted.
-func (c Acquire) hold(now time.Time, r Resource) Hold {
-	h := Hold{
-		ProcessID: c.ProcessID, Token: r.nextToken(now), LockedAt: now, Connection: c.Connection,
-		RequestID: c.RequestID, Reason: c.Reason, Metadata: c.Metadata,
-	}
-	if c.TTL > 0 {
-		h.ExpiresAt = now.Add(c.TTL)
-	}
-	if c.MinHold > 0 {
-		h.MinHoldUntil = now.Add(c.MinHold)
-	}
-	return h
-}
-
-// beginning tells that a hold has begun.
-func beginning(resource string, h Hold) Event {
-	e := eventOf(Acquired, resource, h, h.LockedAt)
-	e.Reason = h.Reason
-	if !h.QueuedAt.IsZero() {
-		e.Kind, e.Since = Granted, h.QueuedAt
-	}
-	return e
+// has reports whether the hold was granted to this very request.
+func (c Acquire) has(h Hold) bool {
+	return c.Connection != 0 && c.Connection == h.Connection && c.RequestID == h.RequestID && c.ProcessID == h.ProcessID &&
+		h.ReleasedAt.IsZero()
 }

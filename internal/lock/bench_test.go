@@ -17,8 +17,8 @@ func BenchmarkDecide(b *testing.B) {
 		before  lock.Resource
 		refused bool
 	}{
-		{"acquire", lock.Acquire{Resource: "r", ProcessID: "p", TTL: time.Minute}, free(), false},
-		{"acquire refused", lock.Acquire{Resource: "r", ProcessID: "p", TTL: time.Minute}, held, true},
+		{"acquire", lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Minute}}, free(), false},
+		{"acquire refused", lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Minute}}, held, true},
 		{"acquire repeated", asking("p", 80), taken(lock.Hold{
 			ProcessID: "p", RequestID: "id-p", Connection: 80, Token: 100, LockedAt: t0, ExpiresAt: after(time.Hour),
 		}), false},
@@ -28,7 +28,7 @@ func BenchmarkDecide(b *testing.B) {
 		{"wait", asking("p", 2000), queued(held, waiters(3)...), false},
 		{"hand-over, 3 wait", lock.Release{Resource: "r", ProcessID: "holder"}, queued(held, waiters(3)...), false},
 		{"hand-over, 512 wait", lock.Release{Resource: "r", ProcessID: "holder"}, queued(held, waiters(512)...), false},
-		{"expiry, 512 wait", lock.Settle{Names: []string{"r"}}, queued(heldBy("holder", t0), waiters(512)...), false},
+		{"expiry, 512 wait", lock.ExpireAndGrant{Names: []string{"r"}}, queued(heldBy("holder", t0), waiters(512)...), false},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			before := []lock.Resource{bench.before}

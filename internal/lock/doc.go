@@ -1,76 +1,89 @@
-// Package lock is the domain: what a resource, a hold and a fencing token are, and the rules by which commands change
-// them. It imports only the standard library and knows no SQL, no HTTP and no clock.
+// Package lock is the domain: resources, holds, queues and fencing tokens, and the rules by
+// which commands change them. It is pure. It imports only the standard library and knows no
+// SQL, no HTTP, no clock, no goroutine and no logger.
 //
 // # States
 //
-// A [Resource] is free or held. It is held at a moment t while it has a [Hold] that is live at t: a hold without expiry,
-// or one whose ExpiresAt lies after t. A hold whose ExpiresAt has come counts as gone at once, whether or not anything
-// has recorded that: every rule takes the moment as an argument and asks [Hold.Live]. (Should the clock step
-// back, which only a Postgres server's can, a hold whose end was not recorded counts again, for everyone alike.)
+// A [Resource] is free or held. At time t it is held if it has a [Hold] that is live at t: a
+// hold that never expires, or one whose ExpiresAt is after t. An expired hold counts as ended
+// at once, whether or not its end has been recorded: every rule gets the time as an argument
+// and asks [Hold.Live]. (If the clock steps back, which only a Postgres server's clock can, a
+// hold whose end was not recorded is live again, for every client alike.)
 //
 //	   Acquire, or a waiter's turn     Release, ForceRelease, or ExpiresAt comes
 //	free ────────────────▶ held ──────────────────────────────────────────▶ free
 //	                       │ ▲ │                                             ▲
 //	                       │ │ │ Release before MinHoldUntil                 │
-//	                       └─┘ └────────────▶ held, but released ────────────┘
-//	                      Renew: a new        (nobody's, not free)   ForceRelease, or MinHoldUntil comes
+//	                       └─┘ └────────────▶ released, not yet free ────────┘
+//	                      Renew: a new                        ForceRelease, or MinHoldUntil comes
 //	                      ExpiresAt
 //
-// Acquire of a resource that is not free is refused with *HeldError or waits, unless it repeats the RequestID of the hold
-// that the same process has: that hold is given again, unchanged. A hold that was released before its minimum is no hold of
-// its process any more: it cannot be renewed or released.
+// An [Acquire] of a resource that is not free is refused with *HeldError or queued, unless it
+// is an idempotent retry: if the process holds the resource under the same RequestID, it gets
+// that hold again, unchanged. A hold that was released before its minimum no longer belongs to
+// its process: it cannot be renewed or released again.
 //
 // # The queue
 //
-// A resource has a queue of places, each a [Waiter] with a ticket; tickets grow in the order in which requests came to wait.
-// A waiter is connected while its request is open on a server that is alive. A resource that becomes free goes to the first
-// connected waiter: at once, by the command that freed it, if the server that decides is the one that waiter is connected
-// to. Otherwise it stays free but reserved for that waiter, and nobody else is granted it; its server, once it learns of
-// that, has it settled ([Settle]).
+// The queue of a resource consists of places, each a [Waiter] with a ticket. Tickets grow in
+// the order in which the requests were queued. A waiter is connected while its request is open
+// on a live server. A free resource goes to the first connected waiter. If that waiter is
+// connected to the server that decides (it is local), the command that freed the resource
+// grants it at once. Otherwise the resource stays free but reserved: no other request gets it,
+// and the waiter's own server grants it with [ExpireAndGrant] once it is notified.
 //
 //	Acquire with Wait            its turn: granted
 //	────────────────▶ connected ───────────────────▶ a hold
 //	                    ▲   │
-//	  Acquire with the  │   │ Leave with Keep,        ┌▶ given up: AwayUntil has come ([Vacate]),
-//	  same RequestID    │   ▼ or its server dies      │
-//	                   away ──────────────────────────┘   or Leave without Keep
+//	  Acquire with the  │   │ TimeOut or Disconnect   ┌▶ removed: DetachedUntil has passed
+//	  same RequestID    │   ▼ with Keep               │  ([RemoveAbandoned])
+//	                  detached ───────────────────────┘
 //
-// A waiter that is away keeps its place and holds nobody up.
+// TimeOut or Disconnect without Keep removes the place at once. A detached waiter keeps its
+// place and delays no other waiter. The waiter of a dead server counts as detached, too.
 //
 // # Invariants
 //
-//	I1  At any moment at most one hold of a resource is live.
-//	I2  Each hold's Token is greater than the token of every earlier hold of the same name, also after the resource was
-//	    forgotten and made anew: Token = max(previous token + 1, now in microseconds).
+//	I1  At any time at most one hold of a resource is live.
+//	I2  The Token of a hold is greater than the token of every earlier hold of the same name,
+//	    also after the resource was deleted and created again:
+//	    Token = max(previous token + 1, now in microseconds).
 //	I3  A refused command changes nothing.
-//	I4  Only the process that holds a resource releases or renews it, and with a Token only that very hold; a hold that is
-//	    gone cannot be released, renewed or revived. ForceRelease is the one exception, and is recorded.
-//	I5  A resource is forgotten only when nothing holds it and it has been idle since before the given moment.
-//	I6  A resource with a minimum hold is not granted again before it has passed, except after a ForceRelease, and I9.
-//	I7  The events tell of each hold that it began and how it ended, once each, in the transaction that made it true. A
-//	    ForceRelease of a hold that its process had released before its minimum is told besides. Each waiting is told when it
-//	    begins, and when it ends, with a hold or without.
-//	I8  Among the connected waiters of a resource only the one with the lowest ticket is granted it, and no other request
-//	    while there is one.
-//	I9  Nobody is granted a resource who is not there to be told: not a waiter that is away or whose server is dead. A hold
-//	    whose request hung up before it was answered ends at once, its minimum notwithstanding.
-//	I10 The moments of a resource's events never go back while the clock does not. An expiry is recorded before
-//	    anything else that happens to the resource, at the moment when it came.
+//	I4  Only the process that holds a resource releases or renews it, and with a Token only
+//	    that very hold. An ended hold cannot be released, renewed or revived. ForceRelease is
+//	    the one exception, and is recorded.
+//	I5  A resource is deleted only if it is free and has been idle since before the given time.
+//	I6  A resource with a minimum hold is not granted again before the minimum has passed,
+//	    except after a ForceRelease and by I9.
+//	I7  The events record once for each hold that it began and how it ended, in the transaction
+//	    that made it true. A ForceRelease of a hold that its process had released before the
+//	    minimum is recorded in addition. For each wait they record its start and its end, with
+//	    or without a hold.
+//	I8  Of the connected waiters of a resource only the one with the lowest ticket is granted
+//	    it. While there is one, no other request is.
+//	I9  No resource is granted to a waiter that is detached or whose server is dead. If the
+//	    client disconnects before it got its answer, the hold ends at once, regardless of its
+//	    minimum.
+//	I10 The times of a resource's events never decrease while the clock does not. An expiry is
+//	    recorded before any later event of the resource, with the time at which it came.
 //
 // # How rules become durable
 //
-// A [Command] names the resources it touches and decides, from their states and one moment, their new states. It may be
-// decided several times (a transaction that failed is run again), so it has no effect but its [Outcome]. Commands that
-// share a transaction are decided one after another, each seeing what the earlier ones decided, all at the same moment.
-// The moment comes from the [Store], read after the rows are locked: see the store's package documentation for whose
-// clock that is. A request that waits holds nothing there: it is woken by the commit that grants it the resource.
+// A [Command] names the resources that it needs and decides their new states from their states
+// and one timestamp. It may be decided several times, because a failed transaction is repeated,
+// so it has no effect but its [Outcome]. Commands that share a transaction are decided one
+// after another at the same timestamp; each sees the states that the earlier ones left. The
+// store reads the timestamp after it has locked the rows; its package documentation says which
+// clock that is. A waiting request holds no database resource: the commit that grants it the
+// resource wakes it.
 //
 // # What is not promised
 //
-// A hold with a TTL ends when its time is over, whatever its holder believes: a process that was paused may go on as if
-// it still held. Only a check of the fencing token where the work is written stops that.
+// A hold with a TTL ends when the TTL has passed, whatever its holder believes. A process that
+// was paused may go on as if it still held the resource. Only a check of the fencing token
+// where the work is written prevents that.
 //
-// A server that dies after it has committed a grant and before it has answered leaves a hold that its client does not know
-// of, until that hold expires or the client repeats its RequestID. A server that stalls for longer than its lease counts as
-// dead meanwhile, and its waiters are passed over.
+// If a server dies after it committed a grant and before it answered, the hold stays until it
+// expires or the client retries with its RequestID. A server that stalls for longer than its
+// lease counts as dead in that time, and its waiters are passed over.
 package lock

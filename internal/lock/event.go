@@ -2,49 +2,60 @@ package lock
 
 import "time"
 
-// Event is one entry of a resource's history. Events are appended in the transaction that makes
-// them true, except for an expiry, which nothing makes true but the time: it is appended by the
-// next transaction that changes the resource. The events of a resource are in the order of time.
+// Event is one entry of a resource's history. An event is appended in the transaction that
+// makes it true. An expiry, which no transaction makes true, is appended by the next
+// transaction that changes the resource. The events of a resource are in the order of time.
 type Event struct {
 	ID        int64 // the order of all events; 0 until stored
 	Kind      EventKind
 	At        time.Time
 	Resource  string
-	ProcessID string // whose hold or waiting it is about
-	Token     int64  // which hold; 0 for Queued and GaveUp
+	ProcessID string // the process whose hold or wait the event is about
+	Token     int64  // of the hold; 0 for EventQueued and EventGaveUp
 
-	Since    time.Time // when what it tells the end of had begun: the hold; for Granted and GaveUp the waiting; else At
-	Renewals int       // how often the hold had been renewed
-	Reason   string    // Acquired, Queued, Granted: what for; ForceReleased: why it was broken; GaveUp, Released: an EndReason
-	By       string    // ForceReleased: who broke it
+	Since    time.Time // when the hold that ended, or the wait that ended, had begun; else At
+	Renewals int       // the number of renewals of the hold
+	Reason   string    // begin of a hold or wait: the caller's; EventForceReleased: why; EventGaveUp, EventReleased: an EndReason
+	By       string    // EventForceReleased: who asked for it
 
-	HoldReason string // Released, ForceReleased, Expired: what the hold was for
+	HoldReason string // end of a hold: the reason that the hold had been given
 }
 
-// EventKind says what happened.
+// EventKind is what happened.
 type EventKind string
 
-// The kinds of events: a hold's two beginnings, its three ends, and of waiting the beginning and the end without a hold.
+// The kinds of events: two beginnings of a hold, its three ends, and of a wait the beginning
+// and the end without a hold.
 const (
-	Acquired      EventKind = "acquired" // at once
-	Granted       EventKind = "granted"  // after waiting
-	Released      EventKind = "released"
-	ForceReleased EventKind = "force_released"
-	Expired       EventKind = "expired"
-	Queued        EventKind = "queued"
-	GaveUp        EventKind = "gave_up"
+	EventAcquired      EventKind = "acquired" // at once
+	EventGranted       EventKind = "granted"  // after waiting
+	EventReleased      EventKind = "released"
+	EventForceReleased EventKind = "force_released"
+	EventExpired       EventKind = "expired"
+	EventQueued        EventKind = "queued"
+	EventGaveUp        EventKind = "gave_up"
 )
 
-// EndReason is why waiting ended without a hold, or why the server ended a hold that its process had not released. The
-// history keeps it as the reason of GaveUp and Released.
+// EventKinds returns all kinds.
+func EventKinds() []EventKind {
+	return []EventKind{
+		EventAcquired, EventGranted, EventReleased, EventForceReleased, EventExpired, EventQueued, EventGaveUp,
+	}
+}
+
+// Begins reports whether a hold begins with the event.
+func (k EventKind) Begins() bool { return k == EventAcquired || k == EventGranted }
+
+// EndReason is why a wait ended without a hold, or why the server ended a hold that its process
+// had not released. The history keeps it as the reason of EventGaveUp and EventReleased.
 type EndReason string
 
 // The reasons that the server itself writes into the history.
 const (
-	WaitTimeout    EndReason = "wait_timeout"      // the request waited as long as it had asked to
-	ClientGone     EndReason = "client_gone"       // nobody was there any more to be answered: the client had disconnected, or been answered 503
+	WaitTimeout    EndReason = "wait_timeout"      // the request waited for its wait_seconds
+	ClientGone     EndReason = "client_gone"       // the client disconnected, or was answered 503
 	ServerStopping EndReason = "server_stopping"   // the server was stopped while the request waited
-	DidNotComeBack EndReason = "did_not_come_back" // the place was kept, and nobody repeated the request in time
+	DidNotComeBack EndReason = "did_not_come_back" // the place was kept, and the client did not retry in time
 )
 
 // EndReasons returns all of them.
@@ -52,16 +63,8 @@ func EndReasons() []EndReason {
 	return []EndReason{WaitTimeout, ClientGone, ServerStopping, DidNotComeBack}
 }
 
-// Begins tells whether a hold begins with the event.
-func (k EventKind) Begins() bool { return k == Acquired || k == Granted }
-
-// EventKinds returns all kinds.
-func EventKinds() []EventKind {
-	return []EventKind{Acquired, Granted, Released, ForceReleased, Expired, Queued, GaveUp}
-}
-
-// eventOf tells of a hold.
-func eventOf(kind EventKind, resource string, h Hold, at time.Time) Event {
+// holdEvent returns an event of a hold.
+func holdEvent(kind EventKind, resource string, h Hold, at time.Time) Event {
 	e := Event{
 		Kind: kind, At: at, Resource: resource, ProcessID: h.ProcessID, Token: h.Token,
 		Since: h.LockedAt, Renewals: h.Renewals,
@@ -72,16 +75,26 @@ func eventOf(kind EventKind, resource string, h Hold, at time.Time) Event {
 	return e
 }
 
-// queued records that a waiter has got a place.
-func queued(resource string, w *Waiter, at time.Time) Event {
-	return Event{
-		Kind: Queued, At: at, Resource: resource, ProcessID: w.Request.ProcessID, Since: w.Since, Reason: w.Request.Reason,
+// grantEvent returns the event of the beginning of a hold.
+func grantEvent(resource string, h Hold) Event {
+	e := holdEvent(EventAcquired, resource, h, h.LockedAt)
+	e.Reason = h.Reason
+	if !h.QueuedAt.IsZero() {
+		e.Kind, e.Since = EventGranted, h.QueuedAt
 	}
+	return e
 }
 
-// gaveUp records that a waiter has lost its place without getting a hold.
-func gaveUp(resource string, w *Waiter, at time.Time, why EndReason) Event {
-	return Event{
-		Kind: GaveUp, At: at, Resource: resource, ProcessID: w.Request.ProcessID, Since: w.Since, Reason: string(why),
-	}
+// queuedEvent returns the event of the beginning of a wait.
+func queuedEvent(resource string, w *Waiter, at time.Time) Event {
+	return waiterEvent(EventQueued, resource, w, at, w.Request.Reason)
+}
+
+// abandonedEvent returns the event of the end of a wait without a hold.
+func abandonedEvent(resource string, w *Waiter, at time.Time, why EndReason) Event {
+	return waiterEvent(EventGaveUp, resource, w, at, string(why))
+}
+
+func waiterEvent(kind EventKind, resource string, w *Waiter, at time.Time, reason string) Event {
+	return Event{Kind: kind, At: at, Resource: resource, ProcessID: w.Request.ProcessID, Since: w.Since, Reason: reason}
 }

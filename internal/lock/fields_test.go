@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 )
 
 // Texts that may be empty, for each field that has one.
@@ -17,32 +18,32 @@ func TestOptionalTextLimits(t *testing.T) {
 		name, field string
 		most        int
 		required    bool
-		check       func(context.Context, *lock.Service, string) error
+		check       func(context.Context, *service.Service, string) error
 	}{
-		{"request id", "request_id", 255, false, func(_ context.Context, s *lock.Service, value string) error {
-			return s.CheckAcquire(lock.Acquire{Resource: "r", ProcessID: "p", RequestID: value})
+		{"request id", "request_id", 255, false, func(_ context.Context, s *service.Service, value string) error {
+			return s.CheckAcquire(lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", RequestID: value}})
 		}},
-		{"reason of an acquire", "reason", 500, false, func(_ context.Context, s *lock.Service, value string) error {
-			return s.CheckAcquire(lock.Acquire{Resource: "r", ProcessID: "p", Reason: value})
+		{"reason of an acquire", "reason", 500, false, func(_ context.Context, s *service.Service, value string) error {
+			return s.CheckAcquire(lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", Reason: value}})
 		}},
-		{"reason of a force-release", "reason", 500, true, func(_ context.Context, s *lock.Service, value string) error {
+		{"reason of a force-release", "reason", 500, true, func(_ context.Context, s *service.Service, value string) error {
 			return s.CheckForceRelease(lock.ForceRelease{Resource: "r", Reason: value})
 		}},
-		{"who force-releases", "process_id", 255, false, func(_ context.Context, s *lock.Service, value string) error {
+		{"who force-releases", "process_id", 255, false, func(_ context.Context, s *service.Service, value string) error {
 			return s.CheckForceRelease(lock.ForceRelease{Resource: "r", Reason: "it hangs", By: value})
 		}},
-		{"prefix of a list", "prefix", 255, false, func(ctx context.Context, s *lock.Service, value string) error {
-			return s.List(ctx, lock.ListFilter{Prefix: value}, nil, nil)
+		{"prefix of a list", "prefix", 255, false, func(ctx context.Context, s *service.Service, value string) error {
+			return s.List(ctx, service.ListFilter{Prefix: value}, nil, nil)
 		}},
-		{"process of a list", "process_id", 255, false, func(ctx context.Context, s *lock.Service, value string) error {
-			return s.List(ctx, lock.ListFilter{ProcessID: value}, nil, nil)
+		{"process of a list", "process_id", 255, false, func(ctx context.Context, s *service.Service, value string) error {
+			return s.List(ctx, service.ListFilter{ProcessID: value}, nil, nil)
 		}},
-		{"resource of a history", "resource_name", 255, false, func(ctx context.Context, s *lock.Service, value string) error {
-			_, err := s.History(ctx, lock.HistoryFilter{Resource: value})
+		{"resource of a history", "resource_name", 255, false, func(ctx context.Context, s *service.Service, value string) error {
+			_, err := s.History(ctx, service.HistoryFilter{Resource: value})
 			return err
 		}},
-		{"process of a history", "process_id", 255, false, func(ctx context.Context, s *lock.Service, value string) error {
-			_, err := s.History(ctx, lock.HistoryFilter{ProcessID: value})
+		{"process of a history", "process_id", 255, false, func(ctx context.Context, s *service.Service, value string) error {
+			_, err := s.History(ctx, service.HistoryFilter{ProcessID: value})
 			return err
 		}},
 	}
@@ -156,7 +157,7 @@ func TestMetadataLimits(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			m := newMemory()
-			wantFaults(t, test.want, service(m), m, lock.Acquire{Resource: "r", ProcessID: "p", Metadata: test.text})
+			wantFaults(t, test.want, service(m), m, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", Metadata: test.text}})
 		})
 	}
 }
@@ -197,7 +198,7 @@ func TestForceReleaseNeedsAReason(t *testing.T) {
 func TestAllFaultsAtOnce(t *testing.T) {
 	m := newMemory()
 	s := limited(m)
-	_, err := s.Acquire(t.Context(), lock.Acquire{
+	_, err := s.Acquire(t.Context(), lock.Request{
 		Resource: "", ProcessID: "\xff\n", TTL: -1, MinHold: -1, RequestID: "\n", Reason: strings.Repeat("x", 501), Metadata: "[]",
 	})
 	wantEqual(t, "acquire", []string{
@@ -214,16 +215,16 @@ func TestAllFaultsAtOnce(t *testing.T) {
 	wantEqual(t, "force-release", []string{
 		"resource_name string_too_short", "reason string_too_short", "process_id string_control_character",
 	}, broken(t, err))
-	_, err = s.RenewAll(t.Context(), "", time.Hour+1, []lock.Owned{{Resource: "\n"}, {Resource: "r"}, {}})
+	_, err = s.RenewAll(t.Context(), "", time.Hour+1, []lock.HoldRef{{Resource: "\n"}, {Resource: "r"}, {}})
 	wantEqual(t, "renew all", []string{
 		"process_id string_too_short", "ttl_seconds less_than_equal", "holds.0.resource_name string_control_character",
 		"holds.2.resource_name string_too_short",
 	}, broken(t, err))
-	_, _, err = s.ReleaseAll(t.Context(), "", []lock.Owned{{Resource: "r"}, {Resource: strings.Repeat("x", 256)}})
+	_, _, err = s.ReleaseAll(t.Context(), "", []lock.HoldRef{{Resource: "r"}, {Resource: strings.Repeat("x", 256)}})
 	wantEqual(t, "release all", []string{"process_id string_too_short", "holds.1.resource_name string_too_long"}, broken(t, err))
-	err = s.List(t.Context(), lock.ListFilter{Prefix: "\n", ProcessID: "\t"}, nil, nil)
+	err = s.List(t.Context(), service.ListFilter{Prefix: "\n", ProcessID: "\t"}, nil, nil)
 	wantEqual(t, "list", []string{"prefix string_control_character", "process_id string_control_character"}, broken(t, err))
-	_, err = s.History(t.Context(), lock.HistoryFilter{Resource: "\n", ProcessID: "\t", Since: t0, Until: t0})
+	_, err = s.History(t.Context(), service.HistoryFilter{Resource: "\n", ProcessID: "\t", Since: t0, Until: t0})
 	wantEqual(t, "history", []string{
 		"resource_name string_control_character", "process_id string_control_character", "until greater_than",
 	}, broken(t, err))

@@ -21,7 +21,7 @@ func (m *machine) chapters(t *rapid.T, name string) []chapter {
 		if e.Resource != name {
 			continue
 		}
-		if e.Kind == lock.Acquired {
+		if e.Kind == lock.EventAcquired {
 			if !e.Since.Equal(e.At) || e.Renewals != 0 {
 				t.Fatalf("a hold that is not new is acquired: %+v", e)
 			}
@@ -67,7 +67,7 @@ func (m *machine) checkHistory(t *rapid.T) {
 		for _, h := range m.states[name].Holds {
 			if h.ReleasedAt.IsZero() {
 				got = append(got, lock.Event{
-					Kind: lock.Acquired, At: h.LockedAt, Resource: name, ProcessID: h.ProcessID, Token: h.Token,
+					Kind: lock.EventAcquired, At: h.LockedAt, Resource: name, ProcessID: h.ProcessID, Token: h.Token,
 					Since: h.LockedAt, Reason: h.Reason,
 				})
 			}
@@ -88,7 +88,7 @@ func (m *machine) checkChapter(t *rapid.T, c chapter) {
 			t.Fatalf("%+v ended before it began: %+v", c.begin, e)
 		}
 	}
-	if len(kinds) > 1 && !slices.Equal(kinds, []lock.EventKind{lock.Released, lock.ForceReleased}) {
+	if len(kinds) > 1 && !slices.Equal(kinds, []lock.EventKind{lock.EventReleased, lock.EventForceReleased}) {
 		t.Fatalf("%+v ended more than once: %+v", c.begin, c.ends)
 	}
 }

@@ -24,7 +24,7 @@ func goneKept(c *lock.Leave) { gone(c); keeps(c) }
 // comes late, or is repeated, must not end what was kept for the next one.
 func keptPlace(w *lock.Waiter, now time.Time) *lock.Waiter {
 	kept := *w
-	kept.Here, kept.AliveUntil, kept.AwayUntil, kept.Request.Connection = false, time.Time{}, now.Add(time.Minute), 0
+	kept.Local, kept.AliveUntil, kept.DetachedUntil, kept.Connection = false, time.Time{}, now.Add(time.Minute), 0
 	return &kept
 }
 
@@ -33,9 +33,9 @@ func wantLeft(t *testing.T, want, got lock.Outcome, err error) {
 	t.Helper()
 	if err == nil {
 		for i, w := range got.Changed[0].Queue {
-			if !w.AwayUntil.IsZero() {
+			if !w.DetachedUntil.IsZero() {
 				seen := *w
-				seen.Request.Connection = 0
+				seen.Connection = 0
 				got.Changed[0].Queue[i] = &seen
 			}
 		}
@@ -71,7 +71,7 @@ func TestLeaveOfOneThatWaits(t *testing.T) {
 			want := lock.Outcome{Now: t0}
 			after := test.before
 			if test.gaveUp {
-				want.Events = append(want.Events, toldWaiting(lock.GaveUp, b, t0, "because"))
+				want.Events = append(want.Events, toldWaiting(lock.EventGaveUp, b, t0, "because"))
 			}
 			if w := test.granted; w != nil {
 				after = taken(grantTo(w, t0))
@@ -105,7 +105,7 @@ func TestTimeoutAtTheMomentOfTheTurnIsAGrant(t *testing.T) {
 				Events: []lock.Event{toldGrant(b, t0)}, // and no grant to another
 			}
 			if len(test.before.Holds) > 0 {
-				want.Events = []lock.Event{told(lock.Expired, test.before.Holds[0], t0), want.Events[0]}
+				want.Events = []lock.Event{told(lock.EventExpired, test.before.Holds[0], t0), want.Events[0]}
 			}
 			wantOutcome(t, want, out, err)
 		})
@@ -159,7 +159,7 @@ func TestHangUpThatCrossesWithAGrantGivesItOn(t *testing.T) {
 			before := crossed(test.w, test.queue...)
 			out, err := decideQueue(t, leaving(test.w, test.how), now, before)
 			h := before.Holds[0]
-			released := told(lock.Released, h, now)
+			released := told(lock.EventReleased, h, now)
 			released.Reason = "because"
 			want := lock.Outcome{Now: now, Events: []lock.Event{released}}
 			after := ended(h, now)
@@ -172,8 +172,8 @@ func TestHangUpThatCrossesWithAGrantGivesItOn(t *testing.T) {
 			want.Changed = []lock.Resource{after}
 			if len(test.left) > 0 {
 				for _, w := range test.left {
-					if !w.AwayUntil.IsZero() {
-						w.Request.Connection = 0
+					if !w.DetachedUntil.IsZero() {
+						w.Connection = 0
 					}
 				}
 			}
@@ -185,7 +185,7 @@ func TestHangUpThatCrossesWithAGrantGivesItOn(t *testing.T) {
 // A request whose place or hold another one has by now, or that has neither, has nothing to give up.
 func TestLeaveOfOneThatHasNothingIsRefused(t *testing.T) {
 	me := here(2, "me")
-	displaced := with(here(2, "me"), func(w *lock.Waiter) { w.Request.Connection = 99 })
+	displaced := with(here(2, "me"), func(w *lock.Waiter) { w.Connection = 99 })
 	shared := crossed(me)
 	shared.Holds[0].Connection = 0
 	released := crossed(me)
@@ -249,14 +249,14 @@ func TestLeaveOfAPlaceEndsNothingElse(t *testing.T) {
 	granted := taken(grantTo(z, t0))
 	granted.LastTicket = 9
 	wantOutcome(t, lock.Outcome{Now: t0, Changed: []lock.Resource{granted}, Granted: grantOf(z, t0), Events: []lock.Event{
-		toldWaiting(lock.GaveUp, me, t0, "because"), toldGrant(z, t0),
+		toldWaiting(lock.EventGaveUp, me, t0, "because"), toldGrant(z, t0),
 	}}, out, err)
 }
 
 // A request that never had a connection has no hold that a leave could end.
 func TestLeaveWithoutAConnectionEndsNoHold(t *testing.T) {
 	r := requested(nil)
-	c := lock.Leave{Request: lock.Acquire{Resource: "r", ProcessID: "p1", RequestID: "id-1"}, Gone: true}
+	c := lock.Leave{Request: lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p1", RequestID: "id-1"}}, Gone: true}
 	out, err := decideQueue(t, c, t0, r)
 	wantHeld(t, lock.HeldError{Resource: "r", Holder: r.Holds[0], Now: t0}, out, err)
 }
@@ -291,17 +291,17 @@ func TestVacate(t *testing.T) {
 		{"dead for a nanosecond less", on(1, "a", now.Add(-keep+1)), false},
 		{"alive elsewhere", on(1, "a", now.Add(1)), false},
 		{"here", here(1, "a"), false},
-		{"came back in time", with(here(1, "a"), func(w *lock.Waiter) { w.Request.Connection = 99 }), false},
+		{"came back in time", with(here(1, "a"), func(w *lock.Waiter) { w.Connection = 99 }), false},
 		{"another one", away(1, "other", t0), false},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			r := queued(heldBy("holder", time.Time{}), test.w, here(9, "z"))
-			out, err := decideQueue(t, lock.Vacate{Gone: []lock.Place{{Resource: "r", ProcessID: "a", RequestID: "id-a"}}, Keep: keep}, now, r)
+			out, err := decideQueue(t, lock.RemoveAbandoned{Gone: []lock.Place{{Resource: "r", ProcessID: "a", RequestID: "id-a"}}, Keep: keep}, now, r)
 			want := lock.Outcome{Now: now}
 			if test.taken {
 				want.Changed = []lock.Resource{queued(heldBy("holder", time.Time{}), here(9, "z"))}
-				want.Events = []lock.Event{toldWaiting(lock.GaveUp, test.w, now, "did_not_come_back")}
+				want.Events = []lock.Event{toldWaiting(lock.EventGaveUp, test.w, now, "did_not_come_back")}
 			}
 			wantOutcome(t, want, out, err)
 		})
@@ -313,14 +313,14 @@ func TestVacateTakesManyAndHandsOver(t *testing.T) {
 	place := func(resource, process string) lock.Place {
 		return lock.Place{Resource: resource, ProcessID: process, RequestID: "id-" + process}
 	}
-	c := lock.Vacate{Gone: []lock.Place{place("s", "a"), place("r", "b"), place("r", "a"), place("r", "a"), place("t", "a")}}
+	c := lock.RemoveAbandoned{Gone: []lock.Place{place("s", "a"), place("r", "b"), place("r", "a"), place("r", "a"), place("t", "a")}}
 	wantEqual(t, "resources", []string{"r", "s", "t"}, c.Resources())
 	r := queued(free(), away(1, "a", t0), away(2, "b", t0), here(3, "c"))
 	s, u := queued(held, away(1, "a", t0)), queued(free(), here(1, "z"))
 	s.Name, u.Name = "s", "t"
 	out, err := c.Decide(t0, []lock.Resource{r, s, u})
 	gone := func(process string, ticket int64, resource string) lock.Event {
-		e := toldWaiting(lock.GaveUp, away(ticket, process, t0), t0, "did_not_come_back")
+		e := toldWaiting(lock.EventGaveUp, away(ticket, process, t0), t0, "did_not_come_back")
 		e.Resource = resource
 		return e
 	}

@@ -45,7 +45,7 @@ func (g *grant) event(kind lock.EventKind, resource string, at time.Time) lock.E
 		Kind: kind, At: at, Resource: resource, ProcessID: g.hold.ProcessID, Token: g.hold.Token,
 		Since: g.hold.LockedAt, Renewals: g.hold.Renewals,
 	}
-	if kind != lock.Acquired {
+	if kind != lock.EventAcquired {
 		e.HoldReason = g.hold.Reason
 	}
 	return e
@@ -71,7 +71,7 @@ func (a *account) expire(name string) []lock.Event {
 	if !g.released.IsZero() { // its release has been told
 		return nil
 	}
-	return []lock.Event{g.event(lock.Expired, name, g.ended)}
+	return []lock.Event{g.event(lock.EventExpired, name, g.ended)}
 }
 
 // holder is what keeps others out.
@@ -92,17 +92,17 @@ func (a *account) owned(now time.Time, process string) *grant {
 
 // why is what the state tells of a grant that its process has no more, and that no command has
 // noticed the end of.
-func (a *account) why(now time.Time, process string, token int64) lock.Why {
+func (a *account) why(now time.Time, process string, token int64) lock.NotHeldReason {
 	g := a.newest()
 	switch {
 	case g == nil || g.over || g.hold.ProcessID != process || token != 0 && token != g.hold.Token:
-		return lock.Unknown
+		return lock.ReasonUnknown
 	case !g.released.IsZero():
-		return lock.AlreadyReleased
+		return lock.ReasonReleased
 	case a.expired(now):
-		return lock.HasExpired
+		return lock.ReasonExpired
 	}
-	return lock.Unknown
+	return lock.ReasonUnknown
 }
 
 // release notes that a process gives its grant back, and returns what the history should tell of that.
@@ -113,7 +113,7 @@ func (a *account) release(name string, now time.Time) lock.Event {
 	} else {
 		g.over, g.ended = true, now
 	}
-	return g.event(lock.Released, name, now)
+	return g.event(lock.EventReleased, name, now)
 }
 
 // renew notes a renewal, which the history does not tell.
@@ -143,7 +143,7 @@ func (m *machine) nextToken(a *account) int64 {
 // state is what the account makes of a name.
 func (m *machine) state(name string) lock.Resource {
 	a := m.accounts[name]
-	r := lock.Resource{Name: name, Token: m.lowest, Forgotten: a.going}
+	r := lock.Resource{Name: name, Token: m.lowest, Deleted: a.going}
 	if a.fresh {
 		return r
 	}

@@ -26,12 +26,9 @@ func drawNames(t *rapid.T) []string {
 
 // drawAcquire returns a sound request: with a TTL the minimum is no longer than that.
 func drawAcquire(t *rapid.T) lock.Acquire {
-	c := lock.Acquire{
-		Resource: drawName(t), ProcessID: drawProcess(t), TTL: drawTTL(t, 0),
-		RequestID: rapid.SampledFrom([]string{"", "x", "y"}).Draw(t, "request"),
-		Reason:    rapid.SampledFrom([]string{"", "because"}).Draw(t, "reason"),
-		Metadata:  rapid.SampledFrom([]string{"", "{}"}).Draw(t, "metadata"),
-	}
+	c := lock.Acquire{Request: lock.Request{
+		Resource: drawName(t), ProcessID: drawProcess(t), TTL: drawTTL(t, 0), RequestID: rapid.SampledFrom([]string{"", "x", "y"}).Draw(t, "request"), Reason: rapid.SampledFrom([]string{"", "because"}).Draw(t, "reason"), Metadata: rapid.SampledFrom([]string{"", "{}"}).Draw(t, "metadata"),
+	}}
 	longest := 4
 	if c.TTL > 0 {
 		longest = int(c.TTL / step)
@@ -98,7 +95,7 @@ func (m *machine) ask(t *rapid.T, c lock.Acquire) {
 	}
 	a.grants = append(a.grants, grant{hold: want})
 	a.fresh, a.going = false, false
-	acquired := a.newest().event(lock.Acquired, c.Resource, m.now)
+	acquired := a.newest().event(lock.EventAcquired, c.Resource, m.now)
 	acquired.Reason = c.Reason
 	wantChanged(t, out, []string{c.Resource}, append(events, acquired)...)
 }
@@ -108,7 +105,7 @@ func (m *machine) mayChange(t *rapid.T, resource, process string, token int64, e
 	own := m.accounts[resource].owned(m.now, process)
 	why := m.accounts[resource].why(m.now, process, token)
 	if own != nil && token != 0 && token != own.hold.Token {
-		own, why = nil, lock.OtherToken
+		own, why = nil, lock.ReasonTokenMismatch
 	}
 	if own != nil { // I4
 		if err != nil {
@@ -175,7 +172,7 @@ func (m *machine) forceRelease(t *rapid.T) {
 		t.Fatalf("refused although somebody holds it: %v", err)
 	}
 	g.over, g.ended, g.broken = true, m.now, true
-	broken := g.event(lock.ForceReleased, c.Resource, m.now)
+	broken := g.event(lock.EventForceReleased, c.Resource, m.now)
 	broken.Reason, broken.By = c.Reason, c.By
 	wantChanged(t, out, []string{c.Resource}, broken)
 	wantHold(t, g.shown(), out)
@@ -188,7 +185,7 @@ func (m *machine) drawOnly(t *rapid.T) lock.Only {
 	}
 	only := lock.Only{}
 	for _, name := range drawNames(t) {
-		only[lock.Owned{Resource: name, Token: m.accounts[name].drawToken(t)}] = true
+		only[lock.HoldRef{Resource: name, Token: m.accounts[name].drawToken(t)}] = true
 	}
 	return only
 }
@@ -196,19 +193,19 @@ func (m *machine) drawOnly(t *rapid.T) lock.Only {
 // chosen reports whether a command for all holds of a process is about its hold of the name.
 func (m *machine) chosen(name, process string, only lock.Only) bool {
 	own := m.accounts[name].owned(m.now, process)
-	return own != nil && (only == nil || only[lock.Owned{Resource: name, Token: own.hold.Token}])
+	return own != nil && (only == nil || only[lock.HoldRef{Resource: name, Token: own.hold.Token}])
 }
 
 func (m *machine) renewAll(t *rapid.T) {
 	c := lock.RenewAll{Names: drawNames(t), ProcessID: drawProcess(t), TTL: drawTTL(t, 1), Only: m.drawOnly(t)}
 	out := m.accept(t, c)
 	var want []string
-	var endless []lock.Owned
+	var endless []lock.HoldRef
 	for _, name := range c.Names {
 		if a := m.accounts[name]; !m.chosen(name, c.ProcessID, c.Only) {
 			continue
 		} else if h := a.newest().hold; h.ExpiresAt.IsZero() {
-			endless = append(endless, lock.Owned{Resource: name, Token: h.Token})
+			endless = append(endless, lock.HoldRef{Resource: name, Token: h.Token})
 		} else {
 			a.renew(m.now, c.TTL)
 			want = append(want, name)
@@ -236,7 +233,7 @@ func (m *machine) releaseAll(t *rapid.T) {
 
 func (m *machine) expire(t *rapid.T) {
 	names := drawNames(t)
-	out := m.accept(t, lock.Settle{Names: names})
+	out := m.accept(t, lock.ExpireAndGrant{Names: names})
 	var want []string
 	var events []lock.Event
 	for _, name := range names {
@@ -251,7 +248,7 @@ func (m *machine) expire(t *rapid.T) {
 func (m *machine) forget(t *rapid.T) {
 	names := drawNames(t)
 	cutoff := m.now.Add(-step * time.Duration(rapid.IntRange(-1, 4).Draw(t, "idle")))
-	out := m.accept(t, lock.Forget{Names: names, Before: cutoff})
+	out := m.accept(t, lock.DeleteIdle{Names: names, Before: cutoff})
 	var want []string
 	for _, name := range names { // I5
 		if a := m.accounts[name]; a.row && a.newest().over && a.newest().ended.Before(cutoff) {

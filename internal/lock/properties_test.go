@@ -131,7 +131,7 @@ func (m *machine) clock(t *rapid.T) {
 	for _, name := range someNames {
 		r, found := m.states[name]
 		switch {
-		case found && r.Forgotten:
+		case found && r.Deleted:
 			m.floor = max(m.floor, r.Token)
 			delete(m.states, name)
 		case found && r.ID == 0:

@@ -91,7 +91,7 @@ func (l *line) tell(kind lock.EventKind, process string) {
 func (l *line) giveUp(p *person) {
 	l.strike(p)
 	l.gaveUp[p.process]++
-	l.tell(lock.GaveUp, p.process)
+	l.tell(lock.EventGaveUp, p.process)
 }
 
 // finish tells of the end of a hold whose time is over.
@@ -99,7 +99,7 @@ func (m *queueMachine) finish(l *line) bool {
 	if h := l.holder; h != nil && !h.finished && !h.live(m.now) {
 		h.finished = true
 		if !h.released {
-			l.tell(lock.Expired, h.process)
+			l.tell(lock.EventExpired, h.process)
 			n := len(l.told) - 1 // it came before all that the command did
 			l.told = append(l.told[n:], l.told[:n]...)
 		}
@@ -120,10 +120,10 @@ func (m *queueMachine) take(l *line, ask lock.Acquire, since time.Time) {
 	}
 	l.holder = h
 	if since.IsZero() {
-		l.tell(lock.Acquired, h.process)
+		l.tell(lock.EventAcquired, h.process)
 	} else {
 		l.granted[h.process]++
-		l.tell(lock.Granted, h.process)
+		l.tell(lock.EventGranted, h.process)
 	}
 }
 
@@ -141,7 +141,7 @@ func (m *queueMachine) handOver(l *line) {
 func (m *queueMachine) ends(l *line, kind lock.EventKind) {
 	h := l.holder
 	l.tell(kind, h.process)
-	if kind == lock.Released && h.least.After(m.now) {
+	if kind == lock.EventReleased && h.least.After(m.now) {
 		h.released, h.end = true, h.least
 	} else {
 		h.finished = true

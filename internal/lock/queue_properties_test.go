@@ -79,7 +79,7 @@ func (m *queueMachine) wantNobodyOvertaken(t *rapid.T, c lock.Command, before lo
 		}
 		leave, leaves := c.(lock.Leave)
 		left := leaves && who.ProcessID == leave.Request.ProcessID && who.RequestID == leave.Request.RequestID
-		if w.AwayUntil.IsZero() && (w.Here || w.AliveUntil.After(m.now)) && !left {
+		if w.DetachedUntil.IsZero() && (w.Local || w.AliveUntil.After(m.now)) && !left {
 			t.Fatalf("%#v: %q was granted %q before %q, who waits with the ticket %d", c, granted.ProcessID, before.Name, who.ProcessID, w.Ticket)
 		}
 	}
@@ -91,7 +91,7 @@ func (m *queueMachine) wantConnectedHere(t *rapid.T, c lock.Command, before lock
 		return
 	}
 	for _, w := range before.Queue {
-		if w.Request == granted && w.Here && w.AwayUntil.IsZero() {
+		if w.Request == granted && w.Local && w.DetachedUntil.IsZero() {
 			return
 		}
 	}
@@ -136,10 +136,9 @@ func drawPerson(t *rapid.T, l *line) *person {
 // come is a request, perhaps of somebody who has a place or the hold already.
 func (m *queueMachine) come(t *rapid.T) {
 	l := m.line(t)
-	ask := lock.Acquire{
-		Resource: l.name, ProcessID: drawProcess(t), RequestID: rapid.SampledFrom([]string{"x", "y"}).Draw(t, "request"),
-		TTL: drawTTL(t, 0), QueueLimit: queueLimit,
-	}
+	ask := lock.Acquire{Request: lock.Request{
+		Resource: l.name, ProcessID: drawProcess(t), RequestID: rapid.SampledFrom([]string{"x", "y"}).Draw(t, "request"), TTL: drawTTL(t, 0),
+	}, QueueLimit: queueLimit}
 	if ask.TTL > 0 {
 		ask.MinHold = step * time.Duration(rapid.IntRange(0, int(ask.TTL/step)).Draw(t, "minimum"))
 	}
@@ -158,7 +157,7 @@ func (m *queueMachine) again(t *rapid.T) {
 	if len(m.displaced) > 0 && rapid.Bool().Draw(t, "displaced") {
 		ask := rapid.SampledFrom(m.displaced).Draw(t, "request")
 		m.at = rapid.IntRange(1, 3).Draw(t, "server")
-		ask.Again = true
+		ask.Requeued = true
 		out, err := m.run(t, ask)
 		var refusal *lock.HeldError
 		superseded := errors.As(err, &refusal) && refusal.Superseded
@@ -170,7 +169,7 @@ func (m *queueMachine) again(t *rapid.T) {
 	l := m.line(t)
 	if p := drawPerson(t, l); p != nil {
 		ask := p.ask
-		ask.Again = true
+		ask.Requeued = true
 		m.at = p.server
 		if !p.back.IsZero() || rapid.IntRange(0, 3).Draw(t, "superseded") == 0 {
 			m.last++
@@ -184,7 +183,7 @@ func (m *queueMachine) ask(t *rapid.T, l *line, ask lock.Acquire) {
 	out, err := m.run(t, ask)
 	h := l.holder
 	if h.live(m.now) && !h.released && ask.RequestID != "" && h.process == ask.ProcessID && h.request == ask.RequestID {
-		if ask.Again && h.connection != ask.Connection {
+		if ask.Requeued && h.connection != ask.Connection {
 			m.wantRefused(t, l, ask, true, err)
 			return
 		}
@@ -207,12 +206,12 @@ func (m *queueMachine) ask(t *rapid.T, l *line, ask lock.Acquire) {
 		waiting--
 	}
 	first := m.turn(l)
-	superseded := ask.Again && p != nil && !late && p.ask.Connection != ask.Connection
+	superseded := ask.Requeued && p != nil && !late && p.ask.Connection != ask.Connection
 	mayTake := !h.live(m.now) && (first == nil || p != nil && !late && p.ticket <= first.ticket)
 	full := p == nil || late
 	full = full && waiting >= queueLimit
 	switch {
-	case ask.Again && ask.Named && (p == nil || late):
+	case ask.Requeued && ask.Named && (p == nil || late):
 		if !errors.As(err, new(*lock.PlaceLostError)) {
 			t.Fatalf("%#v: got %+v, %v, want its place to be lost", ask, out, err)
 		}
@@ -259,7 +258,7 @@ func (m *queueMachine) ask(t *rapid.T, l *line, ask lock.Acquire) {
 		p = &person{process: ask.ProcessID, request: ask.RequestID, ticket: l.ticket, since: m.now}
 		l.people = append(l.people, p)
 		l.queued[p.process]++
-		l.tell(lock.Queued, p.process)
+		l.tell(lock.EventQueued, p.process)
 	}
 	p.ask, p.server, p.back = ask, m.at, time.Time{}
 	m.handOver(l)
@@ -303,13 +302,13 @@ func (m *queueMachine) leave(t *rapid.T) {
 	p, h := drawPerson(t, l), l.holder
 	switch {
 	case h.live(m.now) && !h.released && h.connection != 0 && rapid.Bool().Draw(t, "holder"):
-		c.Request = lock.Acquire{Resource: l.name, ProcessID: h.process, RequestID: h.request, Connection: h.connection}
+		c.Request = lock.Acquire{Request: lock.Request{Resource: l.name, ProcessID: h.process, RequestID: h.request}, Connection: h.connection}
 		p = nil
 	case p != nil && m.there(p):
 		m.at, c.Request, c.Ticket = p.server, p.ask, p.ticket
 	default:
 		m.last++
-		c.Request = lock.Acquire{Resource: l.name, ProcessID: drawProcess(t), RequestID: "x", Connection: m.last}
+		c.Request = lock.Acquire{Request: lock.Request{Resource: l.name, ProcessID: drawProcess(t), RequestID: "x"}, Connection: m.last}
 		out, err := m.run(t, c)
 		waits := l.person(c.Request.ProcessID, "x")
 		holds := h.live(m.now) && !h.released && h.process == c.Request.ProcessID && h.request == "x"
@@ -330,7 +329,7 @@ func (m *queueMachine) leave(t *rapid.T) {
 		}
 	case p == nil:
 		h.finished = true
-		l.tell(lock.Released, h.process)
+		l.tell(lock.EventReleased, h.process)
 		m.handOver(l)
 	case !c.Gone && p == first && !h.live(m.now):
 		m.handOver(l)
@@ -361,7 +360,7 @@ func (m *queueMachine) putBack(t *rapid.T) {
 		}
 	}
 	c := lock.Leave{
-		Request: lock.Acquire{Resource: l.name, ProcessID: h.process, RequestID: h.request, Connection: h.connection},
+		Request: lock.Acquire{Request: lock.Request{Resource: l.name, ProcessID: h.process, RequestID: h.request}, Connection: h.connection},
 		Ticket:  h.since.UnixMicro(), Keep: drawTTL(t, 1), Gone: true,
 	}
 	out, err := m.run(t, c)
@@ -369,7 +368,7 @@ func (m *queueMachine) putBack(t *rapid.T) {
 		t.Fatalf("%#v: refused: %v", c, err)
 	}
 	h.finished = true
-	l.tell(lock.Released, h.process)
+	l.tell(lock.EventReleased, h.process)
 	l.people = append(l.people, &person{
 		process: h.process, request: h.request, ticket: c.Ticket, since: h.since, ask: c.Request, server: m.at, back: m.now.Add(c.Keep),
 	})
@@ -381,7 +380,7 @@ func (m *queueMachine) putBack(t *rapid.T) {
 
 func (m *queueMachine) vacate(t *rapid.T) {
 	l := m.line(t)
-	c := lock.Vacate{Keep: drawTTL(t, 0)}
+	c := lock.RemoveAbandoned{Keep: drawTTL(t, 0)}
 	people := slices.Clone(l.people)
 	struck := false
 	for _, p := range people {
@@ -414,7 +413,7 @@ func (m *queueMachine) accept(t *rapid.T, c lock.Command) lock.Outcome {
 
 func (m *queueMachine) settle(t *rapid.T) {
 	m.line(t)
-	c := lock.Settle{Names: someResources}
+	c := lock.ExpireAndGrant{Names: someResources}
 	out := m.accept(t, c)
 	for _, name := range c.Names {
 		m.handOver(m.lines[name])
@@ -439,7 +438,7 @@ func (m *queueMachine) end(t *rapid.T) {
 			t.Fatalf("%#v: got %v, owned: %t", c, err, owned)
 		}
 		if owned {
-			m.ends(l, lock.Released)
+			m.ends(l, lock.EventReleased)
 		}
 		m.want(t, c, out)
 	case "release all":
@@ -447,7 +446,7 @@ func (m *queueMachine) end(t *rapid.T) {
 		out := m.accept(t, c)
 		for _, name := range c.Names {
 			if l := m.lines[name]; l.holder.live(m.now) && !l.holder.released && l.holder.process == process {
-				m.ends(l, lock.Released)
+				m.ends(l, lock.EventReleased)
 			}
 		}
 		m.want(t, c, out)
@@ -459,7 +458,7 @@ func (m *queueMachine) end(t *rapid.T) {
 			t.Fatalf("%#v: got %v, live: %t", c, err, live)
 		}
 		if live {
-			m.ends(l, lock.ForceReleased)
+			m.ends(l, lock.EventForceReleased)
 		}
 		m.want(t, c, out)
 	}
@@ -480,14 +479,14 @@ func (m *queueMachine) renew(t *rapid.T) {
 func (m *queueMachine) forget(t *rapid.T) {
 	l := m.line(t)
 	r := m.resources[l.name]
-	c := lock.Forget{Names: []string{l.name}, Before: m.now.Add(step)}
+	c := lock.DeleteIdle{Names: []string{l.name}, Before: m.now.Add(step)}
 	out := m.accept(t, c)
 	want := r.ID != 0 && len(l.people) == 0 && (l.holder == nil || l.holder.finished)
 	if got := len(out.Changed) == 1; got != want {
 		t.Fatalf("%q forgotten: %t, want %t with %d places", l.name, got, want, len(l.people))
 	}
 	if want { // but not really: that is another machine's business
-		r.Forgotten = false
+		r.Deleted = false
 		m.resources[l.name], m.servers[l.name] = r, map[int64]int{}
 	}
 }
@@ -547,13 +546,13 @@ func (m *queueMachine) checkQueue(t *rapid.T, l *line, r lock.Resource) {
 		}
 	}
 	for _, w := range r.Queue {
-		got = append(got, describe(w.Ticket, w.Request.ProcessID, w.Request.RequestID, w.Since, w.AwayUntil, w.Request.Connection))
+		got = append(got, describe(w.Ticket, w.Request.ProcessID, w.Request.RequestID, w.Since, w.DetachedUntil, w.Connection))
 	}
 	if diff := differ(want, got); diff != "" {
 		t.Fatalf("queue of %q (-want +got):\n%s", l.name, diff)
 	}
-	if r.Waiters != waiters || r.Away != away || r.LastTicket != l.ticket {
-		t.Fatalf("%q counts %d waiters, %d away, last ticket %d, want %d, %d and %d", l.name, r.Waiters, r.Away, r.LastTicket, waiters, away, l.ticket)
+	if r.Waiters != waiters || r.Detached != away || r.LastTicket != l.ticket {
+		t.Fatalf("%q counts %d waiters, %d away, last ticket %d, want %d, %d and %d", l.name, r.Waiters, r.Detached, r.LastTicket, waiters, away, l.ticket)
 	}
 	for _, process := range someProcesses {
 		if l.queued[process] != l.granted[process]+l.gaveUp[process]+inLine[process] {

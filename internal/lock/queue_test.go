@@ -14,15 +14,14 @@ import (
 
 // asking is a process's request for "r" that may wait. It is alone in its connection, and its names are the process's.
 func asking(process string, connection int64) lock.Acquire {
-	return lock.Acquire{
-		Resource: "r", ProcessID: process, RequestID: "id-" + process,
-		Wait: time.Minute, Connection: connection, QueueLimit: 10,
-	}
+	return lock.Acquire{Request: lock.Request{
+		Resource: "r", ProcessID: process, RequestID: "id-" + process, Wait: time.Minute,
+	}, Connection: connection, QueueLimit: 10}
 }
 
 // The kinds of waiters. All came before t0, in the order of their tickets, which are their connections too.
 func here(ticket int64, process string) *lock.Waiter {
-	return &lock.Waiter{Ticket: ticket, Request: asking(process, ticket), Since: after(time.Duration(ticket - 1000)), Here: true}
+	return &lock.Waiter{Ticket: ticket, Request: asking(process, ticket), Since: after(time.Duration(ticket - 1000)), Local: true}
 }
 
 func elsewhere(ticket int64, process string) *lock.Waiter {
@@ -33,14 +32,14 @@ func dead(ticket int64, process string) *lock.Waiter { return on(ticket, process
 // on is a waiter of another server, whose lease ends then.
 func on(ticket int64, process string, aliveUntil time.Time) *lock.Waiter {
 	w := here(ticket, process)
-	w.Here, w.AliveUntil = false, aliveUntil
+	w.Local, w.AliveUntil = false, aliveUntil
 	return w
 }
 
 // away is a waiter whose connection has ended.
 func away(ticket int64, process string, until time.Time) *lock.Waiter {
 	w := here(ticket, process)
-	w.Here, w.AwayUntil = false, until
+	w.Local, w.DetachedUntil = false, until
 	return w
 }
 
@@ -52,13 +51,13 @@ func with(w *lock.Waiter, change func(*lock.Waiter)) *lock.Waiter {
 
 // queued is a resource with these in its queue, the last of whom came last of all.
 func queued(r lock.Resource, queue ...*lock.Waiter) lock.Resource {
-	r.Queue, r.Waiters, r.Away = queue, 0, 0
+	r.Queue, r.Waiters, r.Detached = queue, 0, 0
 	for _, w := range queue {
 		r.LastTicket = max(r.LastTicket, w.Ticket)
-		if w.AwayUntil.IsZero() {
+		if w.DetachedUntil.IsZero() {
 			r.Waiters++
 		} else {
-			r.Away++
+			r.Detached++
 		}
 	}
 	return r
@@ -99,7 +98,7 @@ func grantOf(w *lock.Waiter, now time.Time) []lock.Grant {
 
 // toldGrant is the event of a grant to one that waited, toldWaiting that of a waiter.
 func toldGrant(w *lock.Waiter, now time.Time) lock.Event {
-	e := told(lock.Granted, grantTo(w, now), now)
+	e := told(lock.EventGranted, grantTo(w, now), now)
 	e.Since, e.Reason = w.Since, w.Request.Reason
 	return e
 }
@@ -144,7 +143,7 @@ func TestAcquireGetsAPlaceWhereItHasToWait(t *testing.T) {
 	c := asking("me", 50)
 	c.TTL, c.Reason = time.Hour, "work"
 	place := func(ticket int64) *lock.Waiter {
-		return &lock.Waiter{Ticket: ticket, Request: c, Since: t0, Here: true}
+		return &lock.Waiter{Ticket: ticket, Request: c, Since: t0, Local: true}
 	}
 	a, b := elsewhere(1, "a"), here(2, "b")
 	last := func(r lock.Resource, ticket int64) lock.Resource { r.LastTicket = ticket; return r }
@@ -174,7 +173,7 @@ func TestAcquireGetsAPlaceWhereItHasToWait(t *testing.T) {
 			w := place(test.ticket)
 			wantOutcome(t, lock.Outcome{
 				Now: t0, Changed: []lock.Resource{queued(test.before, append(slices.Clone(test.queue), w)...)},
-				Events: []lock.Event{toldWaiting(lock.Queued, w, t0, "work")}, Ticket: test.ticket,
+				Events: []lock.Event{toldWaiting(lock.EventQueued, w, t0, "work")}, Ticket: test.ticket,
 			}, out, err)
 		})
 	}
@@ -184,14 +183,14 @@ func TestAcquireGetsAPlaceWhereItHasToWait(t *testing.T) {
 func TestAcquireHandsOnWhatItFindsFree(t *testing.T) {
 	c := asking("me", 50)
 	b, x := here(2, "b"), here(3, "x")
-	w := &lock.Waiter{Ticket: t0Token, Request: c, Since: t0, Here: true}
+	w := &lock.Waiter{Ticket: t0Token, Request: c, Since: t0, Local: true}
 	gone := heldBy("holder", t0)
 	after := taken(grantTo(b, t0))
 	out, err := decideQueue(t, c, t0, queued(gone, b, x))
 	want := queued(after, x, w)
 	wantOutcome(t, lock.Outcome{
 		Now: t0, Changed: []lock.Resource{want}, Granted: grantOf(b, t0), Events: []lock.Event{
-			told(lock.Expired, gone.Holds[0], t0), toldWaiting(lock.Queued, w, t0, ""), toldGrant(b, t0),
+			told(lock.EventExpired, gone.Holds[0], t0), toldWaiting(lock.EventQueued, w, t0, ""), toldGrant(b, t0),
 		}, Ticket: w.Ticket,
 	}, out, err)
 }
@@ -220,9 +219,9 @@ func TestAcquireIsGrantedAtOnceWhenNobodyIsBeforeIt(t *testing.T) {
 				h := lock.Hold{ProcessID: "me", Token: t0Token, LockedAt: t0, Connection: 50, RequestID: "id-me"}
 				want := queued(taken(h), test.queue...)
 				want.LastTicket = test.before.LastTicket
-				events := []lock.Event{told(lock.Acquired, h, t0)}
+				events := []lock.Event{told(lock.EventAcquired, h, t0)}
 				if len(test.before.Holds) > 0 {
-					events = []lock.Event{told(lock.Expired, gone.Holds[0], t0), events[0]}
+					events = []lock.Event{told(lock.EventExpired, gone.Holds[0], t0), events[0]}
 				}
 				wantOutcome(t, lock.Outcome{Now: t0, Hold: h, Changed: []lock.Resource{want}, Events: events}, out, err)
 			})
@@ -291,7 +290,7 @@ func TestAcquireIsGrantedWhenItsOwnPlaceIsFirst(t *testing.T) {
 
 // replaced is the waiter whose request has to be told that another one has its place: none where nobody waits in it.
 func replaced(w *lock.Waiter) []*lock.Waiter {
-	if w.AwayUntil.IsZero() {
+	if w.DetachedUntil.IsZero() {
 		return []*lock.Waiter{w}
 	}
 	return nil
@@ -316,7 +315,7 @@ func TestRequestThatComesBackHasItsPlace(t *testing.T) {
 			c := asking("me", 50)
 			c.TTL, c.QueueLimit = time.Hour, test.limit
 			out, err := decideQueue(t, c, t0, queued(held, a, test.place, z))
-			w := &lock.Waiter{Ticket: 5, Request: c, Since: test.place.Since, Here: true}
+			w := &lock.Waiter{Ticket: 5, Request: c, Since: test.place.Since, Local: true}
 			// There is no event: it has waited all the time.
 			wantOutcome(t, lock.Outcome{
 				Now: t0, Changed: []lock.Resource{queued(held, a, w, z)}, Ticket: 5, Superseded: replaced(test.place),
@@ -337,10 +336,10 @@ func TestPlaceOfAnotherIsNotMistaken(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			out, err := decideQueue(t, asking("me", 50), t0, queued(held, test.w))
-			w := &lock.Waiter{Ticket: t0Token, Request: asking("me", 50), Since: t0, Here: true}
+			w := &lock.Waiter{Ticket: t0Token, Request: asking("me", 50), Since: t0, Local: true}
 			wantOutcome(t, lock.Outcome{
 				Now: t0, Changed: []lock.Resource{queued(held, test.w, w)},
-				Events: []lock.Event{toldWaiting(lock.Queued, w, t0, "")}, Ticket: t0Token,
+				Events: []lock.Event{toldWaiting(lock.EventQueued, w, t0, "")}, Ticket: t0Token,
 			}, out, err)
 		})
 	}
@@ -349,7 +348,7 @@ func TestPlaceOfAnotherIsNotMistaken(t *testing.T) {
 func TestRequestThatComesBackTooLateHasANewPlace(t *testing.T) {
 	place, z := away(5, "me", t0), here(9, "z")
 	c := asking("me", 50)
-	w := &lock.Waiter{Ticket: t0Token, Request: c, Since: t0, Here: true}
+	w := &lock.Waiter{Ticket: t0Token, Request: c, Since: t0, Local: true}
 	t.Run("held", func(t *testing.T) {
 		c.QueueLimit = 2 // its old place does not count
 		w.Request = c
@@ -357,7 +356,7 @@ func TestRequestThatComesBackTooLateHasANewPlace(t *testing.T) {
 		wantEqual(t, "queue", queued(held, z, w).Queue, out.Changed[0].Queue)
 		wantOutcome(t, lock.Outcome{
 			Now: t0, Changed: []lock.Resource{queued(held, z, w)}, Events: []lock.Event{
-				toldWaiting(lock.GaveUp, place, t0, "did_not_come_back"), toldWaiting(lock.Queued, w, t0, ""),
+				toldWaiting(lock.EventGaveUp, place, t0, "did_not_come_back"), toldWaiting(lock.EventQueued, w, t0, ""),
 			}, Ticket: t0Token,
 		}, out, err)
 	})
@@ -368,7 +367,7 @@ func TestRequestThatComesBackTooLateHasANewPlace(t *testing.T) {
 		want.LastTicket = 5
 		wantOutcome(t, lock.Outcome{
 			Now: t0, Hold: h, Changed: []lock.Resource{want}, Events: []lock.Event{
-				toldWaiting(lock.GaveUp, place, t0, "did_not_come_back"), told(lock.Acquired, h, t0),
+				toldWaiting(lock.EventGaveUp, place, t0, "did_not_come_back"), told(lock.EventAcquired, h, t0),
 			},
 		}, out, err)
 	})
@@ -382,7 +381,7 @@ func TestRequestThatComesBackTooLateHasANewPlace(t *testing.T) {
 // A request that waits does not take back the place that a later one has taken, be it its turn.
 func TestRequestThatAsksAgainIsToldThatItIsSuperseded(t *testing.T) {
 	later := func(w *lock.Waiter) *lock.Waiter {
-		w.Request.Connection = 99
+		w.Connection = 99
 		return w
 	}
 	theirs := grantTo(later(here(2, "me")), t0)
@@ -406,7 +405,7 @@ func TestRequestThatAsksAgainIsToldThatItIsSuperseded(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			c := here(2, "me").Request
-			c.Again, c.Named = true, true
+			c.Requeued, c.Named = true, true
 			out, err := decideQueue(t, c, t0, test.before)
 			if test.lost {
 				wantEqual(t, "error", error(&lock.PlaceLostError{Resource: "r"}), err)
@@ -418,7 +417,7 @@ func TestRequestThatAsksAgainIsToldThatItIsSuperseded(t *testing.T) {
 				}
 			}
 			if test.want == nil {
-				if err != nil || len(out.Changed[0].Queue) != 1 || !out.Changed[0].Queue[0].Here {
+				if err != nil || len(out.Changed[0].Queue) != 1 || !out.Changed[0].Queue[0].Local {
 					t.Errorf("got %+v, %v, want a place", out, err)
 				}
 				return
@@ -445,7 +444,7 @@ func TestRepeatedAcquireTakesTheHoldFromItsConnection(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			r := requested(func(h *lock.Hold) { h.Connection = test.connection })
 			b := here(1, "b")
-			c := lock.Acquire{Resource: "r", ProcessID: "p1", RequestID: "id-1", Wait: time.Minute, Connection: test.again}
+			c := lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p1", RequestID: "id-1", Wait: time.Minute}, Connection: test.again}
 			out, err := decideQueue(t, c, t0, queued(r, b))
 			h := r.Holds[0]
 			h.Connection = test.want
@@ -505,13 +504,13 @@ type ending struct {
 func endings() []ending {
 	now := after(time.Second)
 	h := minute().Holds[0]
-	gone := lock.Acquire{Resource: "r", ProcessID: "p1", RequestID: h.RequestID, Connection: h.Connection}
+	gone := lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p1", RequestID: h.RequestID}, Connection: h.Connection}
 	return []ending{
-		{"release", lock.Release{Resource: "r", ProcessID: "p1"}, lock.Released, now, true},
-		{"release all", lock.ReleaseAll{Names: []string{"r"}, ProcessID: "p1"}, lock.Released, now, false},
-		{"force-release", lock.ForceRelease{Resource: "r"}, lock.ForceReleased, now, true},
-		{"hang-up", lock.Leave{Request: gone, Gone: true}, lock.Released, now, false},
-		{"expiry", lock.Settle{Names: []string{"r"}}, lock.Expired, after(time.Minute), false},
+		{"release", lock.Release{Resource: "r", ProcessID: "p1"}, lock.EventReleased, now, true},
+		{"release all", lock.ReleaseAll{Names: []string{"r"}, ProcessID: "p1"}, lock.EventReleased, now, false},
+		{"force-release", lock.ForceRelease{Resource: "r"}, lock.EventForceReleased, now, true},
+		{"hang-up", lock.Leave{Request: gone, Gone: true}, lock.EventReleased, now, false},
+		{"expiry", lock.ExpireAndGrant{Names: []string{"r"}}, lock.EventExpired, after(time.Minute), false},
 	}
 }
 
@@ -582,7 +581,7 @@ func TestSettleGrantsWhatIsReserved(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			out, err := decideQueue(t, lock.Settle{Names: []string{"r"}}, t0, test.before)
+			out, err := decideQueue(t, lock.ExpireAndGrant{Names: []string{"r"}}, t0, test.before)
 			want := lock.Outcome{Now: t0}
 			if test.granted {
 				after := taken(grantTo(b, t0))
@@ -597,7 +596,7 @@ func TestSettleGrantsWhatIsReserved(t *testing.T) {
 func TestReleaseAllAndSettleHandOverEachResource(t *testing.T) {
 	now := after(time.Minute)
 	for _, c := range []lock.Command{
-		lock.ReleaseAll{Names: []string{"a", "b"}, ProcessID: "holder"}, lock.Settle{Names: []string{"a", "b"}},
+		lock.ReleaseAll{Names: []string{"a", "b"}, ProcessID: "holder"}, lock.ExpireAndGrant{Names: []string{"a", "b"}},
 	} {
 		moment := now
 		if _, releases := c.(lock.ReleaseAll); releases {
@@ -630,13 +629,13 @@ func TestMinimumDelaysTheHandOver(t *testing.T) {
 	h.ReleasedAt, h.ExpiresAt = now, after(time.Minute)
 	kept := queued(taken(h), b)
 	wantOutcome(t, lock.Outcome{
-		Now: now, Hold: h, Changed: []lock.Resource{kept}, Events: []lock.Event{told(lock.Released, h, now)},
+		Now: now, Hold: h, Changed: []lock.Resource{kept}, Events: []lock.Event{told(lock.EventReleased, h, now)},
 	}, out, err)
 
-	out, err = decideQueue(t, lock.Settle{Names: []string{"r"}}, after(time.Minute-1), kept)
+	out, err = decideQueue(t, lock.ExpireAndGrant{Names: []string{"r"}}, after(time.Minute-1), kept)
 	wantOutcome(t, lock.Outcome{Now: after(time.Minute - 1)}, out, err)
 	now = after(time.Minute)
-	out, err = decideQueue(t, lock.Settle{Names: []string{"r"}}, now, kept)
+	out, err = decideQueue(t, lock.ExpireAndGrant{Names: []string{"r"}}, now, kept)
 	granted := taken(grantTo(b, now))
 	granted.LastTicket = 1
 	wantOutcome(t, lock.Outcome{
@@ -676,7 +675,7 @@ func TestForgetSparesAResourceWithPlaces(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			r := queued(freed(100), test.queue...)
 			r.Queue = nil // what counts is what the row says
-			out, err := decide(lock.Forget{Names: []string{"r"}, Before: after(time.Hour)}, after(time.Hour), r)
+			out, err := decide(lock.DeleteIdle{Names: []string{"r"}, Before: after(time.Hour)}, after(time.Hour), r)
 			if err != nil || len(out.Changed) != test.want {
 				t.Errorf("got %d forgotten, %v, want %d", len(out.Changed), err, test.want)
 			}
@@ -755,14 +754,14 @@ func TestWhichCommandsHandOver(t *testing.T) {
 		want    bool
 		places  []lock.Place
 	}{
-		{lock.Acquire{Resource: "r", ProcessID: "p", Wait: time.Minute}, false, nil},
+		{lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", Wait: time.Minute}}, false, nil},
 		{asking("p", 1), false, []lock.Place{{Resource: "r", ProcessID: "p", RequestID: "id-p"}}},
 		{lock.Release{}, true, nil},
 		{lock.ReleaseAll{}, true, nil},
 		{lock.ForceRelease{}, true, nil},
-		{lock.Settle{}, true, nil},
+		{lock.ExpireAndGrant{}, true, nil},
 		{lock.Leave{Request: asking("p", 1)}, true, []lock.Place{{Resource: "r", ProcessID: "p", RequestID: "id-p"}}},
-		{lock.Vacate{Gone: []lock.Place{{Resource: "x"}}}, true, []lock.Place{{Resource: "x"}}},
+		{lock.RemoveAbandoned{Gone: []lock.Place{{Resource: "x"}}}, true, []lock.Place{{Resource: "x"}}},
 	}
 	for _, test := range tests {
 		if got := lock.HandsOver(test.command); got != test.want {

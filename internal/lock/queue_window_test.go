@@ -61,7 +61,7 @@ func drawBatch(t *rapid.T, r lock.Resource) []lock.Command {
 			some.Wait = rapid.SampledFrom([]time.Duration{0, time.Minute}).Draw(t, "wait")
 			c = some
 		case "again":
-			some.Again = true
+			some.Requeued = true
 			c = some
 		case "leave":
 			leave := lock.Leave{Request: some, Ticket: 1, Gone: rapid.Bool().Draw(t, "gone"), Why: "because"}
@@ -69,7 +69,7 @@ func drawBatch(t *rapid.T, r lock.Resource) []lock.Command {
 			if i := slices.IndexFunc(r.Queue, func(w *lock.Waiter) bool { return w.Request == some }); i >= 0 {
 				leave.Ticket = r.Queue[i].Ticket
 				// Only the server of a waiter lets it leave.
-				if !r.Queue[i].Here {
+				if !r.Queue[i].Local {
 					continue
 				}
 			}
@@ -80,9 +80,9 @@ func drawBatch(t *rapid.T, r lock.Resource) []lock.Command {
 		case "break":
 			c = lock.ForceRelease{Resource: "r"}
 		case "settle":
-			c = lock.Settle{Names: []string{"r"}}
+			c = lock.ExpireAndGrant{Names: []string{"r"}}
 		case "vacate":
-			c = lock.Vacate{Gone: []lock.Place{{Resource: "r", ProcessID: some.ProcessID, RequestID: some.RequestID}}, Keep: 0}
+			c = lock.RemoveAbandoned{Gone: []lock.Place{{Resource: "r", ProcessID: some.ProcessID, RequestID: some.RequestID}}, Keep: 0}
 		case "renew":
 			c = lock.Renew{Resource: "r", ProcessID: some.ProcessID, TTL: step}
 		}
@@ -107,7 +107,7 @@ func window(r lock.Resource, batch []lock.Command) []*lock.Waiter {
 	}
 	var loaded []*lock.Waiter
 	for _, w := range r.Queue {
-		there := w.AwayUntil.IsZero() && (w.Here || w.AliveUntil.After(t0))
+		there := w.DetachedUntil.IsZero() && (w.Local || w.AliveUntil.After(t0))
 		if there && connected > 0 || named[lock.Place{Resource: "r", ProcessID: w.Request.ProcessID, RequestID: w.Request.RequestID}] {
 			loaded = append(loaded, w)
 		}

@@ -29,30 +29,30 @@ func TestRelease(t *testing.T) {
 		process string
 		token   int64
 		granted bool
-		why     lock.Why
+		why     lock.NotHeldReason
 	}{
 		{"held forever", heldBy("p1", time.Time{}), "p1", 0, true, 0},
 		{"held for a while", heldBy("p1", after(time.Minute)), "p1", 0, true, 0},
 		{"renewed", renewed(3, heldBy("p1", after(time.Minute))), "p1", 0, true, 0},
 		{"a nanosecond before it expires", heldBy("p1", after(time.Second+1)), "p1", 0, true, 0},
-		{"expired at this very moment", heldBy("p1", after(time.Second)), "p1", 0, false, lock.HasExpired},
-		{"expired before", heldBy("p1", after(time.Millisecond)), "p1", 0, false, lock.HasExpired},
-		{"another's that expired", heldBy("p1", after(time.Millisecond)), "p2", 0, false, lock.Unknown},
-		{"another's that expired, with its token", heldBy("p1", after(time.Millisecond)), "p2", 100, false, lock.Unknown},
-		{"held by another", heldBy("p1", time.Time{}), "p2", 0, false, lock.Unknown},
-		{"a process id that differs in case", heldBy("p1", time.Time{}), "P1", 0, false, lock.Unknown},
-		{"released before", freed(100), "p1", 0, false, lock.Unknown},
-		{"never held", lock.Resource{Name: "r"}, "p1", 0, false, lock.Unknown},
-		{"no process id on a free resource", lock.Resource{Name: "r"}, "", 0, false, lock.Unknown},
+		{"expired at this very moment", heldBy("p1", after(time.Second)), "p1", 0, false, lock.ReasonExpired},
+		{"expired before", heldBy("p1", after(time.Millisecond)), "p1", 0, false, lock.ReasonExpired},
+		{"another's that expired", heldBy("p1", after(time.Millisecond)), "p2", 0, false, lock.ReasonUnknown},
+		{"another's that expired, with its token", heldBy("p1", after(time.Millisecond)), "p2", 100, false, lock.ReasonUnknown},
+		{"held by another", heldBy("p1", time.Time{}), "p2", 0, false, lock.ReasonUnknown},
+		{"a process id that differs in case", heldBy("p1", time.Time{}), "P1", 0, false, lock.ReasonUnknown},
+		{"released before", freed(100), "p1", 0, false, lock.ReasonUnknown},
+		{"never held", lock.Resource{Name: "r"}, "p1", 0, false, lock.ReasonUnknown},
+		{"no process id on a free resource", lock.Resource{Name: "r"}, "", 0, false, lock.ReasonUnknown},
 
 		{"with its token", heldBy("p1", time.Time{}), "p1", 100, true, 0},
-		{"with an earlier token", heldBy("p1", time.Time{}), "p1", 99, false, lock.OtherToken},
-		{"with a token never given", heldBy("p1", time.Time{}), "p1", 101, false, lock.OtherToken},
-		{"another's token does not help", heldBy("p1", time.Time{}), "p2", 100, false, lock.Unknown},
-		{"a token that is not another's either", heldBy("p1", time.Time{}), "p2", 99, false, lock.Unknown},
-		{"expired, with its token", heldBy("p1", after(time.Second)), "p1", 100, false, lock.HasExpired},
-		{"expired, with an earlier token", heldBy("p1", after(time.Second)), "p1", 99, false, lock.Unknown},
-		{"released before, with its token", freed(100), "p1", 100, false, lock.Unknown},
+		{"with an earlier token", heldBy("p1", time.Time{}), "p1", 99, false, lock.ReasonTokenMismatch},
+		{"with a token never given", heldBy("p1", time.Time{}), "p1", 101, false, lock.ReasonTokenMismatch},
+		{"another's token does not help", heldBy("p1", time.Time{}), "p2", 100, false, lock.ReasonUnknown},
+		{"a token that is not another's either", heldBy("p1", time.Time{}), "p2", 99, false, lock.ReasonUnknown},
+		{"expired, with its token", heldBy("p1", after(time.Second)), "p1", 100, false, lock.ReasonExpired},
+		{"expired, with an earlier token", heldBy("p1", after(time.Second)), "p1", 99, false, lock.ReasonUnknown},
+		{"released before, with its token", freed(100), "p1", 100, false, lock.ReasonUnknown},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -68,7 +68,7 @@ func TestRelease(t *testing.T) {
 			hold := test.before.Holds[0]
 			wantEqual(t, "outcome", lock.Outcome{Now: now, Hold: hold, Changed: []lock.Resource{
 				{ID: 7, Name: "r", Token: 100, Holds: []lock.Hold{}, Last: hold, EndedAt: now},
-			}, Events: []lock.Event{told(lock.Released, hold, now)}}, out)
+			}, Events: []lock.Event{told(lock.EventReleased, hold, now)}}, out)
 		})
 	}
 }
@@ -93,7 +93,7 @@ func TestReleaseWithAMinimum(t *testing.T) {
 			now := after(time.Second)
 			before := renewed(2, heldBy("p1", test.expires))
 			before.Holds[0].MinHoldUntil = test.minimum
-			released := told(lock.Released, before.Holds[0], now)
+			released := told(lock.EventReleased, before.Holds[0], now)
 			out, err := decide(lock.Release{Resource: "r", ProcessID: "p1", Token: 100}, now, before)
 			if err != nil {
 				t.Fatal(err)
@@ -119,12 +119,12 @@ func TestReleasedHoldKeptByItsMinimum(t *testing.T) {
 	hold := kept().Holds[0]
 	gone := lock.Resource{ID: 7, Name: "r", Token: 100, Holds: []lock.Hold{}, Last: hold, EndedAt: until}
 	again := lock.Hold{ProcessID: "p2", Token: t0Token + 60e6, LockedAt: until}
-	broken := told(lock.ForceReleased, hold, until.Add(-1))
+	broken := told(lock.EventForceReleased, hold, until.Add(-1))
 	broken.Reason = "why"
 	ended := gone
 	ended.EndedAt = until.Add(-1)
 	held := &lock.HeldError{Resource: "r", Holder: hold, Now: until.Add(-1)}
-	notHeld := &lock.NotHeldError{Resource: "r", ProcessID: "p1", Why: lock.AlreadyReleased}
+	notHeld := &lock.NotHeldError{Resource: "r", ProcessID: "p1", Why: lock.ReasonReleased}
 	unknown := &lock.NotHeldError{Resource: "r", ProcessID: "p1"}
 	tests := []struct {
 		name    string
@@ -133,12 +133,12 @@ func TestReleasedHoldKeptByItsMinimum(t *testing.T) {
 		want    lock.Outcome
 		refusal error
 	}{
-		{"acquire by another, a nanosecond before", lock.Acquire{Resource: "r", ProcessID: "p2"}, until.Add(-1), lock.Outcome{}, held},
-		{"acquire by its process", lock.Acquire{Resource: "r", ProcessID: "p1"}, until.Add(-1), lock.Outcome{}, held},
-		{"acquire with its id", lock.Acquire{Resource: "r", ProcessID: "p1", RequestID: "id-1"}, until.Add(-1), lock.Outcome{}, held},
-		{"acquire at the end", lock.Acquire{Resource: "r", ProcessID: "p2"}, until, lock.Outcome{
+		{"acquire by another, a nanosecond before", lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p2"}}, until.Add(-1), lock.Outcome{}, held},
+		{"acquire by its process", lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p1"}}, until.Add(-1), lock.Outcome{}, held},
+		{"acquire with its id", lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p1", RequestID: "id-1"}}, until.Add(-1), lock.Outcome{}, held},
+		{"acquire at the end", lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p2"}}, until, lock.Outcome{
 			Now: until, Hold: again, Changed: []lock.Resource{{ID: 7, Name: "r", Token: again.Token, Holds: []lock.Hold{again}}},
-			Events: []lock.Event{told(lock.Acquired, again, until)}, // and none of an expiry: its release has been told
+			Events: []lock.Event{told(lock.EventAcquired, again, until)}, // and none of an expiry: its release has been told
 		}, nil},
 		{"second release", lock.Release{Resource: "r", ProcessID: "p1"}, until.Add(-1), lock.Outcome{}, notHeld},
 		{"second release with the token", lock.Release{Resource: "r", ProcessID: "p1", Token: 100}, until.Add(-1), lock.Outcome{}, notHeld},
@@ -151,12 +151,12 @@ func TestReleasedHoldKeptByItsMinimum(t *testing.T) {
 		{"force-release", lock.ForceRelease{Resource: "r", Reason: "why"}, until.Add(-1), lock.Outcome{
 			Now: until.Add(-1), Hold: hold, Changed: []lock.Resource{ended}, Events: []lock.Event{broken},
 		}, nil},
-		{"expire, a nanosecond before", lock.Settle{Names: []string{"r"}}, until.Add(-1), lock.Outcome{Now: until.Add(-1)}, nil},
-		{"expire at the end", lock.Settle{Names: []string{"r"}}, until, lock.Outcome{Now: until, Changed: []lock.Resource{gone}}, nil},
-		{"expire later", lock.Settle{Names: []string{"r"}}, until.Add(time.Hour), lock.Outcome{
+		{"expire, a nanosecond before", lock.ExpireAndGrant{Names: []string{"r"}}, until.Add(-1), lock.Outcome{Now: until.Add(-1)}, nil},
+		{"expire at the end", lock.ExpireAndGrant{Names: []string{"r"}}, until, lock.Outcome{Now: until, Changed: []lock.Resource{gone}}, nil},
+		{"expire later", lock.ExpireAndGrant{Names: []string{"r"}}, until.Add(time.Hour), lock.Outcome{
 			Now: until.Add(time.Hour), Changed: []lock.Resource{gone},
 		}, nil},
-		{"forget", lock.Forget{Names: []string{"r"}, Before: until.Add(time.Hour)}, until, lock.Outcome{Now: until}, nil},
+		{"forget", lock.DeleteIdle{Names: []string{"r"}, Before: until.Add(time.Hour)}, until, lock.Outcome{Now: until}, nil},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -184,7 +184,7 @@ func TestReleaseAllEndsOnlyItsOwnHolds(t *testing.T) {
 	want := lock.Outcome{Now: now}
 	for _, i := range []int{0, 3, 7} {
 		r := before[i]
-		event := told(lock.Released, r.Holds[0], now)
+		event := told(lock.EventReleased, r.Holds[0], now)
 		event.Resource = r.Name
 		want.Events = append(want.Events, event)
 		if i == 3 {
@@ -259,7 +259,7 @@ func TestForceRelease(t *testing.T) {
 				t.Fatal(err)
 			}
 			hold := test.before.Holds[0]
-			event := told(lock.ForceReleased, hold, now)
+			event := told(lock.EventForceReleased, hold, now)
 			event.Reason, event.By = "it hangs", "ops" // and not why the hold was taken
 			wantEqual(t, "outcome", lock.Outcome{Now: now, Hold: hold, Changed: []lock.Resource{
 				{ID: 7, Name: "r", Token: 100, Holds: []lock.Hold{}, Last: hold, EndedAt: now},

@@ -2,26 +2,29 @@ package lock
 
 import "time"
 
-// Renew sets the expiry of the process's own hold anew, from now. It never creates, revives or steals a hold: it is
-// refused with [NotHeldError] like a release.
+// Renew sets the expiry of the process's own hold, counted from now. It never creates, revives
+// or steals a hold: like a release it is refused with [NotHeldError].
 type Renew struct {
 	Resource  string
 	ProcessID string
 	TTL       time.Duration // 0: the hold never expires from now on
-	Token     int64         // 0: whichever hold the process has
+	Token     int64         // 0: any hold of the process
 }
 
-func (c Renew) Resources() []string { return []string{c.Resource} }
+// Needs implements [Command].
+func (c Renew) Needs() Needs { return Needs{Resources: []string{c.Resource}, MayFree: true} }
 
+// Decide implements [Command].
 func (c Renew) Decide(now time.Time, before []Resource) (Outcome, error) {
-	hold, err := before[0].owned(now, c.ProcessID, c.Token)
+	hold, err := before[0].heldBy(now, c.ProcessID, c.Token)
 	if err != nil {
 		return Outcome{}, err
 	}
 	return before[0].renew(now, hold, c.TTL), nil
 }
 
-// renew leaves no event: renewals are counted on the hold. The expiry never falls before the hold's minimum.
+// renew appends no event: the hold counts its renewals. The expiry is never before the end of
+// the hold's minimum.
 func (r Resource) renew(now time.Time, h Hold, ttl time.Duration) Outcome {
 	h.ExpiresAt = time.Time{}
 	if ttl > 0 {
@@ -32,24 +35,20 @@ func (r Resource) renew(now time.Time, h Hold, ttl time.Duration) Outcome {
 	}
 	h.RenewedAt = now
 	h.Renewals++
-	return Outcome{Now: now, Hold: h, Changed: []Resource{r.replace(h)}}
+	out := Outcome{Now: now, Hold: h}
+	out.change(r.replace(h))
+	return out
 }
 
-// Owned is a hold as its process knows it.
-type Owned struct {
-	Resource string
-	Token    int64
-}
-
-// Only is a set of holds that a command keeps to; nil is all holds.
-type Only map[Owned]bool
+// Only restricts a command to a set of holds; nil stands for all holds.
+type Only map[HoldRef]bool
 
 func (o Only) has(resource string, h Hold) bool {
-	return o == nil || o[Owned{resource, h.Token}]
+	return o == nil || o[HoldRef{resource, h.Token}]
 }
 
-// RenewAll renews every hold that a process has among the named resources, except for those that
-// never expire, which it names in [Outcome.Endless]. It is never refused.
+// RenewAll renews every hold that a process has on the named resources. It leaves those alone
+// that never expire and reports them in [Outcome.Endless]. It is never refused.
 type RenewAll struct {
 	Names     []string
 	ProcessID string
@@ -57,17 +56,22 @@ type RenewAll struct {
 	Only      Only
 }
 
-func (c RenewAll) Resources() []string { return c.Names }
+// Needs implements [Command].
+func (c RenewAll) Needs() Needs { return Needs{Resources: c.Names, MayFree: true} }
 
+// Decide implements [Command].
 func (c RenewAll) Decide(now time.Time, before []Resource) (Outcome, error) {
 	out := Outcome{Now: now}
 	for _, r := range before {
-		switch hold, err := r.owned(now, c.ProcessID, 0); {
+		hold, err := r.heldBy(now, c.ProcessID, 0)
+		ref := HoldRef{r.Name, hold.Token}
+		switch {
 		case err != nil || !c.Only.has(r.Name, hold):
 		case hold.ExpiresAt.IsZero():
-			out.Endless = append(out.Endless, Owned{r.Name, hold.Token})
+			out.Endless = append(out.Endless, ref)
 		default:
 			out.add(r.renew(now, hold, c.TTL))
+			out.Holds = append(out.Holds, ref)
 		}
 	}
 	return out, nil

@@ -64,24 +64,24 @@ func TestRenewRefused(t *testing.T) {
 		before  lock.Resource
 		process string
 		token   int64
-		why     lock.Why
+		why     lock.NotHeldReason
 	}{
-		{"expired at this very moment", heldBy("p1", now), "p1", 0, lock.HasExpired},
-		{"expired before, with its token", heldBy("p1", after(time.Millisecond)), "p1", 100, lock.HasExpired},
-		{"expired before, with an earlier token", heldBy("p1", after(time.Millisecond)), "p1", 99, lock.Unknown},
-		{"another's that expired", heldBy("p1", after(time.Millisecond)), "p2", 0, lock.Unknown},
-		{"held by another", heldBy("p1", time.Time{}), "p2", 0, lock.Unknown},
-		{"held by another, with its token", heldBy("p1", time.Time{}), "p2", 100, lock.Unknown},
-		{"a process id that differs in case", heldBy("p1", time.Time{}), "P1", 0, lock.Unknown},
-		{"with an earlier token", heldBy("p1", time.Time{}), "p1", 99, lock.OtherToken},
-		{"with a token never given", heldBy("p1", time.Time{}), "p1", 101, lock.OtherToken},
-		{"released within its minimum", released, "p1", 0, lock.AlreadyReleased},
-		{"released within its minimum, with its token", released, "p1", 100, lock.AlreadyReleased},
-		{"released within its minimum, with an earlier token", released, "p1", 99, lock.Unknown},
-		{"released by another within its minimum", released, "p2", 100, lock.Unknown},
-		{"released before", freed(100), "p1", 0, lock.Unknown},
-		{"never held", lock.Resource{Name: "r"}, "p1", 0, lock.Unknown},
-		{"no process id on a free resource", lock.Resource{Name: "r"}, "", 0, lock.Unknown},
+		{"expired at this very moment", heldBy("p1", now), "p1", 0, lock.ReasonExpired},
+		{"expired before, with its token", heldBy("p1", after(time.Millisecond)), "p1", 100, lock.ReasonExpired},
+		{"expired before, with an earlier token", heldBy("p1", after(time.Millisecond)), "p1", 99, lock.ReasonUnknown},
+		{"another's that expired", heldBy("p1", after(time.Millisecond)), "p2", 0, lock.ReasonUnknown},
+		{"held by another", heldBy("p1", time.Time{}), "p2", 0, lock.ReasonUnknown},
+		{"held by another, with its token", heldBy("p1", time.Time{}), "p2", 100, lock.ReasonUnknown},
+		{"a process id that differs in case", heldBy("p1", time.Time{}), "P1", 0, lock.ReasonUnknown},
+		{"with an earlier token", heldBy("p1", time.Time{}), "p1", 99, lock.ReasonTokenMismatch},
+		{"with a token never given", heldBy("p1", time.Time{}), "p1", 101, lock.ReasonTokenMismatch},
+		{"released within its minimum", released, "p1", 0, lock.ReasonReleased},
+		{"released within its minimum, with its token", released, "p1", 100, lock.ReasonReleased},
+		{"released within its minimum, with an earlier token", released, "p1", 99, lock.ReasonUnknown},
+		{"released by another within its minimum", released, "p2", 100, lock.ReasonUnknown},
+		{"released before", freed(100), "p1", 0, lock.ReasonUnknown},
+		{"never held", lock.Resource{Name: "r"}, "p1", 0, lock.ReasonUnknown},
+		{"no process id on a free resource", lock.Resource{Name: "r"}, "", 0, lock.ReasonUnknown},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -105,7 +105,7 @@ func TestRenewAllRenewsOnlyItsOwnHolds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := lock.Outcome{Now: now, Endless: []lock.Owned{{Resource: "forever", Token: 100}}}
+	want := lock.Outcome{Now: now, Endless: []lock.HoldRef{{Resource: "forever", Token: 100}}}
 	for i, expires := range map[int]time.Time{3: after(time.Minute), 7: now.Add(time.Second)} {
 		hold := before[i].Holds[0]
 		hold.ExpiresAt, hold.RenewedAt, hold.Renewals = expires, now, hold.Renewals+1
@@ -135,11 +135,11 @@ func TestEndTellsTheRenewals(t *testing.T) {
 		now     time.Time
 		kind    lock.EventKind
 	}{
-		{"released", lock.Release{Resource: "r", ProcessID: "p1"}, now, lock.Released},
-		{"released with all", lock.ReleaseAll{Names: []string{"r"}, ProcessID: "p1"}, now, lock.Released},
-		{"broken", lock.ForceRelease{Resource: "r"}, now, lock.ForceReleased},
-		{"expired", lock.Settle{Names: []string{"r"}}, now.Add(time.Minute), lock.Expired},
-		{"expired, found by an acquire", lock.Acquire{Resource: "r", ProcessID: "p2"}, now.Add(time.Minute), lock.Expired},
+		{"released", lock.Release{Resource: "r", ProcessID: "p1"}, now, lock.EventReleased},
+		{"released with all", lock.ReleaseAll{Names: []string{"r"}, ProcessID: "p1"}, now, lock.EventReleased},
+		{"broken", lock.ForceRelease{Resource: "r"}, now, lock.EventForceReleased},
+		{"expired", lock.ExpireAndGrant{Names: []string{"r"}}, now.Add(time.Minute), lock.EventExpired},
+		{"expired, found by an acquire", lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p2"}}, now.Add(time.Minute), lock.EventExpired},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -5,59 +5,59 @@ import (
 	"time"
 )
 
-// Resource is the state of one named resource. It is a value: rules return a changed copy and never write through a
-// slice that a caller may hold.
+// Resource is the state of one named resource. It is a value: rules return a changed copy and
+// never write through a slice that a caller may share.
 type Resource struct {
-	ID   int64 // the stored row's id, stable while the row lives; 0 when there is no row yet
+	ID   int64 // of the stored row, constant while the row exists; 0 if there is no row
 	Name string
 
-	// Token is the highest fencing token given for this name so far. For a resource without a row it is the floor that
-	// the store remembers for forgotten names.
+	// Token is the highest fencing token given for this name so far. For a resource without a
+	// row it is the floor that the store keeps for deleted names.
 	Token int64
 
-	// Holds are the current holds in the order of their tokens. In exclusive mode, the only one so far, there is at most
-	// one. A hold that has expired stays here until a command ends it.
+	// Holds are the current holds in the order of their tokens. There is at most one: all
+	// holds are exclusive. An expired hold stays until a command ends it.
 	Holds []Hold
 
-	// Last is the hold that ended most recently and EndedAt when it did; both are zero while the resource is held or
-	// was never held.
+	// Last is the hold that ended most recently and EndedAt is when it ended. Both are zero
+	// while the resource is held or if it was never held.
 	Last    Hold
 	EndedAt time.Time
 
-	// Queue are the waiters in the order of their tickets: all of them, or at least those that may matter to the commands
-	// at hand, see [Command].
+	// Queue are the waiters in the order of their tickets: all of them, or at least those that
+	// the commands of the transaction need, see [Command].
 	Queue []*Waiter
 
-	Waiters    int   // how many places of the queue are taken by waiters that are connected as far as is known
-	Away       int   // how many are kept for waiters whose connection has ended
-	LastTicket int64 // the highest ticket given so far while the row lives
+	Waiters    int   // the number of waiters whose connection has not ended, as far as is known
+	Detached   int   // the number of places kept for waiters whose connection has ended
+	LastTicket int64 // the highest ticket given so far while the row exists
 
-	// Forgotten asks the store to delete the row.
-	Forgotten bool
+	// Deleted asks the store to delete the row.
+	Deleted bool
 }
 
 // Hold is one successful acquisition.
 type Hold struct {
 	ProcessID string
-	Token     int64 // the fencing token: unique and growing for the resource
+	Token     int64 // the fencing token: greater than that of every earlier hold of the resource
 	LockedAt  time.Time
 	ExpiresAt time.Time // zero: never
 
-	QueuedAt   time.Time // when it began to wait for the resource; zero: it was granted at once
-	Connection int64     // the request that it was granted to and that takes it along when it hangs up, see [Leave]; 0: none
+	QueuedAt   time.Time // when its request was queued; zero: it was granted at once
+	Connection int64     // the request that takes the hold along when it disconnects, see [Disconnect]; 0: none
 
-	RequestID string // the name of this acquisition, empty if neither the caller nor waiting gave it one
-	Reason    string // why, in the caller's words
+	RequestID string // the idempotency key, empty if neither the caller nor a wait gave one
+	Reason    string // in the caller's words
 	Metadata  string // a JSON object, empty if none was given
 
 	RenewedAt time.Time // the last renewal; zero: none
 	Renewals  int
 
 	MinHoldUntil time.Time // the resource stays taken until then even if it is released before; zero: no minimum
-	ReleasedAt   time.Time // its process has released it, and only MinHoldUntil keeps the resource taken; zero: not so
+	ReleasedAt   time.Time // its process has released it, and only MinHoldUntil keeps it; zero: not released
 }
 
-// Live reports whether the hold still keeps others out at the given moment.
+// Live reports whether the hold excludes others at the given time.
 func (h Hold) Live(now time.Time) bool {
 	return h.ExpiresAt.IsZero() || now.Before(h.ExpiresAt)
 }
@@ -67,7 +67,13 @@ func (h Hold) Owned(now time.Time) bool {
 	return h.ReleasedAt.IsZero() && h.Live(now)
 }
 
-// Holder returns the live hold that keeps others out at the given moment.
+// HoldRef identifies a hold.
+type HoldRef struct {
+	Resource string
+	Token    int64
+}
+
+// Holder returns the live hold that excludes others at the given time.
 func (r Resource) Holder(now time.Time) (Hold, bool) {
 	i := slices.IndexFunc(r.Holds, func(h Hold) bool { return h.Live(now) })
 	if i < 0 {
@@ -76,8 +82,29 @@ func (r Resource) Holder(now time.Time) (Hold, bool) {
 	return r.Holds[i], true
 }
 
-// nextToken implements I2. Microseconds since 1970 stay below 2^53 until the year 2255, so that every JSON reader keeps
-// them exactly.
+// heldBy returns the live hold of a process. If there is none, its error says why, as far as
+// the state shows.
+func (r Resource) heldBy(now time.Time, process string, token int64) (Hold, error) {
+	refusal := &NotHeldError{Resource: r.Name, ProcessID: process}
+	for _, h := range r.Holds {
+		matches := token == 0 || token == h.Token
+		switch {
+		case h.ProcessID != process:
+		case h.Owned(now) && matches:
+			return h, nil
+		case h.Owned(now):
+			refusal.Reason = ReasonTokenMismatch
+		case matches && h.ReleasedAt.IsZero(): // its end is not recorded yet
+			refusal.Reason = ReasonExpired
+		case matches: // its minimum kept the resource taken
+			refusal.Reason = ReasonReleased
+		}
+	}
+	return Hold{}, refusal
+}
+
+// nextToken implements I2. Microseconds since 1970 stay below 2^53 until the year 2255, so that
+// every JSON parser keeps them exactly.
 func (r Resource) nextToken(now time.Time) int64 {
 	return max(r.Token+1, now.UnixMicro())
 }
@@ -87,7 +114,7 @@ func (r Resource) grant(h Hold) Resource {
 	r.Holds = append(r.Holds[:len(r.Holds):len(r.Holds)], h)
 	r.Token = h.Token
 	r.Last, r.EndedAt = Hold{}, time.Time{}
-	r.Forgotten = false
+	r.Deleted = false
 	return r
 }
 
@@ -102,21 +129,15 @@ func (r Resource) replace(h Hold) Resource {
 	return r
 }
 
-// end takes a hold away.
+// end removes a hold.
 func (r Resource) end(h Hold, at time.Time) Resource {
-	left := make([]Hold, 0, len(r.Holds))
-	for _, other := range r.Holds {
-		if other.Token != h.Token {
-			left = append(left, other)
-		}
-	}
-	r.Holds = left
+	r.Holds = slices.DeleteFunc(slices.Clone(r.Holds), func(other Hold) bool { return other.Token == h.Token })
 	r.Last, r.EndedAt = h, at
 	return r
 }
 
-// endExpired takes away every hold whose time is over. Each ended when its time came, not when that was noticed. A hold
-// that its process had released before leaves no event: its end has been told.
+// endExpired removes every expired hold. Each ended when its time came, not when that was
+// noticed. A hold that its process had released before has no event: its end is recorded.
 func (r Resource) endExpired(now time.Time) (Resource, []Event) {
 	var events []Event
 	for _, h := range r.Holds {
@@ -125,7 +146,7 @@ func (r Resource) endExpired(now time.Time) (Resource, []Event) {
 		}
 		r = r.end(h, h.ExpiresAt)
 		if h.ReleasedAt.IsZero() {
-			events = append(events, eventOf(Expired, r.Name, h, h.ExpiresAt))
+			events = append(events, holdEvent(EventExpired, r.Name, h, h.ExpiresAt))
 		}
 	}
 	return r, events

@@ -24,7 +24,7 @@ func requested(change func(*lock.Hold)) lock.Resource {
 func TestRepeatedAcquireGetsTheHoldThatItHas(t *testing.T) {
 	forever := requested(func(h *lock.Hold) { h.ExpiresAt = time.Time{} })
 	minimum := requested(func(h *lock.Hold) { h.MinHoldUntil = after(time.Minute) })
-	repeated := lock.Acquire{Resource: "r", ProcessID: "p1", RequestID: "id-1"}
+	repeated := lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p1", RequestID: "id-1"}}
 	withAll := repeated
 	withAll.TTL, withAll.MinHold, withAll.Reason, withAll.Metadata = time.Hour, time.Second, "second", `{"n":2}`
 	tests := []struct {
@@ -81,7 +81,7 @@ func TestRequestIDIsNotMistaken(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			now := after(time.Second)
-			out, err := decide(lock.Acquire{Resource: "r", ProcessID: test.process, RequestID: test.requestID}, now, test.before)
+			out, err := decide(lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: test.process, RequestID: test.requestID}}, now, test.before)
 			wantHeld(t, lock.HeldError{Resource: "r", Holder: test.before.Holds[0], Now: now}, out, err)
 		})
 	}
@@ -100,26 +100,26 @@ func TestRequestIDAcquiresAnewAfterTheEnd(t *testing.T) {
 		events []lock.Event // before the acquired one
 	}{
 		{"released or broken", ended, nil},
-		{"expired at this very moment", requested(nil), []lock.Event{told(lock.Expired, hold, now)}},
+		{"expired at this very moment", requested(nil), []lock.Event{told(lock.EventExpired, hold, now)}},
 		{"its minimum has passed", minimum, nil},
 		{"forgotten", lock.Resource{Name: "r", Token: 100}, nil},
 		{"never seen", lock.Resource{Name: "r"}, nil},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			out, err := decide(lock.Acquire{Resource: "r", ProcessID: "p1", RequestID: "id-1"}, now, test.before)
+			out, err := decide(lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p1", RequestID: "id-1"}}, now, test.before)
 			if err != nil {
 				t.Fatal(err)
 			}
 			want := lock.Hold{ProcessID: "p1", Token: t0Token + 60e6, LockedAt: now, RequestID: "id-1"}
 			wantEqual(t, "hold", want, out.Hold)
-			wantEqual(t, "events", append(test.events, told(lock.Acquired, want, now)), out.Events)
+			wantEqual(t, "events", append(test.events, told(lock.EventAcquired, want, now)), out.Events)
 		})
 	}
 }
 
 func TestAcquireKeepsWhatItWasTold(t *testing.T) {
-	base := lock.Acquire{Resource: "r", ProcessID: "p1"}
+	base := lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p1"}}
 	granted := lock.Hold{ProcessID: "p1", Token: t0Token, LockedAt: t0}
 	tests := []struct {
 		name string
@@ -164,7 +164,7 @@ func TestAcquireKeepsWhatItWasTold(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			event := told(lock.Acquired, want, t0)
+			event := told(lock.EventAcquired, want, t0)
 			event.Reason = want.Reason
 			wantEqual(t, "outcome", lock.Outcome{Now: t0, Hold: want, Changed: []lock.Resource{
 				{ID: 7, Name: "r", Token: t0Token, Holds: []lock.Hold{want}},

@@ -42,7 +42,7 @@ func told(kind lock.EventKind, h lock.Hold, at time.Time) lock.Event {
 	e := lock.Event{
 		Kind: kind, At: at, Resource: "r", ProcessID: h.ProcessID, Token: h.Token, Since: h.LockedAt, Renewals: h.Renewals,
 	}
-	if kind == lock.Released || kind == lock.ForceReleased || kind == lock.Expired {
+	if kind == lock.EventReleased || kind == lock.EventForceReleased || kind == lock.EventExpired {
 		e.HoldReason = h.Reason
 	}
 	return e
@@ -79,7 +79,7 @@ func wantEqual(t *testing.T, what string, want, got any) {
 
 func TestAcquireGranted(t *testing.T) {
 	forgotten := freed(100)
-	forgotten.Forgotten = true
+	forgotten.Deleted = true
 	tests := []struct {
 		name    string
 		before  lock.Resource
@@ -104,16 +104,16 @@ func TestAcquireGranted(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			out, err := decide(lock.Acquire{Resource: "r", ProcessID: "p2", TTL: test.ttl}, test.now, test.before)
+			out, err := decide(lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p2", TTL: test.ttl}}, test.now, test.before)
 			if err != nil {
 				t.Fatal(err)
 			}
 			hold := lock.Hold{ProcessID: "p2", Token: test.token, LockedAt: test.now, ExpiresAt: test.expires}
 			var events []lock.Event
 			for _, gone := range test.before.Holds { // its end comes first in the history, and when its time came
-				events = append(events, told(lock.Expired, gone, gone.ExpiresAt))
+				events = append(events, told(lock.EventExpired, gone, gone.ExpiresAt))
 			}
-			events = append(events, told(lock.Acquired, hold, test.now))
+			events = append(events, told(lock.EventAcquired, hold, test.now))
 			wantEqual(t, "outcome", lock.Outcome{Now: test.now, Hold: hold, Changed: []lock.Resource{
 				// Last and EndedAt are zero while it is held, whoever held it before.
 				{ID: test.before.ID, Name: "r", Token: test.token, Holds: []lock.Hold{hold}},
@@ -138,7 +138,7 @@ func TestAcquireRefused(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			before := heldBy("p1", test.expires)
-			out, err := decide(lock.Acquire{Resource: "r", ProcessID: test.process, TTL: time.Hour}, test.now, before)
+			out, err := decide(lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: test.process, TTL: time.Hour}}, test.now, before)
 			wantHeld(t, lock.HeldError{Resource: "r", Holder: before.Holds[0], Now: test.now}, out, err)
 		})
 	}
@@ -155,7 +155,7 @@ func TestExpire(t *testing.T) {
 		{Name: "new"},
 		expired("a", t0),
 	}
-	out, err := lock.Settle{Names: []string{"c", "live", "forever", "r", "new", "a"}}.Decide(t0, before)
+	out, err := lock.ExpireAndGrant{Names: []string{"c", "live", "forever", "r", "new", "a"}}.Decide(t0, before)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func TestExpire(t *testing.T) {
 	for _, r := range []lock.Resource{before[0], before[5]} {
 		r.Last, r.EndedAt = r.Holds[0], r.Holds[0].ExpiresAt // when its time came, not when that was noticed
 		r.Holds = []lock.Hold{}
-		event := told(lock.Expired, r.Last, r.EndedAt)
+		event := told(lock.EventExpired, r.Last, r.EndedAt)
 		event.Resource = r.Name
 		want.Changed = append(want.Changed, r)
 		want.Events = append(want.Events, event)
@@ -177,7 +177,7 @@ func TestEndOfAHoldLeavesTheInputAlone(t *testing.T) {
 	live := lock.Hold{ProcessID: "p2", Token: 2, LockedAt: t0}
 	holds := []lock.Hold{expired, live}
 	before := lock.Resource{ID: 7, Name: "r", Token: 2, Holds: holds}
-	out, err := decide(lock.Settle{Names: []string{"r"}}, after(time.Minute), before)
+	out, err := decide(lock.ExpireAndGrant{Names: []string{"r"}}, after(time.Minute), before)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,14 +206,14 @@ func TestForget(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			now := after(time.Hour)
-			out, err := decide(lock.Forget{Names: []string{"r"}, Before: test.cutoff}, now, test.before)
+			out, err := decide(lock.DeleteIdle{Names: []string{"r"}, Before: test.cutoff}, now, test.before)
 			if err != nil {
 				t.Fatal(err)
 			}
 			want := lock.Outcome{Now: now}
 			if test.want {
 				r := test.before
-				r.Forgotten = true // and the token stays, so that the store can remember it as the floor
+				r.Deleted = true // and the token stays, so that the store can remember it as the floor
 				want.Changed = []lock.Resource{r}
 			}
 			wantEqual(t, "outcome", want, out)
@@ -227,14 +227,14 @@ func TestResourcesOfCommands(t *testing.T) {
 		command lock.Command
 		want    []string
 	}{
-		{"acquire", lock.Acquire{Resource: "r", ProcessID: "p"}, []string{"r"}},
+		{"acquire", lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}}, []string{"r"}},
 		{"release", lock.Release{Resource: "r", ProcessID: "p"}, []string{"r"}},
 		{"renew", lock.Renew{Resource: "r", ProcessID: "p"}, []string{"r"}},
 		{"force-release", lock.ForceRelease{Resource: "r", Reason: "because"}, []string{"r"}},
 		{"renew all", lock.RenewAll{Names: []string{"b", "a"}, ProcessID: "p"}, []string{"b", "a"}},
 		{"release all", lock.ReleaseAll{Names: []string{"b", "a"}, ProcessID: "p"}, []string{"b", "a"}},
-		{"expire", lock.Settle{Names: []string{"b", "a"}}, []string{"b", "a"}},
-		{"forget", lock.Forget{Names: []string{"b", "a"}}, []string{"b", "a"}},
+		{"expire", lock.ExpireAndGrant{Names: []string{"b", "a"}}, []string{"b", "a"}},
+		{"forget", lock.DeleteIdle{Names: []string{"b", "a"}}, []string{"b", "a"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -259,15 +259,15 @@ func TestRefusalTexts(t *testing.T) {
 			"No active lock found for resource 'x' by process 'y'",
 		},
 		{
-			"not held by that token", &lock.NotHeldError{Resource: "x", ProcessID: "y", Why: lock.OtherToken},
+			"not held by that token", &lock.NotHeldError{Resource: "x", ProcessID: "y", Why: lock.ReasonTokenMismatch},
 			"No active lock found for resource 'x' by process 'y' with this fencing token",
 		},
 		{
-			"released already", &lock.NotHeldError{Resource: "x", ProcessID: "y", Why: lock.AlreadyReleased},
+			"released already", &lock.NotHeldError{Resource: "x", ProcessID: "y", Why: lock.ReasonReleased},
 			"No active lock found for resource 'x' by process 'y'",
 		},
 		{
-			"broken", &lock.NotHeldError{Resource: "x", ProcessID: "y", Why: lock.Broken},
+			"broken", &lock.NotHeldError{Resource: "x", ProcessID: "y", Why: lock.ReasonForceReleased},
 			"No active lock found for resource 'x' by process 'y': it was force-released",
 		},
 		{"not locked", &lock.NotLockedError{Resource: "x"}, "Resource 'x' is not locked"},

@@ -7,10 +7,11 @@ import (
 	"time"
 
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 )
 
 // wantFaults sends a request in both ways, the check and the request itself, and compares what a client can decide by.
-func wantFaults(t *testing.T, want []string, s *lock.Service, m *memory, c lock.Acquire) {
+func wantFaults(t *testing.T, want []string, s *service.Service, m *memory, c lock.Acquire) {
 	t.Helper()
 	wantEqual(t, "faults of the check", want, broken(t, s.CheckAcquire(c)))
 	wantUntouched(t, m)
@@ -45,8 +46,8 @@ func TestTTLLimits(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			m := newMemory()
-			s := lock.NewService(m, test.limits, slog.New(slog.DiscardHandler))
-			wantFaults(t, test.want, s, m, lock.Acquire{Resource: "r", ProcessID: "p", TTL: test.ttl})
+			s := service.New(m, test.limits, slog.New(slog.DiscardHandler))
+			wantFaults(t, test.want, s, m, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: test.ttl}})
 		})
 	}
 }
@@ -73,7 +74,7 @@ func TestRenewalNeedsATTL(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			m := newMemory()
-			s := lock.NewService(m, test.limits, slog.New(slog.DiscardHandler))
+			s := service.New(m, test.limits, slog.New(slog.DiscardHandler))
 			c := lock.Renew{Resource: "r", ProcessID: "p", TTL: test.ttl}
 			wantEqual(t, "faults of the check", test.want, broken(t, s.CheckRenew(c)))
 			wantEqual(t, "faults of the check of all", test.all, broken(t, s.CheckRenewAll("p", test.ttl, nil)))
@@ -83,7 +84,7 @@ func TestRenewalNeedsATTL(t *testing.T) {
 				wantUntouched(t, m)
 			}
 			m = newMemory()
-			_, err := lock.NewService(m, test.limits, slog.New(slog.DiscardHandler)).RenewAll(t.Context(), "p", test.ttl, nil)
+			_, err := service.New(m, test.limits, slog.New(slog.DiscardHandler)).RenewAll(t.Context(), "p", test.ttl, nil)
 			wantEqual(t, "faults of all", test.all, broken(t, err))
 			if test.all != nil {
 				wantUntouched(t, m)
@@ -106,8 +107,8 @@ func TestDefaultTTL(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			s := lock.NewService(newMemory(), lock.Limits{MaxTTL: lock.LongestTTL, DefaultTTL: test.byDefault}, slog.New(slog.DiscardHandler))
-			out, err := s.Acquire(t.Context(), lock.Acquire{Resource: "r", ProcessID: "p", TTL: test.ask})
+			s := service.New(newMemory(), lock.Limits{MaxTTL: lock.LongestTTL, DefaultTTL: test.byDefault}, slog.New(slog.DiscardHandler))
+			out, err := s.Acquire(t.Context(), lock.Request{Resource: "r", ProcessID: "p", TTL: test.ask})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -120,8 +121,8 @@ func TestDefaultTTL(t *testing.T) {
 	}
 	t.Run("it is enough under a limit", func(t *testing.T) {
 		m := newMemory()
-		s := lock.NewService(m, lock.Limits{MaxTTL: time.Hour, DefaultTTL: time.Minute}, slog.New(slog.DiscardHandler))
-		wantFaults(t, nil, s, m, lock.Acquire{Resource: "r", ProcessID: "p"})
+		s := service.New(m, lock.Limits{MaxTTL: time.Hour, DefaultTTL: time.Minute}, slog.New(slog.DiscardHandler))
+		wantFaults(t, nil, s, m, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
 	})
 }
 
@@ -152,8 +153,8 @@ func TestMinHoldLimits(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			m := newMemory()
-			s := lock.NewService(m, test.limits, slog.New(slog.DiscardHandler))
-			wantFaults(t, test.want, s, m, lock.Acquire{Resource: "r", ProcessID: "p", TTL: test.ttl, MinHold: test.minimum})
+			s := service.New(m, test.limits, slog.New(slog.DiscardHandler))
+			wantFaults(t, test.want, s, m, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: test.ttl, MinHold: test.minimum}})
 		})
 	}
 }
@@ -170,10 +171,10 @@ func TestLimitIsToldInSeconds(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			s := lock.NewService(newMemory(), lock.Limits{MaxTTL: test.limit}, slog.New(slog.DiscardHandler))
+			s := service.New(newMemory(), lock.Limits{MaxTTL: test.limit}, slog.New(slog.DiscardHandler))
 			most := "Input should be less than or equal to " + test.seconds
 			tooLong := []lock.Fault{{Field: "ttl_seconds", Rule: "less_than_equal", Message: most}}
-			wantEqual(t, "acquire", tooLong, faultsOf(t, s.CheckAcquire(lock.Acquire{Resource: "r", ProcessID: "p", TTL: test.limit + 1})))
+			wantEqual(t, "acquire", tooLong, faultsOf(t, s.CheckAcquire(lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: test.limit + 1}})))
 			wantEqual(t, "renew", tooLong, faultsOf(t, s.CheckRenew(lock.Renew{Resource: "r", ProcessID: "p", TTL: test.limit + 1})))
 			wantEqual(t, "renew all", tooLong, faultsOf(t, s.CheckRenewAll("p", test.limit+1, nil)))
 
@@ -188,7 +189,7 @@ func TestLimitIsToldInSeconds(t *testing.T) {
 			if test.limit < lock.LongestTTL { // the same words for a renewal
 				wantEqual(t, "renew without an end", want[:1], faultsOf(t, s.CheckRenew(lock.Renew{Resource: "r", ProcessID: "p"})))
 			}
-			wantEqual(t, "minimum", want, faultsOf(t, s.CheckAcquire(lock.Acquire{Resource: "r", ProcessID: "p", MinHold: test.limit + 1})))
+			wantEqual(t, "minimum", want, faultsOf(t, s.CheckAcquire(lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", MinHold: test.limit + 1}})))
 		})
 	}
 }

@@ -3,7 +3,6 @@ package lock
 import (
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -15,103 +14,149 @@ const (
 	MaxNameLength    = 255     // characters (not bytes) of a resource_name, process_id or request_id
 	MaxReasonLength  = 500     // characters of a reason
 	MaxMetadataSize  = 4 << 10 // bytes of metadata, without white space between its parts
-	MaxMetadataDepth = 8       // objects and arrays within one another, the outermost object included
+	MaxMetadataDepth = 8       // nested objects and arrays, the outermost object included
 )
 
-// LongestTTL is the longest TTL that any setting can allow: a hundred years keeps every expiry within what both databases
-// and all clients can express. As MaxTTL it means that there is no limit, and locks may also never expire.
+// LongestTTL is the longest TTL that any setting can allow: with a hundred years every expiry
+// stays within what both databases and all clients can express. As MaxTTL it means that there
+// is no limit, and locks may also never expire.
 const LongestTTL = 36525 * 24 * time.Hour
 
-// Limits are the bounds that an operator sets.
+// Limits are the bounds of a request that an operator sets.
 type Limits struct {
-	MaxTTL     time.Duration // longest TTL that may be asked for
-	DefaultTTL time.Duration // TTL of a request that names none; 0: it never expires
-
-	MaxWait    time.Duration // longest time that a request may ask to wait
-	MaxWaiters int           // most requests that wait on this server
-	MaxQueue   int           // most places in the queue of a resource
-	KeepPlace  time.Duration // how long a place is kept for a waiter whose connection has ended
-	Recheck    time.Duration // how long a hand-over can be late when a notification was lost; above 0
+	MaxTTL     time.Duration // the longest TTL that a request may ask for
+	DefaultTTL time.Duration // the TTL of a request that names none; 0: it never expires
+	MaxWait    time.Duration // the longest time that a request may ask to wait
 }
 
-// faults collects what is wrong with a request.
-type faults []Fault
-
-func (f *faults) add(field, rule, message string) {
-	*f = append(*f, Fault{Field: field, Rule: rule, Message: message})
+// InvalidError refuses a request that violates a limit. It lists every fault.
+type InvalidError struct {
+	Faults []Fault
 }
 
-// err is nil when nothing is wrong.
-func (f faults) err() error {
-	if len(f) == 0 {
-		return nil
+func (e *InvalidError) Error() string {
+	parts := make([]string, len(e.Faults))
+	for i, f := range e.Faults {
+		parts[i] = f.String()
 	}
-	return &InvalidError{Faults: f}
+	return strings.Join(parts, "; ")
 }
 
-// name checks a required name.
-func (f *faults) name(field, value string) {
+// Fault is one violated rule.
+type Fault struct {
+	Path  []any // names of fields and positions in lists, as in the API: "holds", 0, "resource_name"
+	Rule  Rule
+	Limit any // what the rule compares with: a number, a time.Duration, or another field's name; nil: nothing
+}
+
+func (f Fault) String() string {
+	if f.Limit == nil {
+		return fmt.Sprint(f.Path, ": ", f.Rule)
+	}
+	return fmt.Sprint(f.Path, ": ", f.Rule, " ", f.Limit)
+}
+
+// Rule is what a field has to satisfy.
+type Rule string
+
+// The rules.
+const (
+	Required           Rule = "required"             // the field must be given
+	ExpiryRequired     Rule = "expiry_required"      // a TTL must be given, because locks may not last longer than Limit
+	NotEmpty           Rule = "not_empty"            // at least one character
+	MaxLength          Rule = "max_length"           // at most Limit characters
+	UTF8               Rule = "utf8"                 // valid UTF-8
+	NoControlCharacter Rule = "no_control_character" // Limit is the rune that was found
+	Positive           Rule = "positive"             // above 0
+	NotNegative        Rule = "not_negative"         // at least 0
+	Maximum            Rule = "maximum"              // at most Limit
+	LaterThan          Rule = "later_than"           // a time after the field that Limit names
+	Object             Rule = "object"               // a JSON object
+	MaxSize            Rule = "max_size"             // at most Limit bytes of JSON
+	MaxDepth           Rule = "max_depth"            // at most Limit levels of JSON
+)
+
+// Faults collects what is wrong with a request. Its methods add what they find.
+type Faults []Fault
+
+// Add adds a fault of a field.
+func (f *Faults) Add(field string, rule Rule, limit any) {
+	*f = append(*f, Fault{Path: []any{field}, Rule: rule, Limit: limit})
+}
+
+// Name checks a required name.
+func (f *Faults) Name(field, value string) { f.name([]any{field}, value) }
+
+func (f *Faults) name(path []any, value string) {
 	if value == "" {
-		f.add(field, "string_too_short", "String should have at least 1 character")
+		*f = append(*f, Fault{Path: path, Rule: NotEmpty})
 		return
 	}
-	f.text(field, value, MaxNameLength)
+	f.text(path, value, MaxNameLength)
 }
 
-// text checks a text that may be empty.
-func (f *faults) text(field, value string, most int) {
+// Text checks a text that may be empty.
+func (f *Faults) Text(field, value string) { f.text([]any{field}, value, MaxNameLength) }
+
+func (f *Faults) text(path []any, value string, maxLength int) {
 	switch {
 	case !utf8.ValidString(value):
-		f.add(field, "string_unicode", "Input should be valid UTF-8")
-	case utf8.RuneCountInString(value) > most:
-		f.add(field, "string_too_long", fmt.Sprintf("String should have at most %d characters", most))
+		*f = append(*f, Fault{Path: path, Rule: UTF8})
+	case utf8.RuneCountInString(value) > maxLength:
+		*f = append(*f, Fault{Path: path, Rule: MaxLength, Limit: maxLength})
 	}
 	for _, r := range value {
 		if unicode.IsControl(r) {
-			f.add(field, "string_control_character", fmt.Sprintf("String should have no control characters, found U+%04X", r))
+			*f = append(*f, Fault{Path: path, Rule: NoControlCharacter, Limit: r})
 			return
 		}
 	}
 }
 
 // reason checks a text for people, which may have several lines.
-func (f *faults) reason(value string) {
-	f.text("reason", lineBreaks.Replace(value), MaxReasonLength)
+func (f *Faults) reason(value string) {
+	f.text([]any{"reason"}, lineBreaks.Replace(value), MaxReasonLength)
 }
 
 var lineBreaks = strings.NewReplacer("\n", " ", "\r", " ", "\t", " ")
 
-// ttl checks a TTL that was asked for or set by default; 0 stands for none.
-func (f *faults) ttl(ttl time.Duration, limits Limits) {
-	most := strconv.FormatFloat(limits.MaxTTL.Seconds(), 'f', -1, 64)
+// TTL checks a TTL that was asked for or set by default; 0 stands for none.
+func (f *Faults) TTL(ttl time.Duration, limits Limits) {
 	switch {
 	case ttl < 0:
-		f.add("ttl_seconds", "greater_than", "Input should be greater than 0")
+		f.Add("ttl_seconds", Positive, nil)
 	case ttl > limits.MaxTTL:
-		f.add("ttl_seconds", "less_than_equal", "Input should be less than or equal to "+most)
+		f.Add("ttl_seconds", Maximum, limits.MaxTTL)
 	case ttl == 0 && limits.MaxTTL < LongestTTL:
-		f.add("ttl_seconds", "missing", "Field required: locks that never expire are not allowed, the longest TTL is "+most+" seconds")
+		f.Add("ttl_seconds", ExpiryRequired, limits.MaxTTL)
+	}
+}
+
+// Holds checks a list of holds.
+func (f *Faults) Holds(listed []HoldRef) {
+	for i, ref := range listed {
+		f.name([]any{"holds", i, "resource_name"}, ref.Resource)
 	}
 }
 
 // metadata checks the size and depth of a JSON object.
-func (f *faults) metadata(text string) {
+func (f *Faults) metadata(text string) {
 	if text == "" {
 		return
 	}
 	if !strings.HasPrefix(text, "{") || !json.Valid([]byte(text)) || !utf8.ValidString(text) {
-		f.add("metadata", "dict_type", "Input should be a valid dictionary")
+		f.Add("metadata", Object, nil)
 		return
 	}
 	if len(text) > MaxMetadataSize {
-		f.add("metadata", "too_long", fmt.Sprintf("Object should have at most %d bytes of JSON", MaxMetadataSize))
+		f.Add("metadata", MaxSize, MaxMetadataSize)
 	}
 	if depth(text) > MaxMetadataDepth {
-		f.add("metadata", "too_deep", fmt.Sprintf("Object should have at most %d levels", MaxMetadataDepth))
+		f.Add("metadata", MaxDepth, MaxMetadataDepth)
 	}
 }
 
-// depth counts the levels of objects and arrays of a valid JSON text.
+// depth returns the number of nested objects and arrays of a valid JSON text.
 func depth(text string) int {
 	deepest, level, quoted := 0, 0, false
 	for i := 0; i < len(text); i++ {
@@ -131,84 +176,84 @@ func depth(text string) int {
 	return deepest
 }
 
-// validate returns an [InvalidError] that names every fault.
-func (c Acquire) validate(limits Limits) error {
-	var f faults
-	f.name("resource_name", c.Resource)
-	f.name("process_id", c.ProcessID)
-	f.ttl(c.TTL, limits)
-	f.text("request_id", c.RequestID, MaxNameLength)
-	f.reason(c.Reason)
-	f.metadata(c.Metadata)
-	switch most := strconv.FormatFloat(limits.MaxTTL.Seconds(), 'f', -1, 64); {
-	case c.MinHold < 0:
-		f.add("min_hold_seconds", "greater_than_equal", "Input should be greater than or equal to 0")
-	case c.TTL > 0 && c.MinHold > c.TTL:
-		f.add("min_hold_seconds", "less_than_equal", "Input should be less than or equal to ttl_seconds")
-	case c.MinHold > limits.MaxTTL:
-		f.add("min_hold_seconds", "less_than_equal", "Input should be less than or equal to "+most)
+// Validate returns every fault of the request.
+func (r Request) Validate(limits Limits) []Fault {
+	var f Faults
+	ttl := r.TTL
+	if ttl == 0 {
+		ttl = limits.DefaultTTL
+	}
+	f.Name("resource_name", r.Resource)
+	f.Name("process_id", r.ProcessID)
+	f.TTL(ttl, limits)
+	f.Text("request_id", r.RequestID)
+	f.reason(r.Reason)
+	f.metadata(r.Metadata)
+	switch {
+	case r.MinHold < 0:
+		f.Add("min_hold_seconds", NotNegative, nil)
+	case ttl > 0 && r.MinHold > ttl:
+		f.Add("min_hold_seconds", Maximum, "ttl_seconds")
+	case r.MinHold > limits.MaxTTL:
+		f.Add("min_hold_seconds", Maximum, limits.MaxTTL)
 	}
 	switch {
-	case c.Wait < 0:
-		f.add("wait_seconds", "greater_than_equal", "Input should be greater than or equal to 0")
-	case c.Wait > limits.MaxWait:
-		f.add("wait_seconds", "less_than_equal",
-			"Input should be less than or equal to "+strconv.FormatFloat(limits.MaxWait.Seconds(), 'f', -1, 64))
+	case r.Wait < 0:
+		f.Add("wait_seconds", NotNegative, nil)
+	case r.Wait > limits.MaxWait:
+		f.Add("wait_seconds", Maximum, limits.MaxWait)
 	}
-	return f.err()
+	return f
 }
 
 // own checks what a release and a renewal have in common.
-func (f *faults) own(resource, process string, token int64) {
-	f.name("resource_name", resource)
-	f.name("process_id", process)
+func (f *Faults) own(resource, process string, token int64) {
+	f.Name("resource_name", resource)
+	f.Name("process_id", process)
 	f.token(token)
 }
 
-// holds checks a list of holds.
-func (f *faults) holds(listed []Owned) {
-	for i, o := range listed {
-		f.name(fmt.Sprintf("holds.%d.resource_name", i), o.Resource)
-	}
-}
-
 // token checks a fencing token; 0 stands for none.
-func (f *faults) token(token int64) {
+func (f *Faults) token(token int64) {
 	if token < 0 {
-		f.add("fencing_token", "greater_than", "Input should be greater than 0")
+		f.Add("fencing_token", Positive, nil)
 	}
 }
 
-func (c Release) validate() error {
-	var f faults
+// Validate returns every fault of the command.
+func (c Release) Validate(Limits) []Fault {
+	var f Faults
 	f.own(c.Resource, c.ProcessID, c.Token)
-	return f.err()
+	return f
 }
 
-func (c Renew) validate(limits Limits) error {
-	var f faults
+// Validate returns every fault of the command.
+func (c Renew) Validate(limits Limits) []Fault {
+	var f Faults
 	f.own(c.Resource, c.ProcessID, c.Token)
-	f.ttl(c.TTL, limits)
-	return f.err()
+	f.TTL(c.TTL, limits)
+	return f
 }
 
-// requiredTTL checks the TTL of a renewal of many holds.
-func (f *faults) requiredTTL(ttl time.Duration, limits Limits) {
-	if ttl == 0 {
-		f.add("ttl_seconds", "missing", "Field required")
-		return
-	}
-	f.ttl(ttl, limits)
-}
-
-func (c ForceRelease) validate() error {
-	var f faults
-	f.name("resource_name", c.Resource)
+// Validate returns every fault of the command.
+func (c ForceRelease) Validate(Limits) []Fault {
+	var f Faults
+	f.Name("resource_name", c.Resource)
 	if c.Reason == "" {
-		f.add("reason", "string_too_short", "String should have at least 1 character")
+		f.Add("reason", NotEmpty, nil)
 	}
 	f.reason(c.Reason)
-	f.text("process_id", c.By, MaxNameLength)
+	f.Text("process_id", c.By)
 	f.token(c.Token)
-	return f.err()
+	return f
+}
+
+// ResourceName is the name of a resource that a request is about.
+type ResourceName string
+
+// Validate returns every fault of the name.
+func (n ResourceName) Validate(Limits) []Fault {
+	var f Faults
+	f.Name("resource_name", string(n))
+	return f
 }

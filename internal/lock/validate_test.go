@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 )
 
 // broken is what a client can decide by: the field and the rule.
@@ -75,56 +76,56 @@ func TestNameLimits(t *testing.T) {
 	}
 	requests := []struct {
 		name, field string
-		send        func(*testing.T, *lock.Service, string) error
+		send        func(*testing.T, *service.Service, string) error
 	}{
-		{"acquire, resource", "resource_name", func(t *testing.T, s *lock.Service, value string) error {
-			_, err := s.Acquire(t.Context(), lock.Acquire{Resource: value, ProcessID: "p"})
+		{"acquire, resource", "resource_name", func(t *testing.T, s *service.Service, value string) error {
+			_, err := s.Acquire(t.Context(), lock.Request{Resource: value, ProcessID: "p"})
 			return err
 		}},
-		{"acquire, process", "process_id", func(t *testing.T, s *lock.Service, value string) error {
-			_, err := s.Acquire(t.Context(), lock.Acquire{Resource: "r", ProcessID: value})
+		{"acquire, process", "process_id", func(t *testing.T, s *service.Service, value string) error {
+			_, err := s.Acquire(t.Context(), lock.Request{Resource: "r", ProcessID: value})
 			return err
 		}},
-		{"check of acquire, resource", "resource_name", func(_ *testing.T, s *lock.Service, value string) error {
-			return s.CheckAcquire(lock.Acquire{Resource: value, ProcessID: "p"})
+		{"check of acquire, resource", "resource_name", func(_ *testing.T, s *service.Service, value string) error {
+			return s.CheckAcquire(lock.Acquire{Request: lock.Request{Resource: value, ProcessID: "p"}})
 		}},
-		{"release, resource", "resource_name", func(t *testing.T, s *lock.Service, value string) error {
+		{"release, resource", "resource_name", func(t *testing.T, s *service.Service, value string) error {
 			return refusedOrInvalid(s.Release(t.Context(), lock.Release{Resource: value, ProcessID: "p"}))
 		}},
-		{"release, process", "process_id", func(t *testing.T, s *lock.Service, value string) error {
+		{"release, process", "process_id", func(t *testing.T, s *service.Service, value string) error {
 			return refusedOrInvalid(s.Release(t.Context(), lock.Release{Resource: "r", ProcessID: value}))
 		}},
-		{"status", "resource_name", func(t *testing.T, s *lock.Service, value string) error {
+		{"status", "resource_name", func(t *testing.T, s *service.Service, value string) error {
 			_, _, err := s.Status(t.Context(), value)
 			return err
 		}},
-		{"current", "resource_name", func(t *testing.T, s *lock.Service, value string) error {
+		{"current", "resource_name", func(t *testing.T, s *service.Service, value string) error {
 			_, _, _, err := s.Current(t.Context(), value)
 			return err
 		}},
-		{"renew, resource", "resource_name", func(t *testing.T, s *lock.Service, value string) error {
+		{"renew, resource", "resource_name", func(t *testing.T, s *service.Service, value string) error {
 			return refusedOrInvalid(s.Renew(t.Context(), lock.Renew{Resource: value, ProcessID: "p", TTL: 1}))
 		}},
-		{"renew, process", "process_id", func(t *testing.T, s *lock.Service, value string) error {
+		{"renew, process", "process_id", func(t *testing.T, s *service.Service, value string) error {
 			return refusedOrInvalid(s.Renew(t.Context(), lock.Renew{Resource: "r", ProcessID: value, TTL: 1}))
 		}},
-		{"force-release, resource", "resource_name", func(t *testing.T, s *lock.Service, value string) error {
+		{"force-release, resource", "resource_name", func(t *testing.T, s *service.Service, value string) error {
 			return refusedOrInvalid(s.ForceRelease(t.Context(), lock.ForceRelease{Resource: value, Reason: "it hangs"}))
 		}},
-		{"renew all, process", "process_id", func(t *testing.T, s *lock.Service, value string) error {
+		{"renew all, process", "process_id", func(t *testing.T, s *service.Service, value string) error {
 			_, err := s.RenewAll(t.Context(), value, 1, nil)
 			return err
 		}},
-		{"renew all, listed resource", "holds.1.resource_name", func(t *testing.T, s *lock.Service, value string) error {
-			_, err := s.RenewAll(t.Context(), "p", 1, []lock.Owned{{Resource: "r", Token: 1}, {Resource: value, Token: 1}})
+		{"renew all, listed resource", "holds.1.resource_name", func(t *testing.T, s *service.Service, value string) error {
+			_, err := s.RenewAll(t.Context(), "p", 1, []lock.HoldRef{{Resource: "r", Token: 1}, {Resource: value, Token: 1}})
 			return err
 		}},
-		{"release all, process", "process_id", func(t *testing.T, s *lock.Service, value string) error {
+		{"release all, process", "process_id", func(t *testing.T, s *service.Service, value string) error {
 			_, _, err := s.ReleaseAll(t.Context(), value, nil)
 			return err
 		}},
-		{"release all, listed resource", "holds.1.resource_name", func(t *testing.T, s *lock.Service, value string) error {
-			_, _, err := s.ReleaseAll(t.Context(), "p", []lock.Owned{{Resource: "r", Token: 1}, {Resource: value, Token: 1}})
+		{"release all, listed resource", "holds.1.resource_name", func(t *testing.T, s *service.Service, value string) error {
+			_, _, err := s.ReleaseAll(t.Context(), "p", []lock.HoldRef{{Resource: "r", Token: 1}, {Resource: value, Token: 1}})
 			return err
 		}},
 	}
@@ -159,7 +160,7 @@ func refusedOrInvalid(_ lock.Outcome, err error) error {
 func TestControlCharacterIsNamed(t *testing.T) {
 	for char, want := range map[rune]string{0: "U+0000", '\n': "U+000A", 0x7f: "U+007F", 0x85: "U+0085"} {
 		t.Run(want, func(t *testing.T) {
-			err := service(newMemory()).CheckAcquire(lock.Acquire{Resource: fmt.Sprintf("a%cb\x01", char), ProcessID: "p"})
+			err := service(newMemory()).CheckAcquire(lock.Acquire{Request: lock.Request{Resource: fmt.Sprintf("a%cb\x01", char), ProcessID: "p"}})
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want %s in it", err, want)
 			}

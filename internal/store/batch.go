@@ -14,6 +14,7 @@ import (
 
 	"resource-lock-manager/internal/groupcommit"
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 )
 
 // attempts is how often a batch is tried when another server's transaction, or a connection that broke before COMMIT,
@@ -25,9 +26,9 @@ func (s *Store) commit(batch []lock.Command) ([]groupcommit.Result[lock.Outcome]
 	if err := s.file.check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", groupcommit.ErrUnavailable, err)
 	}
-	names := namesOf(batch)
+	needs := needsOf(batch)
 	for attempt := 1; ; attempt++ {
-		results, commit, err := s.transact(names, batch)
+		results, commit, err := s.transact(needs, batch)
 		if err == nil { // what was committed to a file that is not there any more may be lost
 			if missing := s.file.check(); missing != nil {
 				err = fmt.Errorf("%w: %w", groupcommit.ErrOutcomeUnknown, missing)
@@ -36,8 +37,8 @@ func (s *Store) commit(batch []lock.Command) ([]groupcommit.Result[lock.Outcome]
 		commit.Unknown = errors.Is(err, groupcommit.ErrOutcomeUnknown)
 		s.unproven = s.unproven || commit.Unknown
 		if err == nil || commit.Unknown {
-			if len(commit.Awaited)+len(commit.Granted)+len(commit.Superseded) > 0 {
-				s.watch(commit)
+			if len(commit.Events)+len(commit.Contended)+len(commit.Granted)+len(commit.Superseded) > 0 {
+				s.onCommit(commit)
 			}
 			return results, err
 		}
@@ -70,19 +71,29 @@ func (s *Store) prove() error {
 	return err
 }
 
-// namesOf returns every resource that a batch touches once, in the order in which all servers lock them.
-func namesOf(batch []lock.Command) []string {
+// needsOf returns what each command of a batch needs.
+func needsOf(batch []lock.Command) []lock.Needs {
+	needs := make([]lock.Needs, len(batch))
+	for i, c := range batch {
+		needs[i] = c.Needs()
+	}
+	return needs
+}
+
+// namesOf returns the name of every resource that a batch needs, each once, in the order in
+// which all servers lock them.
+func namesOf(needs []lock.Needs) []string {
 	var names []string
-	for _, c := range batch {
-		names = append(names, c.Resources()...)
+	for _, n := range needs {
+		names = append(names, n.Resources...)
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }
 
 // transact runs one transaction. What it returns of the commit is sound when it was committed, or may have been.
-func (s *Store) transact(names []string, batch []lock.Command) (
-	results []groupcommit.Result[lock.Outcome], commit lock.Commit, err error,
+func (s *Store) transact(needs []lock.Needs, batch []lock.Command) (
+	results []groupcommit.Result[lock.Outcome], commit service.Commit, err error,
 ) {
 	if err := s.prove(); err != nil {
 		return nil, commit, err
@@ -91,21 +102,20 @@ func (s *Store) transact(names []string, batch []lock.Command) (
 	defer cancel()
 	var committed map[string]lock.Resource
 	err = s.transaction(ctx, func(tx *gorm.DB) error {
-		states, now, err := s.lockRows(tx, names)
+		states, now, err := s.lockRows(tx, namesOf(needs))
 		if err != nil {
 			return err
 		}
-		commit = lock.Commit{Now: now, Read: time.Now()}
-		queues, err := s.loadQueues(tx, now, states, batch)
+		commit = service.Commit{Now: now, ReadAt: time.Now()}
+		queues, err := s.loadQueues(tx, now, states, needs)
 		if err != nil {
 			return err
 		}
 		var changed []string
-		var events []eventRow
 		var replaced []notice
-		results, changed, events = decide(now, states, batch)
+		results, changed, commit.Events = decide(now, states, needs, batch)
 		s.known.drop(changed)
-		if err := s.save(tx, states, changed, events); err != nil {
+		if err := s.save(tx, states, changed, commit.Events); err != nil {
 			return err
 		}
 		if err := s.saveQueues(tx, queues, states, changed); err != nil {
@@ -113,27 +123,22 @@ func (s *Store) transact(names []string, batch []lock.Command) (
 		}
 		for i := range results {
 			out := &results[i].Value
-			for j, r := range out.Changed {
-				out.Changed[j].ID = states[r.Name].ID
-			}
-			for j, g := range out.Granted {
-				out.Granted[j].ID = states[g.To.Resource].ID
-			}
+			out.AssignIDs(func(name string) int64 { return states[name].ID })
 			commit.Granted = append(commit.Granted, out.Granted...)
 			for _, w := range out.Superseded {
-				if w.Here {
-					commit.Superseded = append(commit.Superseded, w.Request.Connection)
+				if w.Local {
+					commit.Superseded = append(commit.Superseded, w.Connection)
 				} else {
-					replaced = append(replaced, notice{Server: queues[w.Request.Resource].servers[w.Ticket], Connection: w.Request.Connection})
+					replaced = append(replaced, notice{Server: queues[w.Request.Resource].servers[w.Ticket], Connection: w.Connection})
 				}
 			}
 		}
 		for _, r := range states {
 			if r.Waiters > 0 || len(queues[r.Name].waiters) > 0 {
-				commit.Awaited = append(commit.Awaited, r)
+				commit.Contended = append(commit.Contended, r)
 			}
 		}
-		if err := s.notify(tx, now, commit.Awaited, queues, replaced); err != nil {
+		if err := s.notify(tx, now, commit.Contended, queues, replaced); err != nil {
 			return err
 		}
 		committed = states
@@ -147,15 +152,13 @@ func (s *Store) transact(names []string, batch []lock.Command) (
 
 // decide runs the commands in their order. It updates states and returns the names of those that changed, sorted, and all
 // events.
-func decide(now time.Time, states map[string]lock.Resource, batch []lock.Command) (
-	results []groupcommit.Result[lock.Outcome], changed []string, events []eventRow,
+func decide(now time.Time, states map[string]lock.Resource, needs []lock.Needs, batch []lock.Command) (
+	results []groupcommit.Result[lock.Outcome], changed []string, events []lock.Event,
 ) {
 	results = make([]groupcommit.Result[lock.Outcome], len(batch))
-	events = []eventRow{} // as JSON a list, also when it is empty
 	for i, c := range batch {
-		names := c.Resources()
-		before := make([]lock.Resource, len(names))
-		for j, name := range names {
+		before := make([]lock.Resource, len(needs[i].Resources))
+		for j, name := range needs[i].Resources {
 			before[j] = states[name]
 		}
 		results[i].Value, results[i].Err = c.Decide(now, before)
@@ -163,9 +166,7 @@ func decide(now time.Time, states map[string]lock.Resource, batch []lock.Command
 			states[r.Name] = r
 			changed = append(changed, r.Name)
 		}
-		for _, e := range results[i].Value.Events {
-			events = append(events, eventRowOf(e))
-		}
+		events = append(events, results[i].Value.Events...)
 	}
 	slices.Sort(changed)
 	return results, slices.Compact(changed), events
@@ -224,12 +225,12 @@ func (s *Store) readRows(tx *gorm.DB, names []string, states map[string]lock.Res
 }
 
 // save writes the states of the named resources, gives new ones their ids, and appends the events.
-func (s *Store) save(tx *gorm.DB, states map[string]lock.Resource, names []string, events []eventRow) error {
+func (s *Store) save(tx *gorm.DB, states map[string]lock.Resource, names []string, events []lock.Event) error {
 	saved := make([]lockRow, 0, len(names))
 	var forgotten []int64
 	var floor int64
 	for _, name := range names {
-		if r := states[name]; r.Forgotten {
+		if r := states[name]; r.Deleted {
 			forgotten = append(forgotten, r.ID)
 			floor = max(floor, r.Token)
 		} else {
@@ -247,7 +248,11 @@ func (s *Store) save(tx *gorm.DB, states map[string]lock.Resource, names []strin
 	if len(saved)+len(events) == 0 {
 		return nil
 	}
-	if err := s.dialect.write(tx, saved, events); err != nil {
+	eventRows := make([]eventRow, len(events)) // as JSON a list, also when it is empty
+	for i, e := range events {
+		eventRows[i] = eventRowOf(e)
+	}
+	if err := s.dialect.write(tx, saved, eventRows); err != nil {
 		return err
 	}
 	for _, row := range saved {

@@ -42,15 +42,15 @@ func TestSteppedWallClockNeitherEndsNorExtends(t *testing.T) {
 			cfg := config(t, store.SQLite)
 			clock := newClocks(&cfg, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 			s := open(t, cfg)
-			execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p", TTL: time.Minute})
+			execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Minute}})
 
 			clock.wall.Add(step.Microseconds())
 			clock.pass(59 * time.Second)
-			if _, err := s.Execute(t.Context(), lock.Acquire{Resource: "r", ProcessID: "q"}); !errors.As(err, new(*lock.HeldError)) {
+			if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}}); !errors.As(err, new(*lock.HeldError)) {
 				t.Errorf("a second before it ends: %v", err)
 			}
 			clock.pass(time.Second)
-			execute(t, s, lock.Acquire{Resource: "r", ProcessID: "q"})
+			execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}})
 		})
 	}
 }
@@ -64,24 +64,24 @@ func TestRestartAfterClockWentBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Start()
-	execute(t, s, lock.Acquire{Resource: "short", ProcessID: "p", TTL: time.Minute})
+	s.Start(nil)
+	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "short", ProcessID: "p", TTL: time.Minute}})
 	clock.pass(30 * time.Second)
-	token := execute(t, s, lock.Acquire{Resource: "last", ProcessID: "p"}).Hold.Token
+	token := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "last", ProcessID: "p"}}).Hold.Token
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 
 	clock.wall.Add(-time.Hour.Microseconds())
 	s = open(t, cfg)
-	if _, err := s.Execute(t.Context(), lock.Acquire{Resource: "short", ProcessID: "q"}); !errors.As(err, new(*lock.HeldError)) {
+	if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "short", ProcessID: "q"}}); !errors.As(err, new(*lock.HeldError)) {
 		t.Errorf("30 s before it ends: %v", err)
 	}
-	if next := execute(t, s, lock.Acquire{Resource: "other", ProcessID: "p"}).Hold.Token; next < token {
+	if next := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "other", ProcessID: "p"}}).Hold.Token; next < token {
 		t.Errorf("token %d after %d", next, token)
 	}
 	clock.pass(30 * time.Second)
-	execute(t, s, lock.Acquire{Resource: "short", ProcessID: "q"})
+	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "short", ProcessID: "q"}})
 }
 
 // A wall clock that goes back over a restart must not extend a hold that was renewed long after it began.
@@ -93,8 +93,8 @@ func TestRestartKeepsRenewalMoments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Start()
-	execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p", TTL: 24 * time.Hour})
+	s.Start(nil)
+	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: 24 * time.Hour}})
 	clock.pass(5 * time.Hour)
 	execute(t, s, lock.Renew{Resource: "r", ProcessID: "p", TTL: time.Minute})
 	if err := s.Close(); err != nil {
@@ -103,11 +103,11 @@ func TestRestartKeepsRenewalMoments(t *testing.T) {
 	clock.wall.Add(-time.Hour.Microseconds())
 	s = open(t, cfg)
 	clock.pass(59 * time.Second)
-	if _, err := s.Execute(t.Context(), lock.Acquire{Resource: "r", ProcessID: "q"}); !errors.As(err, new(*lock.HeldError)) {
+	if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}}); !errors.As(err, new(*lock.HeldError)) {
 		t.Errorf("a second before it ends: %v", err)
 	}
 	clock.pass(time.Second)
-	execute(t, s, lock.Acquire{Resource: "r", ProcessID: "q"})
+	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}})
 }
 
 // The servers' own clocks do not matter on Postgres: inside the bubble this process's clock says the year 2000, and for a
@@ -117,7 +117,7 @@ func TestPostgresIgnoresServerClocks(t *testing.T) {
 	cfg := config(t, store.Postgres)
 	before := time.Now().Add(-time.Minute)
 	right := open(t, cfg)
-	held := execute(t, right, lock.Acquire{Resource: "r", ProcessID: "p", TTL: time.Hour})
+	held := execute(t, right, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Hour}})
 	synctest.Test(t, func(t *testing.T) {
 		for _, wrong := range []time.Duration{0, time.Hour} {
 			<-time.After(wrong) // only the bubble's clock moves
@@ -125,20 +125,20 @@ func TestPostgresIgnoresServerClocks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s.Start()
-			if _, err := s.Execute(t.Context(), lock.Acquire{Resource: "r", ProcessID: "q"}); !errors.As(err, new(*lock.HeldError)) {
+			s.Start(nil)
+			if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}}); !errors.As(err, new(*lock.HeldError)) {
 				t.Errorf("acquire of a resource that is held for an hour: %v", err)
 			}
 			name := wrong.String()
-			other := execute(t, s, lock.Acquire{Resource: name, ProcessID: "q", TTL: time.Minute})
+			other := execute(t, s, lock.Acquire{Request: lock.Request{Resource: name, ProcessID: "q", TTL: time.Minute}})
 			if d := other.Hold.LockedAt.Sub(held.Now); d < 0 || d > time.Minute {
 				t.Errorf("the servers' moments are %v apart", d)
 			}
 			if other.Hold.Token < before.UnixMicro() {
 				t.Errorf("token %d is older than the test", other.Hold.Token)
 			}
-			if r, now, err := s.Find(t.Context(), name); err != nil || !r.Holds[0].Owned(now) {
-				t.Errorf("a hold of a minute is gone at once: %+v at %v, %v", r, now, err)
+			if r, now := find(t, s, name); !r.Holds[0].Owned(now) {
+				t.Errorf("a hold of a minute is gone at once: %+v at %v", r, now)
 			}
 			renewed := execute(t, s, lock.Renew{Resource: name, ProcessID: "q", TTL: time.Minute})
 			if d := renewed.Hold.ExpiresAt.Sub(other.Hold.ExpiresAt); d < 0 || d > time.Minute {
@@ -157,7 +157,7 @@ func TestTokenFloorOutlivesRows(t *testing.T) {
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
 		future := time.Now().Add(1000 * time.Hour).UnixMicro()
-		execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p"})
+		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
 		execute(t, s, lock.Release{Resource: "r", ProcessID: "p"})
 		db := connect(t, cfg)
 		if cfg.Driver == store.Postgres {
@@ -167,13 +167,13 @@ func TestTokenFloorOutlivesRows(t *testing.T) {
 		} else if _, err := db.ExecContext(t.Context(), "UPDATE resource_locks SET fencing_token = ?", future); err != nil {
 			t.Fatal(err)
 		}
-		if out := execute(t, s, lock.Forget{Names: []string{"r"}, Before: time.Now().Add(time.Hour)}); len(out.Changed) != 1 {
+		if out := execute(t, s, lock.DeleteIdle{Names: []string{"r"}, Before: time.Now().Add(time.Hour)}); len(out.Changed) != 1 {
 			t.Fatalf("not forgotten: %+v", out)
 		}
-		if r, _, err := s.Find(t.Context(), "r"); err != nil || r.ID != 0 {
-			t.Fatalf("still there: %+v, %v", r, err)
+		if r, _ := find(t, s, "r"); r.ID != 0 {
+			t.Fatalf("still there: %+v", r)
 		}
-		if token := execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p"}).Hold.Token; token != future+1 {
+		if token := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}}).Hold.Token; token != future+1 {
 			t.Errorf("token %d after the deleted row's %d", token, future)
 		}
 	})
@@ -192,15 +192,12 @@ func TestLookThatCrossesWithARenewal(t *testing.T) {
 		return steady()
 	}
 	s := open(t, cfg)
-	execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p", TTL: time.Second})
+	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Second}})
 	crossing = func() {
 		execute(t, s, lock.Renew{Resource: "r", ProcessID: "p", TTL: time.Minute})
 		clock.pass(2 * time.Second)
 	}
-	r, now, err := s.Find(t.Context(), "r")
-	if err != nil {
-		t.Fatal(err)
-	}
+	r, now := find(t, s, "r")
 	if _, held := r.Holder(now); !held {
 		t.Errorf("at %v: %+v", now, r)
 	}
@@ -231,7 +228,7 @@ func (s *server) start(t *testing.T) {
 	if s.Store, err = store.Open(t.Context(), s.cfg); err != nil {
 		t.Fatal(err)
 	}
-	s.Start()
+	s.Start(nil)
 }
 
 func (s *server) stop(t *testing.T) {
@@ -262,10 +259,7 @@ func (s *server) reboot(t *testing.T, step time.Duration) {
 // moment is what the store takes for now.
 func (s *server) moment(t *testing.T) time.Time {
 	t.Helper()
-	_, now, err := s.Find(t.Context(), "moment")
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, now := find(t, s.Store, "moment")
 	return now
 }
 
@@ -273,11 +267,11 @@ func (s *server) moment(t *testing.T) time.Time {
 func (s *server) wantHeldFor(t *testing.T, left time.Duration) {
 	t.Helper()
 	s.pass(left - time.Microsecond)
-	if _, err := s.Execute(t.Context(), lock.Acquire{Resource: "r", ProcessID: "q"}); !errors.As(err, new(*lock.HeldError)) {
+	if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}}); !errors.As(err, new(*lock.HeldError)) {
 		t.Errorf("a microsecond before its end: %v", err)
 	}
 	s.pass(time.Microsecond)
-	execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "q"})
+	execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}})
 }
 
 var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
@@ -299,7 +293,7 @@ func TestClockGoesOnThroughRestarts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newServer(t, noon.Add(test.wrong))
-			token := execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "p", TTL: time.Hour}).Hold.Token
+			token := execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Hour}}).Hold.Token
 			s.pass(10 * time.Minute)
 			s.restart(t, -test.wrong)
 			if text := s.logs.String(); !strings.Contains(text, test.log) || test.log == "" && text != "" {
@@ -308,8 +302,8 @@ func TestClockGoesOnThroughRestarts(t *testing.T) {
 			s.pass(4 * time.Minute)
 			s.restart(t, 0)
 			s.wantHeldFor(t, 44*time.Minute)
-			if r, _, err := s.Find(t.Context(), "r"); err != nil || r.Token <= token {
-				t.Errorf("token %d after %d, %v", r.Token, token, err)
+			if r, _ := find(t, s.Store, "r"); r.Token <= token {
+				t.Errorf("token %d after %d", r.Token, token)
 			}
 		})
 	}
@@ -322,26 +316,26 @@ func TestClockAfterABoot(t *testing.T) {
 	t.Run("right", func(t *testing.T) {
 		t.Parallel()
 		s := newServer(t, noon)
-		execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "p", TTL: time.Hour})
+		execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Hour}})
 		s.reboot(t, 0)
 		s.wantHeldFor(t, 59*time.Minute)
 	})
 	t.Run("set back", func(t *testing.T) {
 		t.Parallel()
 		s := newServer(t, noon)
-		execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "p", TTL: time.Hour})
+		execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Hour}})
 		s.pass(10 * time.Minute)
-		execute(t, s.Store, lock.Acquire{Resource: "other", ProcessID: "p"})
+		execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "other", ProcessID: "p"}})
 		s.reboot(t, -day)
 		s.wantHeldFor(t, 50*time.Minute)
 	})
 	t.Run("set back long after a wrong clock", func(t *testing.T) { // what was then does not count
 		t.Parallel()
 		s := newServer(t, noon.Add(day))
-		execute(t, s.Store, lock.Acquire{Resource: "old", ProcessID: "p"})
+		execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "old", ProcessID: "p"}})
 		execute(t, s.Store, lock.Release{Resource: "old", ProcessID: "p"})
 		s.restart(t, -day)
-		execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "p", TTL: time.Hour})
+		execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Hour}})
 		s.restart(t, 0)
 		s.reboot(t, 0)
 		s.wantHeldFor(t, 58*time.Minute)
@@ -349,9 +343,9 @@ func TestClockAfterABoot(t *testing.T) {
 	t.Run("set forward", func(t *testing.T) {
 		t.Parallel()
 		s := newServer(t, noon.Add(-day))
-		token := execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "p", TTL: time.Hour}).Hold.Token
+		token := execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Hour}}).Hold.Token
 		s.reboot(t, day)
-		if next := execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "q"}).Hold.Token; next <= token {
+		if next := execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}}).Hold.Token; next <= token {
 			t.Errorf("token %d after %d", next, token)
 		}
 	})
@@ -370,30 +364,30 @@ func TestWallClockIsAdopted(t *testing.T) {
 					t.Errorf("%s: ahead by %v, want %v", what, ahead, want)
 				}
 			}
-			first := execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "p"}).Hold.Token
+			first := execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}}).Hold.Token
 			s.restart(t, -wrong)
 			wantAhead("held", wrong)
 			execute(t, s.Store, lock.Release{Resource: "r", ProcessID: "p"})
-			execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "p", MinHold: time.Hour})
+			execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", MinHold: time.Hour}})
 			execute(t, s.Store, lock.Release{Resource: "r", ProcessID: "p"})
 			s.restart(t, 0)
 			wantAhead("kept by its minimum", wrong)
 			execute(t, s.Store, lock.ForceRelease{Resource: "r", Reason: "test"})
-			execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "p", TTL: time.Second})
+			execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Second}})
 			s.restart(t, 0)
 			wantAhead("expired, and not yet recorded", wrong)
-			execute(t, s.Store, lock.Settle{Names: []string{"r"}})
-			execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "p"})
+			execute(t, s.Store, lock.ExpireAndGrant{Names: []string{"r"}})
+			execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
 			waiter := waiting("r", "w")
 			enqueue(t, s.Store, waiter)
 			s.restart(t, 0)
 			execute(t, s.Store, lock.ForceRelease{Resource: "r", Reason: "test"}) // w is not there to be granted it
 			s.restart(t, 0)
 			wantAhead("somebody may come back to wait", wrong)
-			execute(t, s.Store, lock.Vacate{Gone: []lock.Place{{Resource: "r", ProcessID: "w", RequestID: waiter.RequestID}}})
+			execute(t, s.Store, lock.RemoveAbandoned{Places: []lock.Place{{Resource: "r", ProcessID: "w", RequestID: waiter.RequestID}}})
 			s.restart(t, 0)
 			wantAhead("idle", 0)
-			if next := execute(t, s.Store, lock.Acquire{Resource: "r", ProcessID: "p"}).Hold.Token; next <= first {
+			if next := execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}}).Hold.Token; next <= first {
 				t.Errorf("token %d after %d", next, first)
 			}
 		})

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 	"resource-lock-manager/internal/store"
 )
 
@@ -72,7 +73,7 @@ func TestErrorInAnswerToCommit(t *testing.T) {
 		p.answer.Store(refusal(t, a.severity, a.code, a.state))
 		p.deliver.Store(delivered)
 		p.cutAfter.Store("commit\x00")
-		_, err := s.Execute(t.Context(), lock.Acquire{Resource: t.Name(), ProcessID: "p"})
+		_, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: t.Name(), ProcessID: "p"}})
 		if p.cutAfter.Load() != "" {
 			t.Error("no COMMIT was seen")
 		}
@@ -81,7 +82,7 @@ func TestErrorInAnswerToCommit(t *testing.T) {
 	for _, a := range unknown {
 		for name, delivered := range map[string]bool{"committed": true, "not committed": false} {
 			t.Run(a.severity+" "+a.code+" "+string(a.state)+" "+name, func(t *testing.T) {
-				if err := try(t, a, delivered); !errors.Is(err, lock.ErrOutcomeUnknown) {
+				if err := try(t, a, delivered); !errors.Is(err, service.ErrOutcomeUnknown) {
 					t.Errorf("answer: %v", err)
 				}
 				wantHeldOnce(t, s, t.Name(), delivered)
@@ -101,23 +102,22 @@ func TestErrorInAnswerToCommit(t *testing.T) {
 	}
 	for _, a := range refused {
 		t.Run(a.severity+" "+a.code+" "+string(a.state)+" refused", func(t *testing.T) {
-			if err := try(t, a.answer, false); errors.Is(err, lock.ErrOutcomeUnknown) || (err == nil) != a.again {
+			if err := try(t, a.answer, false); errors.Is(err, service.ErrOutcomeUnknown) || (err == nil) != a.again {
 				t.Errorf("answer: %v", err)
 			}
 			wantHeldOnce(t, s, t.Name(), a.again)
 		})
 	}
-	execute(t, s, lock.Acquire{Resource: "afterwards", ProcessID: "p"})
+	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "afterwards", ProcessID: "p"}})
 }
 
 // wantHeldOnce checks whether a resource was acquired, once.
 func wantHeldOnce(t *testing.T, s *store.Store, resource string, want bool) {
 	t.Helper()
-	r, _, err := s.Find(t.Context(), resource)
-	if err != nil || (len(r.Holds) == 1) != want {
-		t.Errorf("held: %+v, want %v, %v", r.Holds, want, err)
+	if r, _ := find(t, s, resource); (len(r.Holds) == 1) != want {
+		t.Errorf("held: %+v, want %v", r.Holds, want)
 	}
-	events, err := s.History(t.Context(), lock.HistoryFilter{Resource: resource, Limit: 10})
+	events, err := s.History(t.Context(), service.HistoryFilter{Resource: resource, Limit: 10})
 	if err != nil || (len(events) == 1) != want {
 		t.Errorf("history: %+v, %v", events, err)
 	}
@@ -129,7 +129,7 @@ func TestRoundTrips(t *testing.T) {
 	cfg := config(t, store.Postgres)
 	p := throughProxy(t, &cfg)
 	s := open(t, cfg)
-	execute(t, s, lock.Acquire{Resource: "warm", ProcessID: "p"})
+	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "warm", ProcessID: "p"}})
 	trips := func(c lock.Command) int32 {
 		before := p.answers.Load()
 		execute(t, s, c)
@@ -137,8 +137,8 @@ func TestRoundTrips(t *testing.T) {
 	}
 	execute(t, s, lock.Release{Resource: "warm", ProcessID: "p"}) // its statements are prepared now
 	for want, c := range map[int32]lock.Command{
-		4: lock.Acquire{Resource: "warm", ProcessID: "p"},  // BEGIN, read, write, COMMIT
-		5: lock.Acquire{Resource: "fresh", ProcessID: "p"}, // and the floor of the tokens
+		4: lock.Acquire{Request: lock.Request{Resource: "warm", ProcessID: "p"}},  // BEGIN, read, write, COMMIT
+		5: lock.Acquire{Request: lock.Request{Resource: "fresh", ProcessID: "p"}}, // and the floor of the tokens
 	} {
 		if got := trips(c); got != want {
 			t.Errorf("%+v: %d round trips, want %d", c, got, want)
@@ -164,7 +164,7 @@ func TestSettingsOfATransaction(t *testing.T) {
 				"CREATE TRIGGER see AFTER INSERT OR UPDATE ON resource_locks EXECUTE FUNCTION see()",
 				"CREATE TRIGGER see AFTER DELETE ON lock_events EXECUTE FUNCTION see()")
 			s := open(t, cfg)
-			execute(t, s, lock.Acquire{Resource: "other", ProcessID: "p"})
+			execute(t, s, lock.Acquire{Request: lock.Request{Resource: "other", ProcessID: "p"}})
 			if _, err := s.DeleteEvents(t.Context(), 0, 100); err != nil {
 				t.Fatal(err)
 			}
@@ -189,12 +189,12 @@ func TestTimeZoneOfTheDatabase(t *testing.T) {
 				"ALTER DATABASE "+name+" SET DateStyle = 'German'")
 			cfg.Source += "&default_query_exec_mode=" + mode
 			s := open(t, cfg)
-			now := execute(t, s, lock.Acquire{Resource: "long", ProcessID: "p", TTL: time.Hour}).Now
-			execute(t, s, lock.Acquire{Resource: "short", ProcessID: "p", TTL: time.Microsecond})
-			if got := held(t, s, lock.ListFilter{}); len(got) != 1 || !got[0].Holds[0].ExpiresAt.Equal(now.Add(time.Hour)) {
+			now := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "long", ProcessID: "p", TTL: time.Hour}}).Now
+			execute(t, s, lock.Acquire{Request: lock.Request{Resource: "short", ProcessID: "p", TTL: time.Microsecond}})
+			if got := held(t, s, service.ListFilter{}); len(got) != 1 || !got[0].Holds[0].ExpiresAt.Equal(now.Add(time.Hour)) {
 				t.Errorf("held at %v: %+v", now, got)
 			}
-			if got := held(t, s, lock.ListFilter{Limit: 10}); len(got) != 1 || got[0].Name != "long" {
+			if got := held(t, s, service.ListFilter{Limit: 10}); len(got) != 1 || got[0].Name != "long" {
 				t.Errorf("page: %+v", got)
 			}
 			if names, err := s.Expired(t.Context(), 10); err != nil || len(names) != 1 || names[0] != "short" {

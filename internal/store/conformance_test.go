@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 	"resource-lock-manager/internal/store"
 )
 
@@ -22,16 +23,13 @@ func TestAcquireIsStored(t *testing.T) {
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
 		before := time.Now().Add(-time.Minute)
-		out := execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p", TTL: 90 * time.Second})
+		out := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: 90 * time.Second}})
 
-		got, now, err := s.Find(t.Context(), "r")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(out.Changed[0], got); diff != "" {
+		got, now := find(t, s, "r")
+		if diff := cmp.Diff(out.Resource, got); diff != "" {
 			t.Errorf("stored state differs from the outcome (-outcome +stored):\n%s", diff)
 		}
-		if out.Changed[0].ID == 0 {
+		if out.Resource.ID == 0 {
 			t.Error("the outcome has no row id")
 		}
 		if got := out.Hold.ExpiresAt.Sub(out.Hold.LockedAt); got != 90*time.Second {
@@ -53,10 +51,10 @@ func TestTextSurvives(t *testing.T) {
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
 		for _, name := range names {
-			execute(t, s, lock.Acquire{Resource: name, ProcessID: name + "!"})
+			execute(t, s, lock.Acquire{Request: lock.Request{Resource: name, ProcessID: name + "!"}})
 		}
 		var got []string
-		for _, r := range held(t, s, lock.ListFilter{}) {
+		for _, r := range held(t, s, service.ListFilter{}) {
 			if r.Holds[0].ProcessID != r.Name+"!" {
 				t.Errorf("%q is held by %q", r.Name, r.Holds[0].ProcessID)
 			}
@@ -72,13 +70,13 @@ func TestRefusalsChangeNothing(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
-		held := execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p"})
+		held := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
 
 		var heldError *lock.HeldError
-		if _, err := s.Execute(t.Context(), lock.Acquire{Resource: "r", ProcessID: "q"}); !errors.As(err, &heldError) {
+		if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}}); !errors.As(err, &heldError) {
 			t.Fatalf("acquire of a held resource: %v", err)
 		}
-		if diff := cmp.Diff(held.Hold, heldError.Holder); diff != "" {
+		if diff := cmp.Diff(&held.Hold, heldError.Holder); diff != "" {
 			t.Errorf("holder in the refusal (-want +got):\n%s", diff)
 		}
 		var notHeld *lock.NotHeldError
@@ -87,15 +85,12 @@ func TestRefusalsChangeNothing(t *testing.T) {
 				t.Errorf("%+v: %v", c, err)
 			}
 		}
-		got, _, err := s.Find(t.Context(), "r")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(held.Changed[0], got); diff != "" {
+		got, _ := find(t, s, "r")
+		if diff := cmp.Diff(held.Resource, got); diff != "" {
 			t.Errorf("state after refusals (-want +got):\n%s", diff)
 		}
-		if unseen, _, err := s.Find(t.Context(), "never seen"); err != nil || unseen.ID != 0 {
-			t.Errorf("a refused release left a row: %+v, %v", unseen, err)
+		if unseen, _ := find(t, s, "never seen"); unseen.ID != 0 {
+			t.Errorf("a refused release left a row: %+v", unseen)
 		}
 	})
 }
@@ -104,23 +99,20 @@ func TestReleaseKeepsRowAndToken(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
-		first := execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p"})
+		first := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
 		released := execute(t, s, lock.Release{Resource: "r", ProcessID: "p"})
 
-		got, _, err := s.Find(t.Context(), "r")
-		if err != nil {
-			t.Fatal(err)
-		}
+		got, _ := find(t, s, "r")
 		want := lock.Resource{
-			ID: first.Changed[0].ID, Name: "r", Token: first.Hold.Token, Last: first.Hold, EndedAt: released.Now,
+			ID: first.Resource.ID, Name: "r", Token: first.Hold.Token, Last: first.Hold, EndedAt: released.Now,
 		}
 		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("released resource (-want +got):\n%s", diff)
 		}
-		second := execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p"})
-		if second.Changed[0].ID != first.Changed[0].ID || second.Hold.Token <= first.Hold.Token {
+		second := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+		if second.Resource.ID != first.Resource.ID || second.Hold.Token <= first.Hold.Token {
 			t.Errorf("second hold: row %d after %d, token %d after %d",
-				second.Changed[0].ID, first.Changed[0].ID, second.Hold.Token, first.Hold.Token)
+				second.Resource.ID, first.Resource.ID, second.Hold.Token, first.Hold.Token)
 		}
 	})
 }
@@ -144,7 +136,7 @@ func TestExclusionUnderLoad(t *testing.T) {
 				process := fmt.Sprint("client ", client)
 				for round := range rounds {
 					name := fmt.Sprint("resource ", (client+round)%resources)
-					out, err := s.Execute(context.Background(), lock.Acquire{Resource: name, ProcessID: process})
+					out, err := s.Execute(context.Background(), lock.Acquire{Request: lock.Request{Resource: name, ProcessID: process}})
 					var held *lock.HeldError
 					if errors.As(err, &held) {
 						continue
@@ -197,7 +189,7 @@ func TestFirstInsertIsDecidedOnce(t *testing.T) {
 			for n := range names {
 				wg.Go(func() {
 					name := fmt.Sprint("new ", n)
-					_, err := s.Execute(context.Background(), lock.Acquire{Resource: name, ProcessID: fmt.Sprint(i)})
+					_, err := s.Execute(context.Background(), lock.Acquire{Request: lock.Request{Resource: name, ProcessID: fmt.Sprint(i)}})
 					var held *lock.HeldError
 					switch {
 					case err == nil:
@@ -223,29 +215,29 @@ func TestSweep(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
-		service := lock.NewService(s, lock.Limits{MaxTTL: lock.LongestTTL}, slog.New(slog.DiscardHandler))
+		locks := service.New(s, service.Config{Limits: lock.Limits{MaxTTL: lock.LongestTTL}}, slog.New(slog.DiscardHandler))
 		for i := range 5 {
-			execute(t, s, lock.Acquire{Resource: fmt.Sprint("short ", i), ProcessID: "p", TTL: time.Microsecond})
+			execute(t, s, lock.Acquire{Request: lock.Request{Resource: fmt.Sprint("short ", i), ProcessID: "p", TTL: time.Microsecond}})
 		}
-		kept := execute(t, s, lock.Acquire{Resource: "long", ProcessID: "p", TTL: time.Hour})
-		token := execute(t, s, lock.Acquire{Resource: "released", ProcessID: "p"}).Hold.Token
+		kept := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "long", ProcessID: "p", TTL: time.Hour}})
+		token := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "released", ProcessID: "p"}}).Hold.Token
 		execute(t, s, lock.Release{Resource: "released", ProcessID: "p"})
 
 		for _, want := range []int{2, 2, 1, 0} {
-			if got, err := service.SweepExpired(t.Context(), 2); err != nil || got != want {
+			if got, err := locks.SweepExpired(t.Context(), 2); err != nil || got != want {
 				t.Fatalf("swept %d, %v, want %d", got, err, want)
 			}
 		}
-		if got := held(t, s, lock.ListFilter{}); len(got) != 1 || got[0].Token != kept.Hold.Token {
+		if got := held(t, s, service.ListFilter{}); len(got) != 1 || got[0].Token != kept.Hold.Token {
 			t.Errorf("held after the sweep: %+v", got)
 		}
 
-		if forgotten, next, err := service.SweepIdle(t.Context(), 0, 100, time.Hour); err != nil || forgotten != 0 || next != 0 {
+		if forgotten, next, err := locks.SweepIdle(t.Context(), 0, 100, time.Hour); err != nil || forgotten != 0 || next != 0 {
 			t.Errorf("forgot %d that ended just now, next %d, %v", forgotten, next, err)
 		}
 		total, after := 0, int64(0)
 		for range 4 { // 7 rows in windows of 2
-			forgotten, next, err := service.SweepIdle(t.Context(), after, 2, 0)
+			forgotten, next, err := locks.SweepIdle(t.Context(), after, 2, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -254,11 +246,11 @@ func TestSweep(t *testing.T) {
 		if total != 6 || after != 0 {
 			t.Errorf("forgot %d, next %d, want 6 and 0", total, after)
 		}
-		if r, _, err := s.Find(t.Context(), "released"); err != nil || r.ID != 0 {
-			t.Errorf("still there: %+v, %v", r, err)
+		if r, _ := find(t, s, "released"); r.ID != 0 {
+			t.Errorf("still there: %+v", r)
 		}
 		// A name that comes back starts above every deleted token, whatever the clock says.
-		again := execute(t, s, lock.Acquire{Resource: "brand new", ProcessID: "p"})
+		again := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "brand new", ProcessID: "p"}})
 		if again.Hold.Token <= token {
 			t.Errorf("token %d after the deleted %d", again.Hold.Token, token)
 		}

@@ -83,8 +83,8 @@ func TestDatabaseOfTheReleaseBeforeGetsAnID(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		before.Start()
-		token := execute(t, before, lock.Acquire{Resource: "old", ProcessID: "p"}).Hold.Token
+		before.Start(nil)
+		token := execute(t, before, lock.Acquire{Request: lock.Request{Resource: "old", ProcessID: "p"}}).Hold.Token
 		if cfg.Driver == store.SQLite { // it belongs to one server
 			if err := before.Close(); err != nil {
 				t.Fatal(err)
@@ -97,12 +97,12 @@ func TestDatabaseOfTheReleaseBeforeGetsAnID(t *testing.T) {
 		if id := after.DatabaseID(); len(id) != 32 || id == before.DatabaseID() {
 			t.Errorf("the id is %q, want a new one", id)
 		}
-		if r, _, err := after.Find(t.Context(), "old"); err != nil || len(r.Holds) != 1 || r.Holds[0].Token != token {
-			t.Errorf("the hold from before: %+v, %v", r, err)
+		if r, _ := find(t, after, "old"); len(r.Holds) != 1 || r.Holds[0].Token != token {
+			t.Errorf("the hold from before: %+v", r)
 		}
 		if cfg.Driver == store.Postgres {
 			execute(t, before, lock.Release{Resource: "old", ProcessID: "p"})
-			execute(t, before, lock.Acquire{Resource: "new", ProcessID: "p"})
+			execute(t, before, lock.Acquire{Request: lock.Request{Resource: "new", ProcessID: "p"}})
 			if err := before.Close(); err != nil {
 				t.Fatal(err)
 			}

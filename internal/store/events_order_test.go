@@ -11,8 +11,29 @@ import (
 	"time"
 
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 	"resource-lock-manager/internal/store"
 )
+
+// openWithService starts a store and a service on it, which observes the store's commits.
+func openWithService(t *testing.T, cfg store.Config) (*store.Store, *service.Service) {
+	t.Helper()
+	s, err := store.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	locks := service.New(s, service.Config{
+		Limits:     lock.Limits{MaxTTL: lock.LongestTTL, MaxWait: time.Minute},
+		MaxWaiters: 100, MaxQueue: 100, KeepPlace: time.Millisecond, Recheck: 10 * time.Millisecond,
+	}, slog.New(slog.DiscardHandler))
+	s.Start(locks.Committed)
+	return s, locks
+}
 
 // Whatever happens to a resource, from several servers, in queues, at and after its holds' expiries:
 // the moments of its events never go back.
@@ -20,25 +41,18 @@ func TestEventsOfAResourceAreInTheOrderOfTime(t *testing.T) {
 	t.Parallel()
 	const clients, rounds, resources = 12, 60, 3
 	onBoth(t, func(t *testing.T, cfg store.Config) {
-		stores := []*store.Store{open(t, cfg)}
-		if cfg.Driver == store.Postgres {
-			stores = append(stores, open(t, cfg), open(t, cfg))
-		}
-		services := make([]*lock.Service, len(stores))
-		for i, s := range stores {
-			limits := lock.Limits{
-				MaxTTL: lock.LongestTTL, MaxWait: time.Minute, MaxWaiters: 100, MaxQueue: 100,
-				KeepPlace: time.Millisecond, Recheck: 10 * time.Millisecond,
-			}
-			services[i] = lock.NewService(s, limits, slog.New(slog.DiscardHandler))
+		servers := map[string]int{store.SQLite: 1, store.Postgres: 3}[cfg.Driver]
+		stores, services := make([]*store.Store, servers), make([]*service.Service, servers)
+		for i := range stores {
+			stores[i], services[i] = openWithService(t, cfg)
 			services[i].Start()
 		}
 		// Chance alone does not always have somebody give up, or release in time.
-		held := lock.Acquire{Resource: "r0", ProcessID: "first", TTL: time.Minute}
+		held := lock.Request{Resource: "r0", ProcessID: "first", TTL: time.Minute}
 		if _, err := services[0].Acquire(t.Context(), held); err != nil {
 			t.Fatal(err)
 		}
-		waits := lock.Acquire{Resource: "r0", ProcessID: "second", TTL: time.Minute, Wait: time.Millisecond}
+		waits := lock.Request{Resource: "r0", ProcessID: "second", TTL: time.Minute, Wait: time.Millisecond}
 		if _, err := services[0].Acquire(t.Context(), waits); err == nil {
 			t.Fatal("two have the resource")
 		}
@@ -60,20 +74,20 @@ func TestEventsOfAResourceAreInTheOrderOfTime(t *testing.T) {
 					case 1:
 						_, err = s.SweepExpired(context.Background(), 10)
 					case 2:
-						_, err = s.SweepPlaces(context.Background(), 10)
+						_, err = s.SweepAbandoned(context.Background(), 10)
 					case 3:
 						_, err = s.Renew(context.Background(), lock.Renew{Resource: resource, ProcessID: process, TTL: time.Millisecond})
 					case 4:
 						_, err = s.Release(context.Background(), lock.Release{Resource: resource, ProcessID: process})
 					default:
 						ctx, cancel := context.WithTimeout(context.Background(), time.Duration(random.IntN(20))*time.Millisecond)
-						_, err = s.Acquire(ctx, lock.Acquire{
+						_, err = s.Acquire(ctx, lock.Request{
 							Resource: resource, ProcessID: process, TTL: time.Duration(1+random.IntN(3000)) * time.Microsecond,
 							Wait: time.Duration(random.IntN(2)*random.IntN(20)) * time.Millisecond,
 						})
 						cancel()
 					}
-					if errors.Is(err, lock.ErrUnavailable) {
+					if errors.Is(err, service.ErrUnavailable) {
 						t.Error(err)
 					}
 				}
@@ -86,7 +100,7 @@ func TestEventsOfAResourceAreInTheOrderOfTime(t *testing.T) {
 		}
 		kinds := map[lock.EventKind]int{}
 		for r := range resources {
-			events, err := stores[0].History(t.Context(), lock.HistoryFilter{Resource: fmt.Sprint("r", r), Limit: 100_000})
+			events, err := stores[0].History(t.Context(), service.HistoryFilter{Resource: fmt.Sprint("r", r), Limit: 100_000})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -7,11 +7,11 @@ import (
 
 	"gorm.io/gorm"
 
-	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 )
 
 // PlanOfList is how the database finds the locks of a list.
-func (s *Store) PlanOfList(ctx context.Context, f lock.ListFilter) (plan string, err error) {
+func (s *Store) PlanOfList(ctx context.Context, f service.ListFilter) (plan string, err error) {
 	explain := "EXPLAIN "
 	if s.dialect.clock != nil {
 		explain = "EXPLAIN QUERY PLAN "

@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,127 +8,13 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 	"resource-lock-manager/internal/store"
 )
-
-// proxy stands between a store and its Postgres and cuts the connection once, where the test says.
-type proxy struct {
-	address  string
-	upstream string
-	cutAfter atomic.Value // a string: a connection that writes locks is cut once the client has sent it; empty: never
-	deliver  atomic.Bool  // whether what the client sent last still reaches the database; a COMMIT becomes a ROLLBACK if not
-	answer   atomic.Value // a []byte that the client gets for it instead of a cut; empty: none
-	atOnce   atomic.Bool  // whether the cut does not wait for the answer of the database
-	cuts     atomic.Int32
-	answers  atomic.Int32 // ReadyForQuery of the database: each ends a round trip
-}
-
-// throughProxy makes cfg go through a new proxy.
-func throughProxy(t *testing.T, cfg *store.Config) *proxy {
-	t.Helper()
-	u, err := url.Parse(cfg.Source)
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &proxy{address: listener.Addr().String(), upstream: u.Host}
-	p.cutAfter.Store("")
-	p.answer.Store([]byte(nil))
-	u.Host = p.address
-	cfg.Source = u.String()
-
-	var pipes sync.WaitGroup
-	pipes.Go(func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			server, err := new(net.Dialer).DialContext(context.Background(), "tcp", p.upstream)
-			if err != nil {
-				client.Close()
-				continue
-			}
-			c := &connection{proxy: p, client: client, server: server}
-			pipes.Go(c.toDatabase)
-			pipes.Go(c.toClient)
-		}
-	})
-	t.Cleanup(func() {
-		listener.Close()
-		pipes.Wait()
-	})
-	return p
-}
-
-// connection is one client's way through the proxy.
-type connection struct {
-	*proxy
-	client, server net.Conn
-	cut            atomic.Bool // no answer of the database comes through any more, or none but one
-	writes         bool        // it has locked rows: the others only read, or tell that the server is alive
-}
-
-func (c *connection) close() {
-	c.client.Close()
-	c.server.Close()
-}
-
-func (c *connection) toDatabase() {
-	defer c.close()
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := c.client.Read(buf)
-		if err != nil {
-			return
-		}
-		c.writes = c.writes || bytes.Contains(buf[:n], []byte("FOR UPDATE"))
-		if word := c.cutAfter.Load().(string); word != "" && (c.writes || word == "begin") && bytes.Contains(buf[:n], []byte(word)) {
-			c.cutAfter.Store("")
-			c.cuts.Add(1)
-			answered := len(c.answer.Load().([]byte)) > 0
-			if !c.deliver.Load() {
-				if !answered {
-					return
-				}
-				n = copy(buf, "Q\x00\x00\x00\x0drollback\x00")
-			}
-			c.cut.Store(true)
-		}
-		if _, err := c.server.Write(buf[:n]); err != nil || c.cut.Load() && c.atOnce.Load() {
-			return
-		}
-	}
-}
-
-func (c *connection) toClient() {
-	defer c.close()
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := c.server.Read(buf)
-		if err != nil {
-			return
-		}
-		c.answers.Add(int32(bytes.Count(buf[:n], []byte("Z\x00\x00\x00\x05"))))
-		answer := buf[:n]
-		if c.cut.Swap(false) { // the database has answered: it has done it
-			if answer = c.answer.Load().([]byte); len(answer) == 0 {
-				return
-			}
-		}
-		if _, err := c.client.Write(answer); err != nil {
-			return
-		}
-	}
-}
 
 // A connection that breaks when COMMIT has been sent leaves the outcome open. It is reported as such and not run again.
 func TestUnknownCommit(t *testing.T) {
@@ -140,18 +25,15 @@ func TestUnknownCommit(t *testing.T) {
 			cfg := config(t, store.Postgres)
 			p := throughProxy(t, &cfg)
 			s := open(t, cfg)
-			execute(t, s, lock.Acquire{Resource: "warm", ProcessID: "p"})
+			execute(t, s, lock.Acquire{Request: lock.Request{Resource: "warm", ProcessID: "p"}})
 
 			p.deliver.Store(delivered)
 			p.cutAfter.Store("commit\x00") // not the setting synchronous_commit
-			_, err := s.Execute(t.Context(), lock.Acquire{Resource: "r", ProcessID: "p"})
-			if !errors.Is(err, lock.ErrOutcomeUnknown) {
+			_, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+			if !errors.Is(err, service.ErrOutcomeUnknown) {
 				t.Fatalf("answer: %v", err)
 			}
-			r, _, err := s.Find(t.Context(), "r")
-			if err != nil {
-				t.Fatal(err)
-			}
+			r, _ := find(t, s, "r")
 			if held := len(r.Holds) == 1; held != delivered {
 				t.Errorf("held: %v, COMMIT arrived: %v", held, delivered)
 			}
@@ -189,7 +71,7 @@ func TestSilentHosts(t *testing.T) {
 	for i := range 4 {
 		busy.Go(func() {
 			for ctx.Err() == nil {
-				_, _ = s.Execute(context.Background(), lock.Acquire{Resource: fmt.Sprint(i), ProcessID: "p", RequestID: "again"})
+				_, _ = s.Execute(context.Background(), lock.Acquire{Request: lock.Request{Resource: fmt.Sprint(i), ProcessID: "p", RequestID: "again"}})
 			}
 		})
 	}
@@ -205,7 +87,7 @@ func TestSilentHosts(t *testing.T) {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p"})
+	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
 }
 
 // A connection that breaks before COMMIT is sent costs nothing but a new one.
@@ -218,7 +100,7 @@ func TestBrokenConnectionIsReplaced(t *testing.T) {
 			p := throughProxy(t, &cfg)
 			s := open(t, cfg)
 			p.cutAfter.Store(word)
-			execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p"})
+			execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
 			if p.cuts.Load() != 1 {
 				t.Errorf("the connection was cut %d times", p.cuts.Load())
 			}
@@ -229,7 +111,7 @@ func TestBrokenConnectionIsReplaced(t *testing.T) {
 // poison is a command that no transaction survives.
 type poison struct{ resource string }
 
-func (c poison) Resources() []string { return []string{c.resource} }
+func (c poison) Needs() lock.Needs { return lock.Needs{Resources: []string{c.resource}} }
 
 func (c poison) Decide(time.Time, []lock.Resource) (lock.Outcome, error) { panic("poison") }
 
@@ -247,7 +129,7 @@ func TestPoisonCommandFailsAlone(t *testing.T) {
 					}
 					return
 				}
-				if _, err := s.Execute(context.Background(), lock.Acquire{Resource: name, ProcessID: "p"}); err != nil {
+				if _, err := s.Execute(context.Background(), lock.Acquire{Request: lock.Request{Resource: name, ProcessID: "p"}}); err != nil {
 					t.Errorf("%s: %v", name, err)
 				}
 			})
@@ -265,17 +147,19 @@ func TestFailedBatchLeavesNothing(t *testing.T) {
 		if _, err := s.Execute(t.Context(), broken); err == nil {
 			t.Fatal("a row that the database cannot keep was accepted")
 		}
-		if r, _, err := s.Find(t.Context(), "r"); err != nil || r.ID != 0 {
-			t.Errorf("left behind: %+v, %v", r, err)
+		if r, _ := find(t, s, "r"); r.ID != 0 {
+			t.Errorf("left behind: %+v", r)
 		}
-		execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p"})
+		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
 	})
 }
 
 // brokenAfter saves two states of which the second names a row that another resource has.
 type brokenAfter struct{ resource string }
 
-func (c brokenAfter) Resources() []string { return []string{c.resource, c.resource + "2"} }
+func (c brokenAfter) Needs() lock.Needs {
+	return lock.Needs{Resources: []string{c.resource, c.resource + "2"}}
+}
 
 func (c brokenAfter) Decide(now time.Time, before []lock.Resource) (lock.Outcome, error) {
 	one, two := before[0], before[1]
@@ -293,14 +177,14 @@ func TestStoppedStore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Execute(t.Context(), lock.Acquire{Resource: "r", ProcessID: "p"}); !errors.Is(err, lock.ErrStopping) {
+		if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}}); !errors.Is(err, service.ErrStopping) {
 			t.Errorf("before Start: %v", err)
 		}
-		s.Start()
+		s.Start(nil)
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Execute(t.Context(), lock.Acquire{Resource: "r", ProcessID: "p"}); !errors.Is(err, lock.ErrStopping) {
+		if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}}); !errors.Is(err, service.ErrStopping) {
 			t.Errorf("after Close: %v", err)
 		}
 	})
@@ -322,7 +206,7 @@ func TestOddFileNames(t *testing.T) {
 		cfg := config(t, store.SQLite)
 		cfg.Source = t.TempDir() + "/" + name
 		s := open(t, cfg)
-		execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p"})
+		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
 		run(t, store.Config{Driver: store.SQLite, Source: "file:" + (&url.URL{Path: cfg.Source}).EscapedPath() + "?mode=ro"},
 			"SELECT 1 FROM resource_locks")
 	}
@@ -334,8 +218,8 @@ func TestInMemoryDatabasesAreSeparate(t *testing.T) {
 		cfg := config(t, store.SQLite)
 		cfg.Source = ""
 		s := open(t, cfg)
-		execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p"})
-		if found := held(t, s, lock.ListFilter{}); len(found) != 1 {
+		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+		if found := held(t, s, service.ListFilter{}); len(found) != 1 {
 			t.Errorf("a reader sees %+v", found)
 		}
 	}

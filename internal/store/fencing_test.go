@@ -44,7 +44,7 @@ func TestFencedWriteInTheUsersTransaction(t *testing.T) {
 		return tx
 	}
 
-	first := execute(t, s, lock.Acquire{Resource: "account 1", ProcessID: "slow", TTL: time.Hour})
+	first := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "account 1", ProcessID: "slow", TTL: time.Hour}})
 	tx := begin()
 	if !write(tx, 110, first.Hold.Token) {
 		t.Error("the holder's write was refused")
@@ -62,7 +62,7 @@ func TestFencedWriteInTheUsersTransaction(t *testing.T) {
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
 	}
-	second := execute(t, s, lock.Acquire{Resource: "account 1", ProcessID: "quick", TTL: time.Hour})
+	second := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "account 1", ProcessID: "quick", TTL: time.Hour}})
 	tx = begin()
 	if write(tx, 130, first.Hold.Token) {
 		t.Error("the stale holder's write was let through")
@@ -91,7 +91,7 @@ func TestFencedWriteInTheUsersTransaction(t *testing.T) {
 	}
 
 	// An expired hold is no better than a broken one, swept or not.
-	expired := execute(t, s, lock.Acquire{Resource: "account 1", ProcessID: "late", TTL: time.Microsecond})
+	expired := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "account 1", ProcessID: "late", TTL: time.Microsecond}})
 	tx = begin()
 	if write(tx, 150, expired.Hold.Token) {
 		t.Error("the write of an expired holder was let through")
@@ -147,12 +147,12 @@ func TestFencedByHighestToken(t *testing.T) {
 			}
 			return n
 		}
-		first := execute(t, s, lock.Acquire{Resource: "doc", ProcessID: "p"}).Hold.Token
+		first := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "doc", ProcessID: "p"}}).Hold.Token
 		if write("one", first) != 1 || write("one again", first) != 1 {
 			t.Error("the first holder was refused")
 		}
 		execute(t, s, lock.ForceRelease{Resource: "doc", Reason: "gone"})
-		second := execute(t, s, lock.Acquire{Resource: "doc", ProcessID: "q"}).Hold.Token
+		second := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "doc", ProcessID: "q"}}).Hold.Token
 		if write("two", second) != 1 {
 			t.Error("the second holder was refused")
 		}

@@ -17,7 +17,7 @@ import (
 	"github.com/gofrs/flock"
 	"github.com/mattn/go-sqlite3"
 
-	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 )
 
 // FileError says why a SQLite database cannot be used.
@@ -308,7 +308,7 @@ func (f *databaseFile) openError(err error) error {
 	}
 }
 
-// check returns an error that wraps [lock.ErrUnavailable] unless a server that was started now would find the database and its
+// check returns an error that wraps [service.ErrUnavailable] unless a server that was started now would find the database and its
 // log as this one has them open. Whoever removes or replaces one of them takes away what this server commits.
 func (f *databaseFile) check() error {
 	if f == nil {
@@ -360,7 +360,7 @@ func (f *databaseFile) takenAway(err error, advice string) error {
 	if f.taken.CompareAndSwap(false, true) {
 		f.log.Error("the database was taken away: no lock is granted until it is back", "error", err, "advice", advice)
 	}
-	return fmt.Errorf("%w: %w", lock.ErrUnavailable, err)
+	return fmt.Errorf("%w: %w", service.ErrUnavailable, err)
 }
 
 // leaveOthers keeps SQLite from deleting, when it closes, the files that it has made beside the database: their names may by now

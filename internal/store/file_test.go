@@ -74,8 +74,8 @@ func made(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Start()
-	execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p"})
+	s.Start(nil)
+	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"gorm.io/gorm"
 
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 	"resource-lock-manager/internal/testdb"
 )
 
@@ -79,7 +80,7 @@ func someEvents(n, resources int) []lock.Event {
 			ID: int64(i + 1), Kind: kinds[random.IntN(len(kinds))], At: firstEvent.Add(time.Duration(i) * time.Second),
 			Resource: fmt.Sprint("r", r), ProcessID: fmt.Sprint("p", r%3), Token: int64(i + 1), Since: firstEvent,
 		}
-		if e.Kind == lock.Expired && random.IntN(2) == 0 {
+		if e.Kind == lock.EventExpired && random.IntN(2) == 0 {
 			e.At = e.At.Add(-time.Duration(random.IntN(3600)) * time.Second)
 		}
 		if random.IntN(10) == 0 && i > 0 { // many events share a moment
@@ -94,21 +95,21 @@ func someEvents(n, resources int) []lock.Event {
 func TestHistoryFiltersFindAllThatMatches(t *testing.T) {
 	events := someEvents(4200, 5)
 	at := func(seconds int) time.Time { return firstEvent.Add(time.Duration(seconds) * time.Second) }
-	filters := map[string]lock.HistoryFilter{
+	filters := map[string]service.HistoryFilter{
 		"a time":                      {Since: at(1000), Until: at(2000)},
 		"since":                       {Since: at(4000)},
 		"until":                       {Until: at(150)},
 		"the moment of an event":      {Since: events[2000].At, Until: events[2000].At.Add(time.Microsecond)},
 		"a time without events":       {Since: at(-1000), Until: at(-500)},
 		"a time to come":              {Since: at(5000)},
-		"a kind":                      {Kinds: []lock.EventKind{lock.ForceReleased}},
-		"two kinds":                   {Kinds: []lock.EventKind{lock.Expired, lock.Acquired}},
+		"a kind":                      {Kinds: []lock.EventKind{lock.EventForceReleased}},
+		"two kinds":                   {Kinds: []lock.EventKind{lock.EventExpired, lock.EventAcquired}},
 		"all kinds":                   {Kinds: lock.EventKinds()},
-		"a kind at a time":            {Kinds: []lock.EventKind{lock.Expired}, Since: at(1000), Until: at(3000)},
+		"a kind at a time":            {Kinds: []lock.EventKind{lock.EventExpired}, Since: at(1000), Until: at(3000)},
 		"a resource at a time":        {Resource: "r2", Since: at(1000), Until: at(3000)},
 		"a process since":             {ProcessID: "p1", Since: at(2000)},
-		"a resource and a kind":       {Resource: "r3", Kinds: []lock.EventKind{lock.Queued}},
-		"a process and kinds, until":  {ProcessID: "p0", Kinds: []lock.EventKind{lock.Queued, lock.Expired}, Until: at(4000)},
+		"a resource and a kind":       {Resource: "r3", Kinds: []lock.EventKind{lock.EventQueued}},
+		"a process and kinds, until":  {ProcessID: "p0", Kinds: []lock.EventKind{lock.EventQueued, lock.EventExpired}, Until: at(4000)},
 		"another process, at a time":  {Resource: "r1", ProcessID: "p0", Since: at(0)},
 		"a resource, and its process": {Resource: "r1", ProcessID: "p1", Since: at(0)},
 	}
@@ -158,7 +159,7 @@ func TestHistoryFiltersFindAllThatMatches(t *testing.T) {
 		if err := s.writer.Exec("DELETE FROM lock_events WHERE id <= 10").Error; err != nil {
 			t.Fatal(err)
 		}
-		page, err := s.History(t.Context(), lock.HistoryFilter{Until: at(5000), BeforeID: 5, Limit: 10})
+		page, err := s.History(t.Context(), service.HistoryFilter{Until: at(5000), BeforeID: 5, Limit: 10})
 		if err != nil || len(page) > 0 {
 			t.Errorf("got %d events, %v, want none", len(page), err)
 		}
@@ -172,15 +173,15 @@ func TestHistoryFiltersUseAnIndex(t *testing.T) {
 	at := func(seconds int) time.Time { return firstEvent.Add(time.Duration(seconds) * time.Second) }
 	tests := []struct {
 		name   string
-		filter lock.HistoryFilter
+		filter service.HistoryFilter
 		index  string
 	}{
-		{"a time", lock.HistoryFilter{Since: at(1000), Until: at(2000)}, "lock_events_kind"},
-		{"a time without events", lock.HistoryFilter{Until: at(-10_000)}, "lock_events_kind"},
-		{"a kind", lock.HistoryFilter{Kinds: []lock.EventKind{lock.ForceReleased}}, "lock_events_kind"},
-		{"a kind at a time", lock.HistoryFilter{Kinds: []lock.EventKind{lock.Expired}, Since: at(1000), Until: at(2000)}, "lock_events_kind"},
-		{"a process with many events at a time", lock.HistoryFilter{ProcessID: "p1", Since: at(1000), Until: at(1100)}, "lock_events_kind"},
-		{"a resource with few events at a time", lock.HistoryFilter{Resource: "r7", Since: at(0), Until: at(20_000)}, "lock_events_resource"},
+		{"a time", service.HistoryFilter{Since: at(1000), Until: at(2000)}, "lock_events_kind"},
+		{"a time without events", service.HistoryFilter{Until: at(-10_000)}, "lock_events_kind"},
+		{"a kind", service.HistoryFilter{Kinds: []lock.EventKind{lock.EventForceReleased}}, "lock_events_kind"},
+		{"a kind at a time", service.HistoryFilter{Kinds: []lock.EventKind{lock.EventExpired}, Since: at(1000), Until: at(2000)}, "lock_events_kind"},
+		{"a process with many events at a time", service.HistoryFilter{ProcessID: "p1", Since: at(1000), Until: at(1100)}, "lock_events_kind"},
+		{"a resource with few events at a time", service.HistoryFilter{Resource: "r7", Since: at(0), Until: at(20_000)}, "lock_events_resource"},
 	}
 	onBothFilled(t, events, func(t *testing.T, s *Store) {
 		for _, test := range tests {
@@ -247,7 +248,7 @@ func TestLateExpiriesDoNotStopTheDeletion(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		left, err := s.History(t.Context(), lock.HistoryFilter{Limit: len(events)})
+		left, err := s.History(t.Context(), service.HistoryFilter{Limit: len(events)})
 		if err != nil {
 			t.Fatal(err)
 		}

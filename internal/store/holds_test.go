@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 	"resource-lock-manager/internal/store"
 )
 
@@ -23,33 +24,30 @@ func TestHoldIsStoredWhole(t *testing.T) {
 		s := open(t, cfg)
 		check := func(step string, want lock.Resource) {
 			t.Helper()
-			got, _, err := s.Find(t.Context(), "r")
-			if err != nil {
-				t.Fatal(err)
-			}
+			got, _ := find(t, s, "r")
 			if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("%s (-decided +stored):\n%s", step, diff)
 			}
 		}
-		out := execute(t, s, lock.Acquire{
+		out := execute(t, s, lock.Acquire{Request: lock.Request{
 			Resource: "r", ProcessID: "p", TTL: time.Hour, MinHold: time.Minute, RequestID: "id 'quoted'",
 			Reason: "because \\ \"why\" 日本", Metadata: `{"z":1,"a":[12345678901234567890,"\u0000 \" é"]}`,
-		})
-		check("acquired", out.Changed[0])
+		}})
+		check("acquired", out.Resource)
 		out = execute(t, s, lock.Renew{Resource: "r", ProcessID: "p", TTL: 2 * time.Hour, Token: out.Hold.Token})
 		if out.Hold.Renewals != 1 {
 			t.Errorf("renewals: %d", out.Hold.Renewals)
 		}
-		check("renewed", out.Changed[0])
+		check("renewed", out.Resource)
 		out = execute(t, s, lock.Release{Resource: "r", ProcessID: "p"})
 		if out.Hold.ReleasedAt.IsZero() {
 			t.Error("released before its minimum, but not kept")
 		}
-		check("released before its minimum", out.Changed[0])
-		check("force-released", execute(t, s, lock.ForceRelease{Resource: "r", Reason: "why not", By: "me"}).Changed[0])
+		check("released before its minimum", out.Resource)
+		check("force-released", execute(t, s, lock.ForceRelease{Resource: "r", Reason: "why not", By: "me"}).Resource)
 
-		plain := execute(t, s, lock.Acquire{Resource: "r", ProcessID: "q"})
-		check("acquired plainly", plain.Changed[0])
+		plain := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}})
+		check("acquired plainly", plain.Resource)
 	})
 }
 
@@ -61,22 +59,22 @@ func TestHistoryIsStored(t *testing.T) {
 		run := func(c lock.Command) {
 			want = append(want, execute(t, s, c).Events...)
 		}
-		run(lock.Acquire{Resource: "a", ProcessID: "p", Reason: "it's \"needed\""})
-		run(lock.Acquire{Resource: "b", ProcessID: "q", TTL: time.Microsecond})
+		run(lock.Acquire{Request: lock.Request{Resource: "a", ProcessID: "p", Reason: "it's \"needed\""}})
+		run(lock.Acquire{Request: lock.Request{Resource: "b", ProcessID: "q", TTL: time.Microsecond}})
 		run(lock.Renew{Resource: "a", ProcessID: "p", TTL: time.Hour})
 		run(lock.Release{Resource: "a", ProcessID: "p"})
-		run(lock.Acquire{Resource: "b", ProcessID: "p"}) // finds the expired hold
+		run(lock.Acquire{Request: lock.Request{Resource: "b", ProcessID: "p"}}) // finds the expired hold
 		run(lock.ForceRelease{Resource: "b", Reason: "broken", By: "ops"})
 
 		ids := cmpopts.IgnoreFields(lock.Event{}, "ID")
 		filters := map[string]struct {
-			filter lock.HistoryFilter
+			filter service.HistoryFilter
 			keep   func(lock.Event) bool
 		}{
-			"all":         {lock.HistoryFilter{Limit: 100}, func(lock.Event) bool { return true }},
-			"of b":        {lock.HistoryFilter{Resource: "b", Limit: 100}, func(e lock.Event) bool { return e.Resource == "b" }},
-			"of p":        {lock.HistoryFilter{ProcessID: "p", Limit: 100}, func(e lock.Event) bool { return e.ProcessID == "p" }},
-			"of p's in b": {lock.HistoryFilter{Resource: "b", ProcessID: "p", Limit: 100}, func(e lock.Event) bool { return e.Resource == "b" && e.ProcessID == "p" }},
+			"all":         {service.HistoryFilter{Limit: 100}, func(lock.Event) bool { return true }},
+			"of b":        {service.HistoryFilter{Resource: "b", Limit: 100}, func(e lock.Event) bool { return e.Resource == "b" }},
+			"of p":        {service.HistoryFilter{ProcessID: "p", Limit: 100}, func(e lock.Event) bool { return e.ProcessID == "p" }},
+			"of p's in b": {service.HistoryFilter{Resource: "b", ProcessID: "p", Limit: 100}, func(e lock.Event) bool { return e.Resource == "b" && e.ProcessID == "p" }},
 		}
 		for name, f := range filters {
 			var kept []lock.Event
@@ -99,7 +97,7 @@ func TestHistoryIsStored(t *testing.T) {
 
 		var paged []lock.Event
 		for before := int64(0); ; {
-			page, err := s.History(t.Context(), lock.HistoryFilter{BeforeID: before, Limit: 2})
+			page, err := s.History(t.Context(), service.HistoryFilter{BeforeID: before, Limit: 2})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -115,21 +113,21 @@ func TestHistoryIsStored(t *testing.T) {
 		}
 
 		end, found, err := s.LastEnd(t.Context(), "b", "p", 0)
-		if err != nil || !found || end.Kind != lock.ForceReleased || end.By != "ops" {
+		if err != nil || !found || end.Kind != lock.EventForceReleased || end.By != "ops" {
 			t.Errorf("last end of p's hold of b: %+v, %v, %v", end, found, err)
 		}
 		if _, found, err := s.LastEnd(t.Context(), "b", "p", end.Token+1); err != nil || found {
 			t.Errorf("the end of a token that never was: %v, %v", found, err)
 		}
 		// What its process had released cannot be broken for it any more.
-		execute(t, s, lock.Acquire{Resource: "m", ProcessID: "p", MinHold: time.Hour})
+		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "m", ProcessID: "p", MinHold: time.Hour}})
 		execute(t, s, lock.Release{Resource: "m", ProcessID: "p"})
 		execute(t, s, lock.ForceRelease{Resource: "m", Reason: "now"})
-		if end, found, err := s.LastEnd(t.Context(), "m", "p", 0); err != nil || !found || end.Kind != lock.Released {
+		if end, found, err := s.LastEnd(t.Context(), "m", "p", 0); err != nil || !found || end.Kind != lock.EventReleased {
 			t.Errorf("the end of a hold that was released and then broken: %+v, %v, %v", end, found, err)
 		}
 		// An earlier hold's end says nothing of a later hold, whose end nobody has recorded.
-		execute(t, s, lock.Acquire{Resource: "b", ProcessID: "p", TTL: time.Microsecond})
+		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "b", ProcessID: "p", TTL: time.Microsecond}})
 		if late, found, err := s.LastEnd(t.Context(), "b", "p", 0); err != nil || found {
 			t.Errorf("the end of a hold that only expired: %+v, %v, %v", late, found, err)
 		}
@@ -141,9 +139,9 @@ func TestRefusalsLeaveNoEvent(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
-		execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p"})
+		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
 		for _, c := range []lock.Command{
-			lock.Acquire{Resource: "r", ProcessID: "q"},
+			lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}},
 			lock.Release{Resource: "r", ProcessID: "q"},
 			lock.Release{Resource: "r", ProcessID: "p", Token: 1},
 			lock.Renew{Resource: "r", ProcessID: "q", TTL: time.Hour},
@@ -154,7 +152,7 @@ func TestRefusalsLeaveNoEvent(t *testing.T) {
 				t.Errorf("%+v was accepted", c)
 			}
 		}
-		if events, err := s.History(t.Context(), lock.HistoryFilter{Limit: 100}); err != nil || len(events) != 1 {
+		if events, err := s.History(t.Context(), service.HistoryFilter{Limit: 100}); err != nil || len(events) != 1 {
 			t.Errorf("%d events, %v", len(events), err)
 		}
 	})
@@ -165,7 +163,7 @@ func TestHistoryRetention(t *testing.T) {
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
 		for i := range 5 {
-			execute(t, s, lock.Acquire{Resource: fmt.Sprint("r", i), ProcessID: "p"})
+			execute(t, s, lock.Acquire{Request: lock.Request{Resource: fmt.Sprint("r", i), ProcessID: "p"}})
 		}
 		if n, err := s.DeleteEvents(t.Context(), time.Hour, 100); err != nil || n != 0 {
 			t.Errorf("deleted %d events that are not an hour old, %v", n, err)
@@ -176,11 +174,11 @@ func TestHistoryRetention(t *testing.T) {
 			}
 		}
 		// Deleting history deletes nothing else, and new events still come after the old ones.
-		if n := len(held(t, s, lock.ListFilter{})); n != 5 {
+		if n := len(held(t, s, service.ListFilter{})); n != 5 {
 			t.Errorf("%d held", n)
 		}
 		execute(t, s, lock.Release{Resource: "r0", ProcessID: "p"})
-		events, err := s.History(t.Context(), lock.HistoryFilter{Limit: 10})
+		events, err := s.History(t.Context(), service.HistoryFilter{Limit: 10})
 		if err != nil || len(events) != 1 || events[0].ID <= 5 {
 			t.Errorf("after the deletion: %+v, %v", events, err)
 		}
@@ -193,28 +191,28 @@ func TestListFilters(t *testing.T) {
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
 		for i, name := range names {
-			execute(t, s, lock.Acquire{Resource: name, ProcessID: fmt.Sprint("p", i%2)})
+			execute(t, s, lock.Acquire{Request: lock.Request{Resource: name, ProcessID: fmt.Sprint("p", i%2)}})
 		}
-		execute(t, s, lock.Acquire{Resource: "a gone", ProcessID: "p0"})
+		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "a gone", ProcessID: "p0"}})
 		execute(t, s, lock.Release{Resource: "a gone", ProcessID: "p0"})
-		execute(t, s, lock.Acquire{Resource: "a expired", ProcessID: "p0", TTL: time.Microsecond})
+		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "a expired", ProcessID: "p0", TTL: time.Microsecond}})
 
 		for _, test := range []struct {
-			filter lock.ListFilter
+			filter service.ListFilter
 			want   []string
 		}{
-			{lock.ListFilter{}, names},
-			{lock.ListFilter{Prefix: "a"}, []string{"a%1", "a%2", "a1", `a\1`, "a_1", "ab"}},
-			{lock.ListFilter{Prefix: "A"}, []string{"A1"}},
-			{lock.ListFilter{Prefix: "a%"}, []string{"a%1", "a%2"}},
-			{lock.ListFilter{Prefix: "a_"}, []string{"a_1"}},
-			{lock.ListFilter{Prefix: `a\`}, []string{`a\1`}},
-			{lock.ListFilter{Prefix: "ä"}, []string{"ä1"}},
-			{lock.ListFilter{ProcessID: "p1"}, []string{"a_1", "A1", "ä1", `a\1`}},
-			{lock.ListFilter{Prefix: "a", ProcessID: "p1"}, []string{`a\1`, "a_1"}},
-			{lock.ListFilter{Limit: 2}, names[:2]},
-			{lock.ListFilter{Prefix: "a", Limit: 2}, []string{"a%1", "a%2"}},
-			{lock.ListFilter{Prefix: "a", After: "a%2", Limit: 2}, []string{"a1", `a\1`}},
+			{service.ListFilter{}, names},
+			{service.ListFilter{Prefix: "a"}, []string{"a%1", "a%2", "a1", `a\1`, "a_1", "ab"}},
+			{service.ListFilter{Prefix: "A"}, []string{"A1"}},
+			{service.ListFilter{Prefix: "a%"}, []string{"a%1", "a%2"}},
+			{service.ListFilter{Prefix: "a_"}, []string{"a_1"}},
+			{service.ListFilter{Prefix: `a\`}, []string{`a\1`}},
+			{service.ListFilter{Prefix: "ä"}, []string{"ä1"}},
+			{service.ListFilter{ProcessID: "p1"}, []string{"a_1", "A1", "ä1", `a\1`}},
+			{service.ListFilter{Prefix: "a", ProcessID: "p1"}, []string{`a\1`, "a_1"}},
+			{service.ListFilter{Limit: 2}, names[:2]},
+			{service.ListFilter{Prefix: "a", Limit: 2}, []string{"a%1", "a%2"}},
+			{service.ListFilter{Prefix: "a", After: "a%2", Limit: 2}, []string{"a1", `a\1`}},
 		} {
 			var got []string
 			for _, r := range held(t, s, test.filter) {
@@ -224,8 +222,8 @@ func TestListFilters(t *testing.T) {
 				t.Errorf("%+v (-want +got):\n%s", test.filter, diff)
 			}
 		}
-		second := held(t, s, lock.ListFilter{})[1]
-		if rest := held(t, s, lock.ListFilter{AfterID: second.ID}); len(rest) != len(names)-2 {
+		second := held(t, s, service.ListFilter{})[1]
+		if rest := held(t, s, service.ListFilter{AfterID: second.ID}); len(rest) != len(names)-2 {
 			t.Errorf("%d after the second", len(rest))
 		}
 	})
@@ -238,9 +236,9 @@ func TestHeldByPages(t *testing.T) {
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
 		for _, name := range names {
-			execute(t, s, lock.Acquire{Resource: name, ProcessID: "p"})
+			execute(t, s, lock.Acquire{Request: lock.Request{Resource: name, ProcessID: "p"}})
 		}
-		execute(t, s, lock.Acquire{Resource: "other", ProcessID: "q"})
+		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "other", ProcessID: "q"}})
 		var got []string
 		for after := ""; ; after = got[len(got)-1] {
 			page, err := s.HeldBy(t.Context(), "p", after, 3)
@@ -266,10 +264,10 @@ func TestListEndsEarly(t *testing.T) {
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
 		for i := range 10 {
-			execute(t, s, lock.Acquire{Resource: fmt.Sprint(i), ProcessID: "p"})
+			execute(t, s, lock.Acquire{Request: lock.Request{Resource: fmt.Sprint(i), ProcessID: "p"}})
 		}
 		seen := 0
-		err := s.Held(t.Context(), lock.ListFilter{}, func(int, time.Time) error { return nil }, func(lock.Resource) error {
+		err := s.Held(t.Context(), service.ListFilter{}, func(int, time.Time) error { return nil }, func(lock.Resource) error {
 			if seen++; seen == 3 {
 				return enough
 			}
@@ -278,7 +276,7 @@ func TestListEndsEarly(t *testing.T) {
 		if !errors.Is(err, enough) || seen != 3 {
 			t.Errorf("%v after %d", err, seen)
 		}
-		execute(t, s, lock.Acquire{Resource: "next", ProcessID: "p"})
+		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "next", ProcessID: "p"}})
 	})
 }
 
@@ -287,12 +285,12 @@ func TestOpenListsLeaveTheRestWorking(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
-		execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p"})
+		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
 		reading, goOn := make(chan struct{}, 100), make(chan struct{})
 		var lists sync.WaitGroup
 		for range 20 {
 			lists.Go(func() {
-				err := s.Held(context.Background(), lock.ListFilter{}, func(int, time.Time) error { return nil }, func(lock.Resource) error {
+				err := s.Held(context.Background(), service.ListFilter{}, func(int, time.Time) error { return nil }, func(lock.Resource) error {
 					reading <- struct{}{}
 					<-goOn
 					return nil
@@ -303,12 +301,12 @@ func TestOpenListsLeaveTheRestWorking(t *testing.T) {
 			})
 		}
 		<-reading
-		execute(t, s, lock.Acquire{Resource: "other", ProcessID: "p"})
+		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "other", ProcessID: "p"}})
 		for range 20 {
-			if r, _, err := s.Find(t.Context(), "other"); err != nil || r.ID == 0 {
-				t.Errorf("%+v, %v", r, err)
+			if r, _ := find(t, s, "other"); r.ID == 0 {
+				t.Errorf("%+v", r)
 			}
-			if page := held(t, s, lock.ListFilter{Limit: 5}); len(page) != 2 {
+			if page := held(t, s, service.ListFilter{Limit: 5}); len(page) != 2 {
 				t.Errorf("a page of %d", len(page))
 			}
 		}

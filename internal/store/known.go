@@ -84,7 +84,7 @@ func (k *known) keep(states map[string]lock.Resource) {
 		return
 	}
 	for name, r := range states {
-		if r.ID == 0 || r.Forgotten {
+		if r.ID == 0 || r.Deleted {
 			continue
 		}
 		r.Queue = nil

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 	"resource-lock-manager/internal/store"
 )
 
@@ -18,7 +19,7 @@ func TestAnotherProgramChangesTheFile(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, store.SQLite)
 	s := open(t, cfg)
-	execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p"})
+	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
 	other := connect(t, cfg)
 	if _, err := other.ExecContext(t.Context(), "UPDATE resource_locks SET process_id = 'q'"); err != nil {
 		t.Fatal(err)
@@ -26,13 +27,13 @@ func TestAnotherProgramChangesTheFile(t *testing.T) {
 	if _, err := s.Execute(t.Context(), lock.Release{Resource: "r", ProcessID: "p"}); err == nil {
 		t.Error("a hold was released that is not there any more")
 	}
-	if r, _, err := s.Find(t.Context(), "r"); err != nil || r.Holds[0].ProcessID != "q" {
-		t.Errorf("%+v, %v", r, err)
+	if r, _ := find(t, s, "r"); r.Holds[0].ProcessID != "q" {
+		t.Errorf("%+v", r)
 	}
 	if _, err := other.ExecContext(t.Context(), "DELETE FROM resource_locks"); err != nil {
 		t.Fatal(err)
 	}
-	execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p"})
+	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
 }
 
 // A look finds what the last command has left, whatever became of the commands before it.
@@ -40,35 +41,32 @@ func TestLooksFollowCommands(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
-		find := func(want string) {
+		wantHolder := func(want string) {
 			t.Helper()
-			r, now, err := s.Find(t.Context(), "r")
-			if err != nil {
-				t.Fatal(err)
-			}
+			r, now := find(t, s, "r")
 			if hold, _ := r.Holder(now); hold.ProcessID != want {
 				t.Errorf("held by %q, want %q", hold.ProcessID, want)
 			}
 		}
-		find("")
-		execute(t, s, lock.Acquire{Resource: "r", ProcessID: "p"})
-		find("p")
+		wantHolder("")
+		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+		wantHolder("p")
 		if _, err := s.Execute(t.Context(), brokenAfter{resource: "r"}); err == nil {
 			t.Fatal("a row that the database cannot keep was accepted")
 		}
-		find("p")
+		wantHolder("p")
 		execute(t, s, lock.Release{Resource: "r", ProcessID: "p"})
-		find("")
-		execute(t, s, lock.Acquire{Resource: "r", ProcessID: "q", TTL: time.Microsecond})
-		find("")
-		execute(t, s, lock.Settle{Names: []string{"r"}})
-		execute(t, s, lock.Forget{Names: []string{"r"}, Before: time.Now().Add(time.Hour)})
-		find("")
-		if r, _, err := s.Find(t.Context(), "r"); err != nil || r.ID != 0 {
-			t.Errorf("forgotten, and still there: %+v, %v", r, err)
+		wantHolder("")
+		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q", TTL: time.Microsecond}})
+		wantHolder("")
+		execute(t, s, lock.ExpireAndGrant{Names: []string{"r"}})
+		execute(t, s, lock.DeleteIdle{Names: []string{"r"}, Before: time.Now().Add(time.Hour)})
+		wantHolder("")
+		if r, _ := find(t, s, "r"); r.ID != 0 {
+			t.Errorf("forgotten, and still there: %+v", r)
 		}
-		execute(t, s, lock.Acquire{Resource: "r", ProcessID: "q"})
-		find("q")
+		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}})
+		wantHolder("q")
 	})
 }
 
@@ -80,7 +78,7 @@ func TestHistoryWhileItIsFiled(t *testing.T) {
 		const callers, rounds = 16, 150 // two events each
 		history := func(s *store.Store, resource, process string, limit int) (kinds []lock.EventKind) {
 			t.Helper()
-			events, err := s.History(t.Context(), lock.HistoryFilter{Resource: resource, ProcessID: process, Limit: limit})
+			events, err := s.History(t.Context(), service.HistoryFilter{Resource: resource, ProcessID: process, Limit: limit})
 			if err != nil {
 				t.Error(err)
 			}
@@ -94,7 +92,7 @@ func TestHistoryWhileItIsFiled(t *testing.T) {
 		}
 		want := func(n int) (kinds []lock.EventKind) { // newest first
 			for range n {
-				kinds = append(kinds, lock.Released, lock.Acquired)
+				kinds = append(kinds, lock.EventReleased, lock.EventAcquired)
 			}
 			return kinds
 		}
@@ -104,7 +102,7 @@ func TestHistoryWhileItIsFiled(t *testing.T) {
 				resource, process := fmt.Sprint("resource ", i), fmt.Sprint("process ", i)
 				for n := range rounds {
 					for _, c := range []lock.Command{
-						lock.Acquire{Resource: resource, ProcessID: process},
+						lock.Acquire{Request: lock.Request{Resource: resource, ProcessID: process}},
 						lock.Release{Resource: resource, ProcessID: process},
 					} {
 						if _, err := s.Execute(context.Background(), c); err != nil {

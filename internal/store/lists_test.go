@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 	"resource-lock-manager/internal/store"
 )
 
@@ -49,15 +49,15 @@ func TestListsByIndex(t *testing.T) {
 			}
 			for _, test := range []struct {
 				name string
-				list lock.ListFilter
+				list service.ListFilter
 				want string
 			}{
-				{"prefix", lock.ListFilter{Prefix: "group 00070/"}, byName},
-				{"prefix of nothing", lock.ListFilter{Prefix: "zzz/"}, byName},
-				{"page", lock.ListFilter{Prefix: "group 00070/", Limit: 51}, byName},
-				{"next page", lock.ListFilter{Prefix: "group 00070/", After: "group 00070/50", Limit: 51}, byName},
-				{"page of nearly all", lock.ListFilter{Prefix: "group ", Limit: 51}, byName},
-				{"prefix and process", lock.ListFilter{Prefix: "group 00070/", ProcessID: "process 07"}, byProcess},
+				{"prefix", service.ListFilter{Prefix: "group 00070/"}, byName},
+				{"prefix of nothing", service.ListFilter{Prefix: "zzz/"}, byName},
+				{"page", service.ListFilter{Prefix: "group 00070/", Limit: 51}, byName},
+				{"next page", service.ListFilter{Prefix: "group 00070/", After: "group 00070/50", Limit: 51}, byName},
+				{"page of nearly all", service.ListFilter{Prefix: "group ", Limit: 51}, byName},
+				{"prefix and process", service.ListFilter{Prefix: "group 00070/", ProcessID: "process 07"}, byProcess},
 			} {
 				plan, err := s.PlanOfList(t.Context(), test.list)
 				if err != nil {
@@ -82,7 +82,7 @@ func BenchmarkListByPrefix(b *testing.B) {
 		s := open(b, cfg)
 		fill(b, cfg, 1_000_000)
 		run(b, cfg, "ANALYZE")
-		for name, f := range map[string]lock.ListFilter{
+		for name, f := range map[string]service.ListFilter{
 			"none":               {Prefix: "zzz/"},
 			"a hundred":          {Prefix: "group 00700/"},
 			"page of all":        {Prefix: "group ", Limit: 101},

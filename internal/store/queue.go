@@ -9,6 +9,7 @@ import (
 	"gorm.io/gorm"
 
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 )
 
 // connectedOf serves both dialects: the waiters that are connected to the given server, or to one that is alive at the
@@ -34,10 +35,10 @@ type placeRow struct {
 
 // loadQueues adds to the states what the commands need of the queues: see lock.Command. Most batches need nothing.
 // It is a statement of its own because it must see what was committed before the rows were locked.
-func (s *Store) loadQueues(tx *gorm.DB, now time.Time, states map[string]lock.Resource, batch []lock.Command) (map[string]queue, error) {
+func (s *Store) loadQueues(tx *gorm.DB, now time.Time, states map[string]lock.Resource, needs []lock.Needs) (map[string]queue, error) {
 	names := map[int64]string{}
 	for _, r := range states {
-		if r.Waiters > 0 || r.Away > 0 {
+		if r.Waiters > 0 || r.Detached > 0 {
 			names[r.ID] = r.Name
 		}
 	}
@@ -51,17 +52,15 @@ func (s *Store) loadQueues(tx *gorm.DB, now time.Time, states map[string]lock.Re
 	takes := map[string]int{}
 	most := 0
 	places := []placeRow{}
-	for _, c := range batch {
-		if lock.HandsOver(c) {
-			for _, name := range c.Resources() {
+	for _, n := range needs {
+		if n.MayFree {
+			for _, name := range n.Resources {
 				takes[name]++
 				most = max(most, takes[name])
 			}
 		}
-		if placed, ok := c.(lock.Placed); ok {
-			for _, p := range placed.Places() {
-				places = append(places, placeRow{states[p.Resource].ID, p.ProcessID, p.RequestID})
-			}
+		for _, p := range n.Places {
+			places = append(places, placeRow{states[p.Resource].ID, p.ProcessID, p.RequestID})
 		}
 	}
 	idList, err := json.Marshal(ids)
@@ -139,7 +138,7 @@ func (s *Store) notify(tx *gorm.DB, now time.Time, awaited []lock.Resource, queu
 		if _, held := r.Holder(now); held {
 			continue
 		}
-		if first := r.First(now); first != nil && !first.Here {
+		if first := r.First(now); first != nil && !first.Local {
 			notices = append(notices, notice{Server: queues[r.Name].servers[first.Ticket], Name: r.Name})
 		}
 	}
@@ -149,35 +148,35 @@ func (s *Store) notify(tx *gorm.DB, now time.Time, awaited []lock.Resource, queu
 	return execute(tx, s.dialect.notify, notices)
 }
 
-// Queue implements lock.Reader.
+// Queue implements service.Reader.
 func (s *Store) Queue(ctx context.Context, resource string, after int64, limit int) (
-	waiters []*lock.Waiter, position int, now time.Time, err error,
+	page service.QueuePage, err error,
 ) {
 	err = s.read(ctx, func(db *gorm.DB) error {
 		var err error
-		if now, err = s.moment(db); err != nil {
+		if page.At, err = s.moment(db); err != nil {
 			return err
 		}
 		return query(db, func(rows *sql.Rows) error {
 			var row waiterRow
 			var at int
 			err := row.scan(rows, &at)
-			if len(waiters) == 0 {
-				position = at
+			if len(page.Waiters) == 0 {
+				page.Position = at
 			}
-			waiters = append(waiters, row.waiter(resource, s.server))
+			page.Waiters = append(page.Waiters, row.waiter(resource, s.server))
 			return err
 		}, `SELECT w.position, `+waiterColumns+` FROM (
 				SELECT w.*, row_number() OVER (ORDER BY w.ticket) AS position `+connectedOf+`
 				AND w.resource_id = (SELECT id FROM resource_locks WHERE resource_name = ?)) AS w
 			LEFT JOIN lock_servers AS s ON s.id = w.server_id WHERE w.ticket > ? ORDER BY w.ticket`+limited,
-			s.server, instant{now}, resource, after, limit)
+			s.server, instant{page.At}, resource, after, limit)
 	})
-	return waiters, position, now, err
+	return page, err
 }
 
-// Waiting implements lock.Reader.
-func (s *Store) Waiting(ctx context.Context, onlyFree bool) (waiting []lock.Waiting, err error) {
+// Waiting implements service.Reader.
+func (s *Store) Waiting(ctx context.Context, onlyFree bool) (waiting []service.Waiting, err error) {
 	const held = "r.is_active AND (r.expires_at IS NULL OR r.expires_at > ?)"
 	err = s.read(ctx, func(db *gorm.DB) error {
 		now, err := s.moment(db)
@@ -191,8 +190,8 @@ func (s *Store) Waiting(ctx context.Context, onlyFree bool) (waiting []lock.Wait
 			c.add("NOT ("+held+")", instant{now})
 		}
 		return query(db, func(rows *sql.Rows) error {
-			var w lock.Waiting
-			err := rows.Scan(&w.Request.Resource, &w.Request.ProcessID, &w.Request.RequestID, &w.Request.Connection, &w.Free)
+			var w service.Waiting
+			err := rows.Scan(&w.Place.Resource, &w.Place.ProcessID, &w.Place.RequestID, &w.Connection, &w.Free)
 			waiting = append(waiting, w)
 			return err
 		}, `SELECT r.resource_name, w.process_id, w.request_id, w.connection, NOT (`+held+`)
@@ -204,12 +203,11 @@ func (s *Store) Waiting(ctx context.Context, onlyFree bool) (waiting []lock.Wait
 // longDead is how long a server must have been dead before it is forgotten.
 const longDead = time.Hour
 
-// Left implements lock.Sweepable.
-func (s *Store) Left(ctx context.Context, keep time.Duration, limit int) (places []lock.Place, err error) {
-	var now time.Time
+// AbandonedPlaces implements service.Housekeeping.
+func (s *Store) AbandonedPlaces(ctx context.Context, keep time.Duration, limit int) (places []lock.Place, err error) {
 	err = s.read(ctx, func(db *gorm.DB) error {
-		var err error
-		if now, err = s.moment(db); err != nil {
+		now, err := s.moment(db)
+		if err != nil {
 			return err
 		}
 		return query(db, func(rows *sql.Rows) error {
@@ -222,10 +220,16 @@ func (s *Store) Left(ctx context.Context, keep time.Duration, limit int) (places
 			WHERE w.away_until <= ? OR w.away_until IS NULL AND w.server_id <> ? AND (s.id IS NULL OR s.alive_until <= ?)`+
 			limited, instant{now}, s.server, instant{now.Add(-keep)}, limit)
 	})
-	if err != nil || len(places) == limit {
-		return places, err
-	}
-	return places, s.write(ctx, func(db *gorm.DB) error {
+	return places, err
+}
+
+// DeleteDeadServers implements service.Housekeeping.
+func (s *Store) DeleteDeadServers(ctx context.Context, keep time.Duration) error {
+	return s.write(ctx, func(db *gorm.DB) error {
+		now, err := s.moment(db)
+		if err != nil {
+			return err
+		}
 		if err := s.needNotLast(db); err != nil {
 			return err
 		}

@@ -38,7 +38,7 @@ type lockRow struct {
 	MinHoldUntil instant `json:"min_hold_until,omitzero"`
 	ReleasedAt   instant `json:"released_at,omitzero"`
 	Waiters      int     `json:"waiters,omitempty"`
-	Away         int     `json:"away,omitempty"`
+	Detached     int     `json:"away,omitempty"`
 	LastTicket   int64   `json:"last_ticket,omitempty"`
 	QueuedAt     instant `json:"queued_at,omitzero"`
 	Connection   int64   `json:"connection,omitempty"`
@@ -49,7 +49,7 @@ func (row *lockRow) scan(rows scanner, before ...any) error {
 	return rows.Scan(append(before,
 		&row.ID, &row.ResourceName, &row.ProcessID, &row.LockedAt, &row.ExpiresAt, &row.IsActive, &row.EndedAt, &row.FencingToken,
 		&row.RequestID, &row.Reason, &row.Metadata, &row.RenewedAt, &row.Renewals, &row.MinHoldUntil, &row.ReleasedAt,
-		&row.Waiters, &row.Away, &row.LastTicket, &row.QueuedAt, &row.Connection)...)
+		&row.Waiters, &row.Detached, &row.LastTicket, &row.QueuedAt, &row.Connection)...)
 }
 
 // values are what columns are set to. A row without an id gets one.
@@ -61,7 +61,7 @@ func (row *lockRow) values() []any {
 	return []any{
 		id, row.ResourceName, row.ProcessID, row.LockedAt.value(), row.ExpiresAt.value(), row.IsActive, row.EndedAt.value(), row.FencingToken,
 		row.RequestID.value(), row.Reason.value(), row.Metadata.value(), row.RenewedAt.value(), row.Renewals, row.MinHoldUntil.value(),
-		row.ReleasedAt.value(), row.Waiters, row.Away, row.LastTicket, row.QueuedAt.value(), row.Connection,
+		row.ReleasedAt.value(), row.Waiters, row.Detached, row.LastTicket, row.QueuedAt.value(), row.Connection,
 	}
 }
 
@@ -70,7 +70,7 @@ type scanner interface{ Scan(targets ...any) error }
 func (row *lockRow) resource() lock.Resource {
 	r := lock.Resource{
 		ID: row.ID, Name: row.ResourceName, Token: row.FencingToken,
-		Waiters: row.Waiters, Away: row.Away, LastTicket: row.LastTicket,
+		Waiters: row.Waiters, Detached: row.Detached, LastTicket: row.LastTicket,
 	}
 	hold := lock.Hold{
 		ProcessID:    row.ProcessID,
@@ -117,7 +117,7 @@ func rowOf(r lock.Resource) lockRow {
 		MinHoldUntil: instant{hold.MinHoldUntil},
 		ReleasedAt:   instant{hold.ReleasedAt},
 		Waiters:      r.Waiters,
-		Away:         r.Away,
+		Detached:     r.Detached,
 		LastTicket:   r.LastTicket,
 		QueuedAt:     instant{hold.QueuedAt},
 		Connection:   hold.Connection,
@@ -130,32 +130,32 @@ const waiterColumns = `w.resource_id, w.ticket, w.server_id, w.connection, w.pro
 
 // waiterRow is a row of lock_waiters. Its JSON is what the save statements read.
 type waiterRow struct {
-	ResourceID   int64   `json:"resource_id"`
-	Ticket       int64   `json:"ticket"`
-	ServerID     int64   `json:"server_id"`
-	Connection   int64   `json:"connection"`
-	ProcessID    string  `json:"process_id"`
-	RequestID    string  `json:"request_id"`
-	WaitingSince instant `json:"waiting_since"`
-	AwayUntil    instant `json:"away_until,omitzero"`
-	TTL          int64   `json:"ttl_us"`
-	MinHold      int64   `json:"min_hold_us"`
-	Reason       text    `json:"reason,omitempty"`
-	Metadata     text    `json:"metadata,omitempty"`
-	AliveUntil   instant `json:"-"`
+	ResourceID    int64   `json:"resource_id"`
+	Ticket        int64   `json:"ticket"`
+	ServerID      int64   `json:"server_id"`
+	Connection    int64   `json:"connection"`
+	ProcessID     string  `json:"process_id"`
+	RequestID     string  `json:"request_id"`
+	WaitingSince  instant `json:"waiting_since"`
+	DetachedUntil instant `json:"away_until,omitzero"`
+	TTL           int64   `json:"ttl_us"`
+	MinHold       int64   `json:"min_hold_us"`
+	Reason        text    `json:"reason,omitempty"`
+	Metadata      text    `json:"metadata,omitempty"`
+	AliveUntil    instant `json:"-"`
 }
 
 // scan reads waiterColumns, behind other ones.
 func (row *waiterRow) scan(rows scanner, before ...any) error {
 	return rows.Scan(append(before,
-		&row.ResourceID, &row.Ticket, &row.ServerID, &row.Connection, &row.ProcessID, &row.RequestID, &row.WaitingSince, &row.AwayUntil,
+		&row.ResourceID, &row.Ticket, &row.ServerID, &row.Connection, &row.ProcessID, &row.RequestID, &row.WaitingSince, &row.DetachedUntil,
 		&row.TTL, &row.MinHold, &row.Reason, &row.Metadata, &row.AliveUntil)...)
 }
 
 // values are what the columns of lock_waiters are set to.
 func (row *waiterRow) values() []any {
 	return []any{
-		row.ResourceID, row.Ticket, row.ServerID, row.Connection, row.ProcessID, row.RequestID, row.WaitingSince.value(), row.AwayUntil.value(),
+		row.ResourceID, row.Ticket, row.ServerID, row.Connection, row.ProcessID, row.RequestID, row.WaitingSince.value(), row.DetachedUntil.value(),
 		row.TTL, row.MinHold, row.Reason.value(), row.Metadata.value(),
 	}
 }
@@ -164,24 +164,25 @@ func (row *waiterRow) values() []any {
 func (row *waiterRow) waiter(resource string, server int64) *lock.Waiter {
 	return &lock.Waiter{
 		Ticket: row.Ticket,
-		Request: lock.Acquire{
-			Resource: resource, ProcessID: row.ProcessID, RequestID: row.RequestID, Connection: row.Connection,
+		Request: lock.Request{
+			Resource: resource, ProcessID: row.ProcessID, RequestID: row.RequestID,
 			TTL: time.Duration(row.TTL) * time.Microsecond, MinHold: time.Duration(row.MinHold) * time.Microsecond,
 			Reason: string(row.Reason), Metadata: string(row.Metadata),
 		},
-		Since:      row.WaitingSince.Time,
-		Here:       row.ServerID == server && row.AwayUntil.IsZero(),
-		AliveUntil: row.AliveUntil.Time,
-		AwayUntil:  row.AwayUntil.Time,
+		Connection:    row.Connection,
+		Since:         row.WaitingSince.Time,
+		Local:         row.ServerID == server && row.DetachedUntil.IsZero(),
+		AliveUntil:    row.AliveUntil.Time,
+		DetachedUntil: row.DetachedUntil.Time,
 	}
 }
 
 // waiterRowOf is for a waiter that this server has put into the queue of a resource, or away.
 func waiterRowOf(resourceID, server int64, w *lock.Waiter) waiterRow {
 	return waiterRow{
-		ResourceID: resourceID, Ticket: w.Ticket, ServerID: server, Connection: w.Request.Connection,
+		ResourceID: resourceID, Ticket: w.Ticket, ServerID: server, Connection: w.Connection,
 		ProcessID: w.Request.ProcessID, RequestID: w.Request.RequestID,
-		WaitingSince: instant{w.Since}, AwayUntil: instant{w.AwayUntil},
+		WaitingSince: instant{w.Since}, DetachedUntil: instant{w.DetachedUntil},
 		TTL: w.Request.TTL.Microseconds(), MinHold: w.Request.MinHold.Microseconds(),
 		Reason: text(w.Request.Reason), Metadata: text(w.Request.Metadata),
 	}

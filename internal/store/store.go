@@ -17,7 +17,7 @@
 // says what is known: with ErrUnavailable, ErrOverloaded and ErrStopping nothing was changed; ErrOutcomeUnknown says
 // that it cannot be told. Any other error was returned by the command's own Decide, or is a fault of this program.
 //
-// After COMMIT, and before Execute returns, the function given to Watch is told what it means for those who wait.
+// After COMMIT, and before Execute returns, the observer given to Start is called.
 //
 // # Servers
 //
@@ -49,6 +49,7 @@ import (
 
 	"resource-lock-manager/internal/groupcommit"
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 )
 
 // The drivers of Config.
@@ -83,7 +84,7 @@ type Config struct {
 	BootID string
 }
 
-// Store implements lock.Store. Make one with Open; Execute works between Start and Close.
+// Store implements service.Store. Make one with Open; Execute works between Start and Close.
 type Store struct {
 	dialect    dialect
 	writer     *gorm.DB
@@ -97,9 +98,9 @@ type Store struct {
 	snapshots chan struct{} // a place for each snapshot that may be open
 
 	committer *groupcommit.Committer[lock.Command, lock.Outcome]
-	unproven  bool                                     // the outcome of the last COMMIT is unknown; the committer's
-	looks     *groupcommit.Committer[string, sighting] // reads: there is no commit, but they share a statement
-	watch     func(lock.Commit)
+	unproven  bool                                             // the outcome of the last COMMIT is unknown; the committer's
+	looks     *groupcommit.Committer[string, service.Snapshot] // reads: there is no commit, but they share a statement
+	onCommit  func(service.Commit)
 	database  string        // the database's random id
 	server    int64         // this server's id in lock_servers
 	endLease  func()        // ends the loop that keeps this server alive for others; nil when there is none
@@ -156,7 +157,6 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s.snapshots = make(chan struct{}, maxSnapshots)
 	s.committer = groupcommit.New(s.commit, maxBatch, cfg.MaxQueue)
 	s.looks = groupcommit.New(s.look, maxBatch, cfg.MaxQueue)
-	s.watch = func(lock.Commit) {}
 	if err := s.readDatabaseID(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot read the database's id from the table lockd_database: %w", err), s.close())
 	}
@@ -177,9 +177,6 @@ func (s *Store) readDatabaseID(ctx context.Context) error {
 // same one, before and after a restart.
 func (s *Store) DatabaseID() string { return s.database }
 
-// Watch implements lock.Store.
-func (s *Store) Watch(watch func(lock.Commit)) { s.watch = watch }
-
 // Channel is the name of the Postgres notification channel on which this server is told which resources may have come to
 // a waiter of its own. The payload is a resource's name.
 func (s *Store) Channel() string { return fmt.Sprint("lockd_", s.server) }
@@ -188,9 +185,16 @@ func (s *Store) Channel() string { return fmt.Sprint("lockd_", s.server) }
 // one. The payload is the request's connection, a decimal number.
 func (s *Store) SupersededChannel() string { return s.Channel() + "_superseded" }
 
-// Start lets Execute and Find work. It is called once.
-func (s *Store) Start() {
+// Start lets Execute and Find work, and reports every transaction of Execute that changed
+// something, or whose outcome is unknown, to onCommit before any of its commands returns.
+// onCommit is called by one goroutine at a time. It must not block and must not call Execute.
+// Start is called once.
+func (s *Store) Start(onCommit func(service.Commit)) {
+	if onCommit == nil {
+		onCommit = func(service.Commit) {}
+	}
 	s.started = true
+	s.onCommit = onCommit
 	s.committer.Start()
 	s.looks.Start()
 	s.wal.start()
@@ -223,13 +227,14 @@ func (s *Store) Ping(ctx context.Context) error {
 	return s.read(ctx, func(db *gorm.DB) error { return db.Exec("SELECT 1").Error })
 }
 
-// Execute implements lock.Store.
+// Execute implements service.Store.
 func (s *Store) Execute(ctx context.Context, c lock.Command) (lock.Outcome, error) {
-	var patience time.Duration
-	if lock.IsPatient(c) {
-		patience = lock.Patience
-	}
-	out, err := s.committer.DoPatiently(ctx, c, patience)
+	return s.ExecuteWithin(ctx, c, 0)
+}
+
+// ExecuteWithin implements service.Store.
+func (s *Store) ExecuteWithin(ctx context.Context, c lock.Command, maxDelay time.Duration) (lock.Outcome, error) {
+	out, err := s.committer.DoPatiently(ctx, c, maxDelay)
 	if err != nil {
 		return lock.Outcome{}, translateCommit(err)
 	}
@@ -240,13 +245,13 @@ func (s *Store) Execute(ctx context.Context, c lock.Command) (lock.Outcome, erro
 func translateCommit(err error) error {
 	switch {
 	case errors.Is(err, groupcommit.ErrFull):
-		return lock.ErrOverloaded
+		return service.ErrOverloaded
 	case errors.Is(err, groupcommit.ErrStopped):
-		return lock.ErrStopping
+		return service.ErrStopping
 	case errors.Is(err, groupcommit.ErrUnavailable):
-		return fmt.Errorf("%w: %w", lock.ErrUnavailable, err)
+		return fmt.Errorf("%w: %w", service.ErrUnavailable, err)
 	case errors.Is(err, groupcommit.ErrOutcomeUnknown):
-		return fmt.Errorf("%w: %w", lock.ErrOutcomeUnknown, err)
+		return fmt.Errorf("%w: %w", service.ErrOutcomeUnknown, err)
 	}
 	return err
 }
@@ -298,7 +303,7 @@ func (s *Store) snapshot(ctx context.Context, queries func(tx *gorm.DB) error) e
 	case s.snapshots <- struct{}{}:
 		defer func() { <-s.snapshots }()
 	case <-patience.C:
-		return lock.ErrOverloaded
+		return service.ErrOverloaded
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -316,7 +321,7 @@ func (s *Store) translate(err error) error {
 	case errors.Is(err, groupcommit.ErrOutcomeUnknown):
 		return translateCommit(err)
 	case err != nil && s.classify(err) != faulty:
-		return fmt.Errorf("%w: %w", lock.ErrUnavailable, err)
+		return fmt.Errorf("%w: %w", service.ErrUnavailable, err)
 	}
 	return err
 }

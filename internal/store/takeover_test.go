@@ -1,8 +1,6 @@
 package store_test
 
 import (
-	"context"
-	"database/sql"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -12,35 +10,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 	"resource-lock-manager/internal/store"
 )
-
-// run executes statements on a database behind the store's back.
-func run(tb testing.TB, cfg store.Config, statements ...string) {
-	tb.Helper()
-	db := connect(tb, cfg)
-	for _, statement := range statements {
-		if _, err := db.ExecContext(context.Background(), statement); err != nil {
-			tb.Fatalf("%s: %v", statement, err)
-		}
-	}
-}
-
-// connect opens the database by its bare driver.
-func connect(tb testing.TB, cfg store.Config) *sql.DB {
-	tb.Helper()
-	driver := map[string]string{store.SQLite: "sqlite3", store.Postgres: "pgx"}[cfg.Driver]
-	db, err := sql.Open(driver, cfg.Source)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			tb.Error(err)
-		}
-	})
-	return db
-}
 
 // The table as SQLAlchemy creates it from the Python version's model.
 const (
@@ -125,22 +97,19 @@ func TestTakeOverPythonDatabase(t *testing.T) {
 			run(t, cfg, strings.Join(statements, ";\n")) // one session, so that the time zone holds for all
 
 			s := open(t, cfg)
-			service := lock.NewService(s, lock.Limits{MaxTTL: lock.LongestTTL}, slog.New(slog.DiscardHandler))
+			locks := service.New(s, service.Config{Limits: lock.Limits{MaxTTL: lock.LongestTTL}}, slog.New(slog.DiscardHandler))
 			for name, want := range want {
-				got, _, err := s.Find(t.Context(), name)
-				if err != nil {
-					t.Fatal(err)
-				}
+				got, _ := find(t, s, name)
 				if diff := cmp.Diff(want, got); diff != "" {
 					t.Errorf("%s (-want +got):\n%s", name, diff)
 				}
 				_, held := got.Holder(time.Now())
-				_, err = service.Acquire(t.Context(), lock.Acquire{Resource: name, ProcessID: "new"})
+				_, err := locks.Acquire(t.Context(), lock.Request{Resource: name, ProcessID: "new"})
 				if granted := err == nil; granted == held {
 					t.Errorf("%s: held: %v, granted to another: %v", name, held, granted)
 				}
 				if held {
-					if _, err := service.Release(t.Context(), lock.Release{Resource: name, ProcessID: "p"}); err != nil {
+					if _, err := locks.Release(t.Context(), lock.Release{Resource: name, ProcessID: "p"}); err != nil {
 						t.Errorf("%s: its old holder cannot release it: %v", name, err)
 					}
 				}
@@ -152,8 +121,8 @@ func TestTakeOverPythonDatabase(t *testing.T) {
 					t.Errorf("names have %d unique indexes, want %d: each costs every write", n, want)
 				}
 			}
-			fresh := execute(t, s, lock.Acquire{Resource: "fresh", ProcessID: "p"})
-			if id := fresh.Changed[0].ID; id == 0 {
+			fresh := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "fresh", ProcessID: "p"}})
+			if id := fresh.Resource.ID; id == 0 {
 				t.Error("a new row has no id")
 			}
 		})
@@ -184,60 +153,4 @@ func (row pythonRow) resource(t *testing.T, id int64, name string) lock.Resource
 		t.Fatalf("%s: the test contradicts itself", name)
 	}
 	return r
-}
-
-func TestNewerSchemaIsRefused(t *testing.T) {
-	t.Parallel()
-	onBoth(t, func(t *testing.T, cfg store.Config) {
-		s, err := store.Open(t.Context(), cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-		run(t, cfg, "INSERT INTO lockd_schema_version (version) VALUES (9999)")
-		if s, err := store.Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "9999") {
-			t.Errorf("opened a database of schema version 9999: %v, %v", s, err)
-		}
-	})
-}
-
-// Both dialects have the same tables and columns, so that one row mapping serves both.
-func TestSchemasAgree(t *testing.T) {
-	t.Parallel()
-	queries := map[string]string{
-		store.SQLite: `SELECT m.name || '.' || c.name FROM sqlite_master m, pragma_table_info(m.name) c
-			WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite%' AND m.name <> 'service_clock' -- Postgres has a clock of its own
-			AND c.name <> 'filed' -- only SQLite files its history
-			ORDER BY 1`,
-		store.Postgres: `SELECT table_name || '.' || column_name FROM information_schema.columns
-			WHERE table_schema = 'public' ORDER BY 1`,
-	}
-	columns := map[string][]string{}
-	for driver, query := range queries {
-		cfg := config(t, driver)
-		open(t, cfg)
-		rows, err := connect(t, cfg).QueryContext(t.Context(), query)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var name string
-			if err := rows.Scan(&name); err != nil {
-				t.Fatal(err)
-			}
-			columns[driver] = append(columns[driver], name)
-		}
-		if err := rows.Err(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if diff := cmp.Diff(columns[store.SQLite], columns[store.Postgres]); diff != "" {
-		t.Errorf("columns (-sqlite +postgres):\n%s", diff)
-	}
-	if len(columns[store.SQLite]) == 0 {
-		t.Error("no columns at all")
-	}
 }

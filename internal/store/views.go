@@ -15,39 +15,34 @@ import (
 
 	"resource-lock-manager/internal/groupcommit"
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 )
 
-// Find implements lock.Reader. Whatever is to be found while the last look is under way is found by the next one.
-func (s *Store) Find(ctx context.Context, name string) (lock.Resource, time.Time, error) {
+// Find implements service.Reader. Callers that arrive while a read is under way share the next one.
+func (s *Store) Find(ctx context.Context, name string) (service.Snapshot, error) {
 	if s.dialect.clock != nil {
 		now := s.dialect.clock() // before the look, see look
 		if r, known := s.known.find(name); known {
-			return r, now, s.file.checkForReading()
+			return service.Snapshot{Resource: r, At: now}, s.file.checkForReading()
 		}
 	}
 	seen, err := s.looks.Do(ctx, name)
 	switch {
 	case err == nil:
-		return seen.resource, seen.at, nil
+		return seen, nil
 	case ctx.Err() != nil:
 		err = ctx.Err()
 	default:
 		err = translateCommit(err)
 	}
-	return lock.Resource{Name: name}, time.Time{}, err
-}
-
-// sighting is what a look found.
-type sighting struct {
-	resource lock.Resource
-	at       time.Time
+	return service.Snapshot{}, err
 }
 
 // look is the looks' transaction: it reads what is stored under the names. The moment is read
 // before the rows: a hold whose renewal is committed in between may be taken for live, which it
 // is, but never for over. A renewal that is committed later is not seen, even if it was decided
 // before the moment: the hold is taken for over once its committed end has passed.
-func (s *Store) look(names []string) ([]groupcommit.Result[sighting], error) {
+func (s *Store) look(names []string) ([]groupcommit.Result[service.Snapshot], error) {
 	list, err := json.Marshal(slices.Compact(slices.Sorted(slices.Values(names))))
 	if err != nil {
 		return nil, err
@@ -71,26 +66,26 @@ func (s *Store) look(names []string) ([]groupcommit.Result[sighting], error) {
 			return err
 		}, s.dialect.look, string(list))
 	})
-	if errors.Is(err, lock.ErrUnavailable) {
+	if errors.Is(err, service.ErrUnavailable) {
 		err = fmt.Errorf("%w: %w", groupcommit.ErrUnavailable, err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	results := make([]groupcommit.Result[sighting], len(names))
+	results := make([]groupcommit.Result[service.Snapshot], len(names))
 	for i, name := range names {
 		r, ok := found[name]
 		if !ok {
 			r.Name = name
 		}
-		results[i].Value = sighting{r, now}
+		results[i].Value = service.Snapshot{Resource: r, At: now}
 	}
 	return results, nil
 }
 
-// Held implements lock.Reader. A page is read before anything of it is handed on. The whole list is handed on as it
+// Held implements service.Reader. A page is read before anything of it is handed on. The whole list is handed on as it
 // comes, so that it is never in memory.
-func (s *Store) Held(ctx context.Context, f lock.ListFilter, begin func(total int, now time.Time) error, each func(lock.Resource) error) error {
+func (s *Store) Held(ctx context.Context, f service.ListFilter, begin func(total int, now time.Time) error, each func(lock.Resource) error) error {
 	if f.Limit == 0 {
 		return s.snapshot(ctx, func(tx *gorm.DB) error {
 			now, c, err := s.heldConditions(tx, f)
@@ -134,7 +129,7 @@ func (s *Store) Held(ctx context.Context, f lock.ListFilter, begin func(total in
 }
 
 // heldConditions are those of a filter at the present moment.
-func (s *Store) heldConditions(db *gorm.DB, f lock.ListFilter) (now time.Time, c conditions, err error) {
+func (s *Store) heldConditions(db *gorm.DB, f service.ListFilter) (now time.Time, c conditions, err error) {
 	if now, err = s.moment(db); err != nil {
 		return now, c, err
 	}
@@ -176,7 +171,7 @@ func prefixEnd(prefix string) (end string, bounded bool) {
 }
 
 // eachHeld hands on the rows that meet the conditions, in the order of the filter.
-func (s *Store) eachHeld(db *gorm.DB, f lock.ListFilter, c conditions, each func(lock.Resource) error) error {
+func (s *Store) eachHeld(db *gorm.DB, f service.ListFilter, c conditions, each func(lock.Resource) error) error {
 	text := s.heldText(f, &c)
 	return query(db, func(rows *sql.Rows) error {
 		var row lockRow
@@ -188,7 +183,7 @@ func (s *Store) eachHeld(db *gorm.DB, f lock.ListFilter, c conditions, each func
 }
 
 // heldText is the query of a list, and completes the conditions' arguments.
-func (s *Store) heldText(f lock.ListFilter, c *conditions) string {
+func (s *Store) heldText(f service.ListFilter, c *conditions) string {
 	order := "id"
 	if f.Prefix != "" {
 		order = s.dialect.names.sorted
@@ -196,7 +191,7 @@ func (s *Store) heldText(f lock.ListFilter, c *conditions) string {
 	return "SELECT " + columns + " FROM resource_locks" + c.page(order, f.Limit)
 }
 
-// HeldBy implements lock.Reader.
+// HeldBy implements service.Reader.
 func (s *Store) HeldBy(ctx context.Context, process, after string, limit int) (names []string, err error) {
 	err = s.read(ctx, func(db *gorm.DB) error {
 		var c conditions
@@ -208,8 +203,8 @@ func (s *Store) HeldBy(ctx context.Context, process, after string, limit int) (n
 	return names, err
 }
 
-// History implements lock.Reader.
-func (s *Store) History(ctx context.Context, f lock.HistoryFilter) ([]lock.Event, error) {
+// History implements service.Reader.
+func (s *Store) History(ctx context.Context, f service.HistoryFilter) ([]lock.Event, error) {
 	if f.ByTime() {
 		return s.eventsByTime(ctx, f)
 	}
@@ -221,7 +216,7 @@ func (s *Store) History(ctx context.Context, f lock.HistoryFilter) ([]lock.Event
 }
 
 // whose are the conditions of a resource and a process.
-func whose(f lock.HistoryFilter) (c conditions) {
+func whose(f service.HistoryFilter) (c conditions) {
 	if f.Resource != "" {
 		c.add("resource_name = ?", f.Resource)
 	}
@@ -231,10 +226,10 @@ func whose(f lock.HistoryFilter) (c conditions) {
 	return c
 }
 
-// LastEnd implements lock.Reader.
+// LastEnd implements service.Reader.
 func (s *Store) LastEnd(ctx context.Context, resource, process string, token int64) (lock.Event, bool, error) {
 	var c conditions
-	c.add("resource_name = ? AND process_id = ? AND kind NOT IN (?, ?)", resource, process, lock.Queued, lock.GaveUp)
+	c.add("resource_name = ? AND process_id = ? AND kind NOT IN (?, ?)", resource, process, lock.EventQueued, lock.EventGaveUp)
 	if token != 0 {
 		c.add("fencing_token = ?", token)
 	}
@@ -272,7 +267,7 @@ func (s *Store) events(ctx context.Context, c conditions, limit int) (found []lo
 const fewEvents = 10_000
 
 // eventsByTime returns the latest events that match a filter.
-func (s *Store) eventsByTime(ctx context.Context, f lock.HistoryFilter) (found []lock.Event, err error) {
+func (s *Store) eventsByTime(ctx context.Context, f service.HistoryFilter) (found []lock.Event, err error) {
 	err = s.read(ctx, func(db *gorm.DB) error {
 		from, args, err := s.byTime(db, f)
 		if errors.Is(err, sql.ErrNoRows) { // BeforeID was too old to be kept, and so are the events behind it
@@ -288,7 +283,7 @@ func (s *Store) eventsByTime(ctx context.Context, f lock.HistoryFilter) (found [
 }
 
 // byTime is the clause from FROM on that finds the latest events of a filter.
-func (s *Store) byTime(db *gorm.DB, f lock.HistoryFilter) (from string, args []any, err error) {
+func (s *Store) byTime(db *gorm.DB, f service.HistoryFilter) (from string, args []any, err error) {
 	var c conditions
 	if !f.Since.IsZero() {
 		c.add("at >= ?", instant{f.Since})
@@ -329,7 +324,7 @@ func (s *Store) few(db *gorm.DB, its conditions) (bool, error) {
 // latest is the clause from FROM on that finds the latest events of a filter. An index has the
 // events of each kind in the order of time, so that some of each kind are read and none in vain.
 // But of a resource or a process that has few events, those are read.
-func (s *Store) latest(f lock.HistoryFilter, c, its conditions, few bool) (from string, args []any) {
+func (s *Store) latest(f service.HistoryFilter, c, its conditions, few bool) (from string, args []any) {
 	const order = "at DESC, id DESC"
 	kinds := f.Kinds
 	if len(kinds) == 0 {
@@ -409,7 +404,7 @@ func (c *conditions) page(order string, limit int) string {
 	return text
 }
 
-// Expired implements lock.Sweepable.
+// Expired implements service.Housekeeping.
 func (s *Store) Expired(ctx context.Context, limit int) (names []string, err error) {
 	err = s.read(ctx, func(db *gorm.DB) error {
 		now, err := s.moment(db)
@@ -422,34 +417,34 @@ func (s *Store) Expired(ctx context.Context, limit int) (names []string, err err
 	return names, err
 }
 
-// Idle implements lock.Sweepable.
-func (s *Store) Idle(ctx context.Context, afterID int64, window int, idle time.Duration) (names []string, before time.Time, next int64, err error) {
+// IdleResources implements service.Housekeeping.
+func (s *Store) IdleResources(ctx context.Context, afterID int64, window int, idle time.Duration) (page service.IdlePage, err error) {
 	seen := 0
 	err = s.read(ctx, func(db *gorm.DB) error {
 		now, err := s.moment(db)
 		if err != nil {
 			return err
 		}
-		before = now.Add(-idle)
+		page.Before = now.Add(-idle)
 		return query(db, func(rows *sql.Rows) error {
 			var name string
 			var idle bool
-			err := rows.Scan(&next, &name, &idle)
+			err := rows.Scan(&page.Next, &name, &idle)
 			if idle {
-				names = append(names, name)
+				page.Names = append(page.Names, name)
 			}
 			seen++
 			return err
 		}, "SELECT id, resource_name, NOT is_active AND ended_at < ? FROM resource_locks WHERE id > ? ORDER BY id"+limited,
-			instant{before}, afterID, window)
+			instant{page.Before}, afterID, window)
 	})
 	if seen < window {
-		next = 0
+		page.Next = 0
 	}
-	return names, before, next, err
+	return page, err
 }
 
-// DeleteEvents implements lock.Sweepable. Ids grow with time, so the oldest events are the first rows of the table.
+// DeleteEvents implements service.Housekeeping. Ids grow with time, so the oldest events are the first rows of the table.
 func (s *Store) DeleteEvents(ctx context.Context, age time.Duration, limit int) (deleted int, err error) {
 	err = s.write(ctx, func(db *gorm.DB) error {
 		now, err := s.moment(db)

@@ -58,7 +58,7 @@ func TestLogIsShortenedBesideReaders(t *testing.T) {
 	for i := range 64 {
 		all.Go(func() {
 			name := fmt.Sprint(i)
-			_, err := s.Execute(context.Background(), lock.Acquire{Resource: name, ProcessID: "p", Metadata: metadata})
+			_, err := s.Execute(context.Background(), lock.Acquire{Request: lock.Request{Resource: name, ProcessID: "p", Metadata: metadata}})
 			for err == nil && ctx.Err() == nil {
 				_, err = s.Execute(context.Background(), lock.Renew{Resource: name, ProcessID: "p", TTL: time.Hour})
 			}

@@ -18,9 +18,9 @@ type Target interface {
 	SweepExpired(ctx context.Context, limit int) (int, error)
 	// SweepIdle looks at the next rows after an id and returns the id to go on after, 0 at the end.
 	SweepIdle(ctx context.Context, afterID int64, window int, idle time.Duration) (forgotten int, next int64, err error)
-	// SweepPlaces takes up to limit places in queues away that are not kept any more and returns how many; fewer than limit
+	// SweepAbandoned takes up to limit places in queues away that are not kept any more and returns how many; fewer than limit
 	// means that none is left.
-	SweepPlaces(ctx context.Context, limit int) (int, error)
+	SweepAbandoned(ctx context.Context, limit int) (int, error)
 	// SweepEvents deletes up to limit events of a greater age and returns how many; fewer than limit means that none is left.
 	SweepEvents(ctx context.Context, age time.Duration, limit int) (int, error)
 }
@@ -99,7 +99,7 @@ func (s *Sweeper) expired(ctx context.Context) error {
 // chores ends all places that are not kept any more, deletes all old events and walks some way
 // over the idle rows.
 func (s *Sweeper) chores(ctx context.Context) error {
-	err := inBatches(ctx, expiredBatch, func() (int, error) { return s.target.SweepPlaces(ctx, expiredBatch) })
+	err := inBatches(ctx, expiredBatch, func() (int, error) { return s.target.SweepAbandoned(ctx, expiredBatch) })
 	if err != nil {
 		return err
 	}

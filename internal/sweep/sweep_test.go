@@ -42,7 +42,7 @@ func (f target) SweepExpired(ctx context.Context, limit int) (int, error) {
 	return f.expired(limit)
 }
 
-func (f target) SweepPlaces(ctx context.Context, limit int) (int, error) {
+func (f target) SweepAbandoned(ctx context.Context, limit int) (int, error) {
 	if ctx.Err() != nil || f.places == nil {
 		return 0, ctx.Err()
 	}

@@ -173,36 +173,36 @@ type Renewed struct {
 
 // RenewAllRequest is the body of POST /locks/renew-all.
 type RenewAllRequest struct {
-	ProcessID  string  `json:"process_id" example:"process_123" minLength:"1" maxLength:"255" validate:"required"`
-	TTLSeconds float64 `json:"ttl_seconds" example:"300" validate:"required"`
-	Holds      []Owned `json:"holds,omitzero" extensions:"x-nullable"` // if given, no other holds are renewed: with an empty list none
+	ProcessID  string    `json:"process_id" example:"process_123" minLength:"1" maxLength:"255" validate:"required"`
+	TTLSeconds float64   `json:"ttl_seconds" example:"300" validate:"required"`
+	Holds      []HoldRef `json:"holds,omitzero" extensions:"x-nullable"` // if given, no other holds are renewed: with an empty list none
 }
 
 // ReleaseAllRequest is the body of POST /locks/release-all.
 type ReleaseAllRequest struct {
-	ProcessID string  `json:"process_id" example:"process_123" minLength:"1" maxLength:"255" validate:"required"`
-	Holds     []Owned `json:"holds,omitzero" extensions:"x-nullable"` // if given, no other holds are released: with an empty list none
+	ProcessID string    `json:"process_id" example:"process_123" minLength:"1" maxLength:"255" validate:"required"`
+	Holds     []HoldRef `json:"holds,omitzero" extensions:"x-nullable"` // if given, no other holds are released: with an empty list none
 }
 
-// Owned names a hold as its process knows it.
-type Owned struct {
+// HoldRef names a hold as its process knows it.
+type HoldRef struct {
 	ResourceName string `json:"resource_name" example:"database_backup" validate:"required"`
 	FencingToken int64  `json:"fencing_token" example:"1705314600123456" validate:"required"`
 }
 
 // RenewedAll is the data of a heartbeat.
 type RenewedAll struct {
-	ProcessID     string  `json:"process_id" example:"process_123" validate:"required"`
-	Renewed       int     `json:"renewed" example:"2" validate:"required"`
-	WithoutExpiry int     `json:"without_expiry" example:"0" validate:"required"` // holds that never expire, and so were left alone
-	Lost          []Owned `json:"lost" validate:"required"`                       // of the listed holds, those that the process has no more
+	ProcessID     string    `json:"process_id" example:"process_123" validate:"required"`
+	Renewed       int       `json:"renewed" example:"2" validate:"required"`
+	WithoutExpiry int       `json:"without_expiry" example:"0" validate:"required"` // holds that never expire, and so were left alone
+	Lost          []HoldRef `json:"lost" validate:"required"`                       // of the listed holds, those that the process has no more
 }
 
 // ReleasedAll is the data of the end of all holds of a process.
 type ReleasedAll struct {
-	ProcessID string  `json:"process_id" example:"process_123" validate:"required"`
-	Released  int     `json:"released" example:"2" validate:"required"`
-	Lost      []Owned `json:"lost" validate:"required"` // of the listed holds, those that the process had no more
+	ProcessID string    `json:"process_id" example:"process_123" validate:"required"`
+	Released  int       `json:"released" example:"2" validate:"required"`
+	Lost      []HoldRef `json:"lost" validate:"required"` // of the listed holds, those that the process had no more
 }
 
 // ForceReleased is the data of a broken lock: whose it was.

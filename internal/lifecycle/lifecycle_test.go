@@ -1,0 +1,55 @@
+package lifecycle_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"resource-lock-manager/internal/lifecycle"
+)
+
+func TestStopWaitsForEveryLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var loops lifecycle.Loops
+		ended := make(chan time.Duration, 2)
+		began := time.Now()
+		loop := func(cleanup time.Duration) func(context.Context) {
+			return func(ctx context.Context) {
+				<-ctx.Done()
+				<-time.After(cleanup)
+				ended <- cleanup
+			}
+		}
+		loops.Start(loop(time.Second), loop(time.Minute))
+		<-time.After(time.Hour)
+		for range 2 { // concurrently
+			go loops.Stop()
+		}
+		loops.Stop()
+		if took := time.Since(began); took != time.Hour+time.Minute || len(ended) != 2 {
+			t.Errorf("stopped after %v with %d of 2 loops ended", took, len(ended))
+		}
+	})
+}
+
+func TestStopWithoutStart(t *testing.T) {
+	var loops lifecycle.Loops
+	loops.Stop()
+	loops.Stop()
+}
+
+func TestSleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		began := time.Now()
+		if err := lifecycle.Sleep(ctx, time.Second); err != nil || time.Since(began) != time.Second {
+			t.Errorf("returned %v after %v, want nil after 1s", err, time.Since(began))
+		}
+		if err := lifecycle.Sleep(ctx, time.Hour); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Minute {
+			t.Errorf("returned %v after %v, want the context's error after 1m", err, time.Since(began))
+		}
+	})
+}

@@ -1,0 +1,119 @@
+package store_test
+
+import (
+	"fmt"
+	"go/ast"
+	"go/constant"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/store"
+)
+
+// queueStatements returns the statements that load queues, as they stand in the source.
+func queueStatements(t *testing.T) map[string]string {
+	t.Helper()
+	paths, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, files := token.NewFileSet(), []*ast.File{}
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(set, path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, file)
+	}
+	info := types.Info{Types: map[ast.Expr]types.TypeAndValue{}}
+	// Its imports are unknown here, but constants are known without them.
+	_, _ = (&types.Config{Error: func(error) {}}).Check("store", set, files, &info)
+	found := map[string]string{}
+	for _, file := range files {
+		ast.Inspect(file, func(node ast.Node) bool {
+			pair, ok := node.(*ast.KeyValueExpr)
+			if !ok {
+				return true
+			}
+			if key, ok := pair.Key.(*ast.Ident); ok && key.Name == "queues" && info.Types[pair.Value].Value != nil {
+				driver := strings.TrimSuffix(filepath.Base(set.Position(pair.Pos()).Filename), ".go")
+				found[driver] = constant.StringVal(info.Types[pair.Value].Value)
+			}
+			return true
+		})
+	}
+	if len(found) != 2 {
+		t.Fatalf("statements of %d dialects found", len(found))
+	}
+	return found
+}
+
+// TestQueuesAreReadByTheirIndexes, and only as far as it is asked for.
+func TestQueuesAreReadByTheirIndexes(t *testing.T) {
+	t.Parallel()
+	statements := queueStatements(t)
+	onBoth(t, func(t *testing.T, cfg store.Config) {
+		s := open(t, cfg)
+		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+		id := enqueue(t, s, waiting("r", "w")).Resource.ID
+		places := fmt.Sprintf(`[{"resource_id":%d,"process_id":"w","request_id":"of w"}]`, id)
+		arguments := []string{fmt.Sprintf("'[%d]'", id), "1", "'2026-01-01 00:00:00.000000'", "3", "'" + places + "'"}
+		statement := statements[cfg.Driver]
+		for _, argument := range arguments {
+			statement = strings.Replace(statement, "?", argument, 1)
+		}
+		db := connect(t, cfg)
+		explain := "EXPLAIN QUERY PLAN "
+		if cfg.Driver == store.Postgres {
+			explain = "EXPLAIN "
+			run(t, cfg, fmt.Sprintf(`INSERT INTO lock_waiters SELECT %d, n, 1, n, 'p' || n, 'q' || n, now(), NULL, 0, 0
+				FROM generate_series(1, 50000) AS n; ANALYZE`, id)) // MAX_WAITERS of a server
+		}
+		rows, err := db.QueryContext(t.Context(), explain+statement)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rows.Close()
+		var plan strings.Builder
+		for rows.Next() {
+			var line string
+			targets := []any{new(int), new(int), new(int), &line}
+			if cfg.Driver == store.Postgres {
+				targets = targets[3:]
+			}
+			if err := rows.Scan(targets...); err != nil {
+				t.Fatal(err)
+			}
+			plan.WriteString(line + "\n")
+		}
+		if err := rows.Err(); err != nil {
+			t.Fatal(err)
+		}
+		wants := map[string][]string{
+			store.SQLite:   {"SEARCH w USING PRIMARY KEY (resource_id=?)", "lock_waiters_request (resource_id=? AND request_id=? AND process_id=?)"},
+			store.Postgres: {"Limit", "using lock_waiters_pkey", "Index Cond: ((resource_id = p.resource_id) AND (request_id = p.request_id)"},
+		}
+		for _, want := range wants[cfg.Driver] {
+			if !strings.Contains(plan.String(), want) {
+				t.Errorf("no %q in the plan:\n%s", want, &plan)
+			}
+		}
+		for _, never := range []string{"Seq Scan on lock_waiters", "SCAN lock_waiters", "AUTOMATIC"} {
+			if strings.Contains(plan.String(), never) {
+				t.Errorf("%q in the plan:\n%s", never, &plan)
+			}
+		}
+		// Sorted is only what was found, never the queue: two sorts make the union, one the order.
+		if n := strings.Count(plan.String(), "TEMP B-TREE"); n > 3 {
+			t.Errorf("%d sorts in the plan:\n%s", n, &plan)
+		}
+	})
+}

@@ -1,0 +1,321 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
+)
+
+// Everything that a hold carries comes back as it was, through every kind of change.
+func testHoldIsStoredWhole(t *testing.T, db Database) {
+	s := db.open(t)
+	check := func(step string, want lock.Resource) {
+		t.Helper()
+		got, err := s.Find(t.Context(), "r")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got.Resource, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s (-decided +stored):\n%s", step, diff)
+		}
+	}
+	out := execute(t, s, lock.Acquire{Request: lock.Request{
+		Resource: "r", ProcessID: "p", TTL: time.Hour, MinHold: time.Minute, RequestID: "id 'quoted'", Reason: "because \\ \"why\" 日本", Metadata: `{"z":1,"a":[12345678901234567890,"\u0000 \" é"]}`,
+	}})
+	check("acquired", out.Resource)
+	out = execute(t, s, lock.Renew{Resource: "r", ProcessID: "p", TTL: 2 * time.Hour, Token: out.Hold.Token})
+	if out.Hold.Renewals != 1 {
+		t.Errorf("renewals: %d", out.Hold.Renewals)
+	}
+	check("renewed", out.Resource)
+	out = execute(t, s, lock.Release{Resource: "r", ProcessID: "p"})
+	if out.Hold.ReleasedAt.IsZero() {
+		t.Error("released before its minimum, but not kept")
+	}
+	check("released before its minimum", out.Resource)
+	check("force-released", execute(t, s, lock.ForceRelease{Resource: "r", Reason: "why not", By: "me"}).Resource)
+
+	plain := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}})
+	check("acquired plainly", plain.Resource)
+}
+
+func testHistoryIsStored(t *testing.T, db Database) {
+	s := db.open(t)
+	var want []lock.Event
+	run := func(c lock.Command) {
+		want = append(want, execute(t, s, c).Events...)
+	}
+	run(lock.Acquire{Request: lock.Request{Resource: "a", ProcessID: "p", Reason: "it's \"needed\""}})
+	run(lock.Acquire{Request: lock.Request{Resource: "b", ProcessID: "q", TTL: time.Microsecond}})
+	run(lock.Renew{Resource: "a", ProcessID: "p", TTL: time.Hour})
+	run(lock.Release{Resource: "a", ProcessID: "p"})
+	run(lock.Acquire{Request: lock.Request{Resource: "b", ProcessID: "p"}}) // finds the expired hold
+	run(lock.ForceRelease{Resource: "b", Reason: "broken", By: "ops"})
+
+	ids := cmpopts.IgnoreFields(lock.Event{}, "ID")
+	filters := map[string]struct {
+		filter service.HistoryFilter
+		keep   func(lock.Event) bool
+	}{
+		"all":         {service.HistoryFilter{Limit: 100}, func(lock.Event) bool { return true }},
+		"of b":        {service.HistoryFilter{Resource: "b", Limit: 100}, func(e lock.Event) bool { return e.Resource == "b" }},
+		"of p":        {service.HistoryFilter{ProcessID: "p", Limit: 100}, func(e lock.Event) bool { return e.ProcessID == "p" }},
+		"of p's in b": {service.HistoryFilter{Resource: "b", ProcessID: "p", Limit: 100}, func(e lock.Event) bool { return e.Resource == "b" && e.ProcessID == "p" }},
+	}
+	for name, f := range filters {
+		var kept []lock.Event
+		for _, e := range slices.Backward(want) {
+			if f.keep(e) {
+				kept = append(kept, e)
+			}
+		}
+		got, err := s.History(t.Context(), f.filter)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(kept, got, ids); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		if len(kept) == 0 {
+			t.Errorf("%s: nothing to compare", name)
+		}
+	}
+
+	var paged []lock.Event
+	for before := int64(0); ; {
+		page, err := s.History(t.Context(), service.HistoryFilter{BeforeID: before, Limit: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page) == 0 {
+			break
+		}
+		paged = append(paged, page...)
+		before = page[len(page)-1].ID
+	}
+	slices.Reverse(paged)
+	if diff := cmp.Diff(want, paged, ids); diff != "" {
+		t.Errorf("by pages of two (-want +got):\n%s", diff)
+	}
+
+	end, found, err := s.LastEnd(t.Context(), "b", "p", 0)
+	if err != nil || !found || end.Kind != lock.EventForceReleased || end.By != "ops" {
+		t.Errorf("last end of p's hold of b: %+v, %v, %v", end, found, err)
+	}
+	if _, found, err := s.LastEnd(t.Context(), "b", "p", end.Token+1); err != nil || found {
+		t.Errorf("the end of a token that never was: %v, %v", found, err)
+	}
+	// What its process had released cannot be broken for it any more.
+	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "m", ProcessID: "p", MinHold: time.Hour}})
+	execute(t, s, lock.Release{Resource: "m", ProcessID: "p"})
+	execute(t, s, lock.ForceRelease{Resource: "m", Reason: "now"})
+	if end, found, err := s.LastEnd(t.Context(), "m", "p", 0); err != nil || !found || end.Kind != lock.EventReleased {
+		t.Errorf("the end of a hold that was released and then broken: %+v, %v, %v", end, found, err)
+	}
+	// An earlier hold's end says nothing of a later hold, whose end nobody has recorded.
+	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "b", ProcessID: "p", TTL: time.Microsecond}})
+	if late, found, err := s.LastEnd(t.Context(), "b", "p", 0); err != nil || found {
+		t.Errorf("the end of a hold that only expired: %+v, %v, %v", late, found, err)
+	}
+}
+
+// A refusal, and a batch that fails, leave no event.
+func testRefusalsLeaveNoEvent(t *testing.T, db Database) {
+	s := db.open(t)
+	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+	for _, c := range []lock.Command{
+		lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}},
+		lock.Release{Resource: "r", ProcessID: "q"},
+		lock.Release{Resource: "r", ProcessID: "p", Token: 1},
+		lock.Renew{Resource: "r", ProcessID: "q", TTL: time.Hour},
+		lock.ForceRelease{Resource: "free", Reason: "why"},
+	} {
+		if _, err := s.Execute(t.Context(), c); err == nil {
+			t.Errorf("%+v was accepted", c)
+		}
+	}
+	if events, err := s.History(t.Context(), service.HistoryFilter{Limit: 100}); err != nil || len(events) != 1 {
+		t.Errorf("%d events, %v", len(events), err)
+	}
+}
+
+func testHistoryRetention(t *testing.T, db Database) {
+	s := db.open(t)
+	for i := range 5 {
+		execute(t, s, lock.Acquire{Request: lock.Request{Resource: fmt.Sprint("r", i), ProcessID: "p"}})
+	}
+	if n, err := s.DeleteEvents(t.Context(), time.Hour, 100); err != nil || n != 0 {
+		t.Errorf("deleted %d events that are not an hour old, %v", n, err)
+	}
+	for _, want := range []int{2, 2, 1, 0} {
+		if n, err := s.DeleteEvents(t.Context(), 0, 2); err != nil || n != want {
+			t.Errorf("deleted %d, want %d, %v", n, want, err)
+		}
+	}
+	// Deleting history deletes nothing else, and new events still come after the old ones.
+	if n := len(held(t, s, service.ListFilter{})); n != 5 {
+		t.Errorf("%d held", n)
+	}
+	execute(t, s, lock.Release{Resource: "r0", ProcessID: "p"})
+	events, err := s.History(t.Context(), service.HistoryFilter{Limit: 10})
+	if err != nil || len(events) != 1 || events[0].ID <= 5 {
+		t.Errorf("after the deletion: %+v, %v", events, err)
+	}
+}
+
+func testListFilters(t *testing.T, db Database) {
+	names := []string{"a%1", "a_1", "a1", "A1", "ab", "ä1", "b", `a\1`, "a%2"}
+	s := db.open(t)
+	for i, name := range names {
+		execute(t, s, lock.Acquire{Request: lock.Request{Resource: name, ProcessID: fmt.Sprint("p", i%2)}})
+	}
+	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "a gone", ProcessID: "p0"}})
+	execute(t, s, lock.Release{Resource: "a gone", ProcessID: "p0"})
+	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "a expired", ProcessID: "p0", TTL: time.Microsecond}})
+
+	for _, test := range []struct {
+		filter service.ListFilter
+		want   []string
+	}{
+		{service.ListFilter{}, names},
+		{service.ListFilter{Prefix: "a"}, []string{"a%1", "a%2", "a1", `a\1`, "a_1", "ab"}},
+		{service.ListFilter{Prefix: "A"}, []string{"A1"}},
+		{service.ListFilter{Prefix: "a%"}, []string{"a%1", "a%2"}},
+		{service.ListFilter{Prefix: "a_"}, []string{"a_1"}},
+		{service.ListFilter{Prefix: `a\`}, []string{`a\1`}},
+		{service.ListFilter{Prefix: "ä"}, []string{"ä1"}},
+		{service.ListFilter{ProcessID: "p1"}, []string{"a_1", "A1", "ä1", `a\1`}},
+		{service.ListFilter{Prefix: "a", ProcessID: "p1"}, []string{`a\1`, "a_1"}},
+		{service.ListFilter{Limit: 2}, names[:2]},
+		{service.ListFilter{Prefix: "a", Limit: 2}, []string{"a%1", "a%2"}},
+		{service.ListFilter{Prefix: "a", After: "a%2", Limit: 2}, []string{"a1", `a\1`}},
+	} {
+		var got []string
+		for _, r := range held(t, s, test.filter) {
+			got = append(got, r.Name)
+		}
+		if diff := cmp.Diff(test.want, got); diff != "" {
+			t.Errorf("%+v (-want +got):\n%s", test.filter, diff)
+		}
+	}
+	second := held(t, s, service.ListFilter{})[1]
+	if rest := held(t, s, service.ListFilter{AfterID: second.ID}); len(rest) != len(names)-2 {
+		t.Errorf("%d after the second", len(rest))
+	}
+}
+
+// The keyset of a process's holds is bytewise on both databases, whatever the collation.
+func testHeldByPages(t *testing.T, db Database) {
+	names := []string{"B", "a", "_", "ä", "b", "A", "-", "日"}
+	s := db.open(t)
+	for _, name := range names {
+		execute(t, s, lock.Acquire{Request: lock.Request{Resource: name, ProcessID: "p"}})
+	}
+	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "other", ProcessID: "q"}})
+	var got []string
+	for after := ""; ; after = got[len(got)-1] {
+		page, err := s.HeldBy(t.Context(), "p", after, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page) == 0 {
+			break
+		}
+		got = append(got, page...)
+	}
+	want := slices.Sorted(slices.Values(names))
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// An error of the reader ends the list and comes back.
+func testListEndsEarly(t *testing.T, db Database) {
+	enough := errors.New("enough")
+	s := db.open(t)
+	for i := range 10 {
+		execute(t, s, lock.Acquire{Request: lock.Request{Resource: fmt.Sprint(i), ProcessID: "p"}})
+	}
+	seen := 0
+	err := s.Held(t.Context(), service.ListFilter{}, func(int, time.Time) error { return nil }, func(lock.Resource) error {
+		if seen++; seen == 3 {
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) || seen != 3 {
+		t.Errorf("%v after %d", err, seen)
+	}
+	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "next", ProcessID: "p"}})
+}
+
+// However many clients read a list slowly, commits and quick reads find a connection.
+func testOpenListsLeaveTheRestWorking(t *testing.T, db Database) {
+	s := db.open(t)
+	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+	reading, goOn := make(chan struct{}, 100), make(chan struct{})
+	var lists sync.WaitGroup
+	for range 20 {
+		lists.Go(func() {
+			err := s.Held(context.Background(), service.ListFilter{}, func(int, time.Time) error { return nil }, func(lock.Resource) error {
+				reading <- struct{}{}
+				<-goOn
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	<-reading
+	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "other", ProcessID: "p"}})
+	for range 20 {
+		if r, err := s.Find(t.Context(), "other"); err != nil || r.Resource.ID == 0 {
+			t.Errorf("%+v, %v", r, err)
+		}
+		if page := held(t, s, service.ListFilter{Limit: 5}); len(page) != 2 {
+			t.Errorf("a page of %d", len(page))
+		}
+	}
+	close(goOn)
+	lists.Wait()
+}
+
+// The filters by kind and time order events by their times, the others by their ids.
+func testHistoryFilters(t *testing.T, db Database) {
+	s := db.open(t)
+	acquire(t, s, "a", "p", 0)
+	release(t, s, "a", "p")
+	acquire(t, s, "b", "q", 0)
+	all, err := s.History(t.Context(), service.HistoryFilter{Limit: 10})
+	if err != nil || len(all) != 3 {
+		t.Fatalf("%d events, %v", len(all), err)
+	}
+	for name, test := range map[string]struct {
+		filter service.HistoryFilter
+		want   []lock.Event
+	}{
+		"one kind":          {service.HistoryFilter{Kinds: []lock.EventKind{lock.EventReleased}, Limit: 10}, all[1:2]},
+		"two kinds":         {service.HistoryFilter{Kinds: []lock.EventKind{lock.EventReleased, lock.EventAcquired}, Limit: 2}, all[:2]},
+		"since":             {service.HistoryFilter{Since: all[1].At, Limit: 10}, all[:2]},
+		"until":             {service.HistoryFilter{Until: all[0].At, Limit: 10}, all[1:]},
+		"kind and resource": {service.HistoryFilter{Kinds: []lock.EventKind{lock.EventAcquired}, Resource: "b", Limit: 10}, all[:1]},
+		"next page by time": {service.HistoryFilter{Until: all[0].At, BeforeID: all[1].ID, Limit: 10}, all[2:]},
+		"next page by id":   {service.HistoryFilter{BeforeID: all[0].ID, Limit: 1}, all[1:2]},
+	} {
+		got, err := s.History(t.Context(), test.filter)
+		if diff := cmp.Diff(test.want, got, cmpopts.EquateEmpty()); diff != "" || err != nil {
+			t.Errorf("%s, %v (-want +got):\n%s", name, err, diff)
+		}
+	}
+}
