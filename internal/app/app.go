@@ -1,4 +1,5 @@
-// Package app composes the program from its parts and owns their order: what starts, and what stops after what.
+// Package app composes the program from its parts. It owns the order in which they start and
+// stop.
 package app
 
 import (
@@ -33,13 +34,13 @@ type App struct {
 	failed  chan error
 }
 
-// keepAlive finds out within half a minute that the machine of a client that waits is gone.
+// keepAlive detects within half a minute that the machine of a waiting client has failed.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 
-// Start opens the database and the port and serves requests when it returns. Its error says in one line what is in the
-// way: the port is taken, the database cannot be reached or written.
+// Start opens the port and the database, and serves requests when it returns. Its error states
+// the cause in one line: the port is taken, the database cannot be reached or written.
 func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*App, error) {
-	// The port first: nobody's database is touched by a server that cannot serve.
+	// The port first: a server that cannot serve does not touch the database.
 	listener, err := (&net.ListenConfig{KeepAliveConfig: keepAlive}).Listen(ctx, "tcp", cfg.Address())
 	if err != nil {
 		return nil, cannotListen(cfg, err)
@@ -108,7 +109,7 @@ func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*App, erro
 	return a, nil
 }
 
-// cannotListen says which of the settings is in the way, and what to do.
+// cannotListen returns an error that names the setting at fault and a remedy.
 func cannotListen(cfg config.Config, err error) error {
 	lookup, isLookup := errors.AsType[*net.DNSError](err)
 	switch {
@@ -125,15 +126,15 @@ func cannotListen(cfg config.Config, err error) error {
 	return fmt.Errorf("HOST, PORT: cannot listen on %s: %w", cfg.Address(), err)
 }
 
-// Address is where the server listens.
+// Address returns the address that the server listens on.
 func (a *App) Address() string { return a.address.String() }
 
-// Failed tells when the server ended by itself.
+// Failed returns a channel that gets an error if the HTTP server ends before Stop.
 func (a *App) Failed() <-chan error { return a.failed }
 
-// Stop ends everything in order: send those who wait away, take no new connections, answer the requests that were accepted,
-// then end the background loops, finish the committer's queue and close the database. Requests that take longer than the
-// shutdown timeout are cut off.
+// Stop ends everything in order. It answers waiting requests with 503, closes the port, answers
+// the accepted requests, stops the background loops, executes the queued commands and closes the
+// database. It aborts requests that take longer than the shutdown timeout.
 func (a *App) Stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), a.cfg.ShutdownTimeout)
 	defer cancel()
