@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"resource-lock-manager/client"
+	"resource-lock-manager/internal/version"
 )
 
 // Exit codes, by sysexits.h and the shell.
@@ -120,7 +120,7 @@ func run(ctx context.Context, args, environ []string, in io.Reader, out, err io.
 
 // newRoot returns the command that has all verbs.
 func newRoot(p *program) *cobra.Command {
-	var version bool
+	var showVersion bool
 	root := &cobra.Command{
 		Use:   "lockctl",
 		Short: "Lock resources by name, and see who has locked them",
@@ -141,8 +141,8 @@ Exit codes: 64 wrong usage, 69 no server answers, 70 other failures, 75 locked b
 			return p.prepare(cmd)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if version {
-				return p.printf("lockctl %s\n", buildVersion())
+			if showVersion {
+				return p.printf("lockctl %s\n", version.String())
 			}
 			cmd.SetOut(p.err)
 			_ = cmd.Help()
@@ -153,7 +153,7 @@ Exit codes: 64 wrong usage, 69 no server answers, 70 other failures, 75 locked b
 	root.SetOut(p.out)
 	root.SetErr(p.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{exitUsage, err} })
-	root.Flags().BoolVar(&version, "version", false, "print the version and exit")
+	root.Flags().BoolVar(&showVersion, "version", false, "print the version and exit")
 	root.PersistentFlags().StringVar(&p.settings.urls, "url", "",
 		"base `URL` of the lock service, or several, separated by commas (default LOCKCTL_URL, else "+defaultURL+")")
 	durationVar(root.PersistentFlags(), &p.settings.serverTimeout, "server-timeout", defaultServerTimeout,
@@ -247,16 +247,9 @@ func newVersion(p *program) *cobra.Command {
 		Args:              arguments(0, 0),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
-			return p.printf("lockctl %s\n", buildVersion())
+			return p.printf("lockctl %s\n", version.String())
 		},
 	}
-}
-
-func buildVersion() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "unknown"
 }
 
 // arguments checks how many arguments there are, and that they can be sent. Its words are

@@ -11,17 +11,16 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"syscall"
 	"time"
 
 	"resource-lock-manager/internal/app"
 	"resource-lock-manager/internal/config"
 	"resource-lock-manager/internal/logbuffer"
+	"resource-lock-manager/internal/version"
 )
 
 //	@title			Resource Lock Manager
-//	@version		1.0.0
 //	@description	Exclusive, expiring locks on named resources. Failures are told apart by `code`, never by their text.
 //	@license.name	MIT
 //	@tag.name		locks
@@ -64,7 +63,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	flags := flag.NewFlagSet("lockd", flag.ContinueOnError)
 	flags.SetOutput(log)
 	envFile := flags.String("env-file", config.DefaultFile, "`file` with settings; the environment wins over it")
-	version := flags.Bool("version", false, "print the version and exit")
+	showVersion := flags.Bool("version", false, "print the version and exit")
 	switch err := flags.Parse(args); {
 	case err == flag.ErrHelp: //nolint:errorlint // the flag package returns it bare
 		return 0
@@ -76,8 +75,8 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	case *envFile == "":
 		fmt.Fprintln(log, "lockd: -env-file: want the name of a file")
 		return 2
-	case *version:
-		fmt.Fprintln(stdout, "lockd", buildVersion())
+	case *showVersion:
+		fmt.Fprintln(stdout, "lockd", version.String())
 		return 0
 	}
 	var err error
@@ -128,11 +127,4 @@ func newLogger(cfg config.Config, w io.Writer) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(w, options))
 	}
 	return slog.New(slog.NewTextHandler(w, options))
-}
-
-func buildVersion() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "unknown"
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi2conv"
 	"github.com/getkin/kin-openapi/openapi3"
 
+	"resource-lock-manager/internal/version"
 	"resource-lock-manager/internal/wire"
 )
 
@@ -41,6 +42,7 @@ func convert(from, to string) error {
 	if err != nil {
 		return err
 	}
+	v3.Info.Version = version.Number
 	for _, schema := range v3.Components.Schemas {
 		for _, property := range schema.Value.Properties {
 			if property.Value == nil {

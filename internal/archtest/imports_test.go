@@ -22,10 +22,10 @@ var mayImport = map[string][]string{
 	"client":               {"internal/wire"},
 	"client/locktest":      {"client", "internal/api", "internal/lock", "internal/memstore", "internal/service"},
 	"cmd/lockbench":        {"internal/api", "internal/lock"},
-	"cmd/lockctl":          {"client", "internal/wire"},
-	"cmd/lockd":            {"internal/app", "internal/config", "internal/logbuffer"},
+	"cmd/lockctl":          {"client", "internal/version", "internal/wire"},
+	"cmd/lockd":            {"internal/app", "internal/config", "internal/logbuffer", "internal/version"},
 	"docs":                 {},
-	"docs/openapi":         {"internal/wire"},
+	"docs/openapi":         {"internal/version", "internal/wire"},
 	"internal/api":         {"docs", "internal/lock", "internal/service", "internal/wire"},
 	"internal/app":         {"internal/api", "internal/config", "internal/lock", "internal/notify", "internal/service", "internal/store", "internal/sweep"},
 	"internal/config":      {},
@@ -38,6 +38,7 @@ var mayImport = map[string][]string{
 	"internal/service":     {"internal/lifecycle", "internal/lock"},
 	"internal/store":       {"internal/groupcommit", "internal/lock", "internal/service", "migrations"},
 	"internal/sweep":       {},
+	"internal/version":     {},
 	"internal/wire":        {},
 	"migrations":           {},
 }
@@ -69,7 +70,7 @@ var onlyIn = map[string][]string{
 // standardOnly are the packages that import the standard library and nothing else.
 var standardOnly = []string{
 	"client", "internal/groupcommit", "internal/lifecycle", "internal/lock", "internal/logbuffer", "internal/memstore", "internal/service", "internal/sweep",
-	"internal/wire",
+	"internal/version", "internal/wire",
 }
 
 // pkg is a package as go list tells it. Imports leaves test files out.
