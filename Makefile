@@ -57,10 +57,11 @@ bench: debian ## measure everything, in ROUNDS=5 rounds of LENGTH=5s each, and w
 	go test -count=1 -timeout 24h -v -run TestReport ./cmd/lockbench \
 		-lockbench.long -lockbench.length=$(LENGTH) -lockbench.rounds=$(ROUNDS) | grep --line-buffered -v '^ *=== '
 
-lint: ## check the style and look for common mistakes
+lint: ## check the style and the words, and look for common mistakes
 	$(TOOL) golangci-lint run
+	go test -count=1 -run TestWords ./internal/archtest
 
-generate: ## make docs/ anew from the annotations
+generate: ## write the OpenAPI documents in docs/ from the annotations
 	$(TOOL) swag init --quiet --generalInfo main.go --dir cmd/lockd,internal/api,internal/wire --output docs --outputTypes json,yaml
 	go run ./docs/openapi
 
