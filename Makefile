@@ -1,10 +1,10 @@
-# Tools that are no part of the program are pinned in .ci/tools.mod, so that they stay out of go.mod.
+# Tools that are not part of the program are pinned in .ci/tools.mod, to keep them out of go.mod.
 TOOL := go tool -modfile=.ci/tools.mod
 
-# SQLite is C code, so cgo and a C compiler are needed.
+# SQLite is C code, so lockd needs cgo and a C compiler.
 export CGO_ENABLED := 1
 
-# What a test prints is piped below, and its failure must not get lost.
+# The output of some tests is piped below. pipefail keeps their exit status.
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 
@@ -14,7 +14,7 @@ SHELL := bash
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# exec, so that a signal which ends make ends the server too.
+# With exec the server replaces the shell, so that it gets the signals that make passes on.
 run: build ## start the server on http://localhost:8000
 	exec bin/lockd
 
@@ -22,9 +22,9 @@ build: ## build bin/lockd and bin/lockctl
 	go build -trimpath -o bin/lockd ./cmd/lockd
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/lockctl ./cmd/lockctl
 
-# Nothing is built here, because root, who installs, often has no Go in the PATH.
+# Installing does not build: root often has no Go in the PATH.
 PREFIX := /usr/local
-install: ## install what make build has built, below PREFIX=/usr/local
+install: ## install what make build has built below PREFIX=/usr/local
 	@test -x bin/lockd -a -x bin/lockctl || { echo "Nothing is built yet: run make build first." >&2; exit 1; }
 	install -d $(foreach dir,bin share/man/man1 share/bash-completion/completions share/zsh/site-functions \
 		share/fish/vendor_completions.d,"$(DESTDIR)$(PREFIX)/$(dir)")
@@ -34,7 +34,7 @@ install: ## install what make build has built, below PREFIX=/usr/local
 	bin/lockctl completion zsh >"$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_lockctl"
 	bin/lockctl completion fish >"$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/lockctl.fish"
 
-cross: ## compile lockctl for every system that it is for
+cross: ## compile lockctl for every supported system
 	for system in linux darwin windows; do for machine in amd64 arm64; do \
 		CGO_ENABLED=0 GOOS=$$system GOARCH=$$machine go build -trimpath -o /dev/null ./cmd/lockctl || exit 1; \
 	done; done
@@ -47,13 +47,13 @@ test: debian build ## run every test, on SQLite and on a throwaway Postgres, wit
 
 LENGTH := 20s
 SEED := 0
-robust: debian ## break everything that can break, for LENGTH=20s each, by chance or by SEED=… of an earlier run
+robust: debian ## run every fault scenario for LENGTH=20s, with a random seed or with SEED=…
 	go test -count=1 -timeout 24h -v -run TestRobust ./internal/robust \
 		-robust.long -robust.length=$(LENGTH) -robust.seed=$(SEED) | grep --line-buffered -v '^ *=== '
 
 ROUNDS := 5
 bench: LENGTH := 5s
-bench: debian ## measure everything, in ROUNDS=5 rounds of LENGTH=5s each, and write docs/benchmarks.md
+bench: debian ## run all benchmarks in ROUNDS=5 rounds of LENGTH=5s, and write docs/benchmarks.md
 	go test -count=1 -timeout 24h -v -run TestReport ./cmd/lockbench \
 		-lockbench.long -lockbench.length=$(LENGTH) -lockbench.rounds=$(ROUNDS) | grep --line-buffered -v '^ *=== '
 
@@ -77,6 +77,6 @@ fuzz: ## fuzz each decoder for a minute
 
 ci: verify lint cross test ## all that CI runs
 
-# The tests start their own Postgres, nginx and browser, and need their programs.
+# The tests start their own Postgres, nginx, PgBouncer and browser.
 debian:
 	@.ci/debian
