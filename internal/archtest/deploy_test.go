@@ -78,6 +78,14 @@ func verifyUnit(t *testing.T, unit string) string {
 func TestContainerfile(t *testing.T) {
 	t.Parallel()
 	text := strings.ReplaceAll(deployFile(t, "Containerfile"), "\\\n", "")
+	goMod, err := os.ReadFile(filepath.Join(root, "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	language := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindSubmatch(goMod)
+	if language == nil || !strings.Contains(text, "/golang:"+string(language[1])+"-") {
+		t.Errorf("the Containerfile does not use the version of Go of go.mod, %q", language)
+	}
 	folder := t.TempDir()
 	for _, program := range []string{"lockd", "lockctl"} {
 		build := regexp.MustCompile(`(?m)^RUN (.*go build .* -o )/out/bin/ (\./cmd/` + program + `)$`).FindStringSubmatch(text)
