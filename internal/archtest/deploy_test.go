@@ -83,7 +83,7 @@ func TestContainerfile(t *testing.T) {
 		t.Fatal(err)
 	}
 	language := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindSubmatch(goMod)
-	if language == nil || !strings.Contains(text, "/golang:"+string(language[1])+"-") {
+	if language == nil || !strings.Contains(text, "FROM golang:"+string(language[1])+"-") {
 		t.Errorf("the Containerfile does not use the version of Go of go.mod, %q", language)
 	}
 	folder := t.TempDir()
