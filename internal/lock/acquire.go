@@ -79,7 +79,8 @@ func (c Acquire) Decide(now time.Time, before []Resource) (Outcome, error) {
 		out.Events = append(out.Events, abandonedEvent(r.Name, place, now, DidNotComeBack))
 		r, place = r.remove(place), nil
 	}
-	switch mine := place != nil && place.Connection == c.Connection; {
+	mine := place != nil && place.Connection == c.Connection
+	switch {
 	case c.Requeued && !mine && place != nil:
 		return Outcome{}, r.Refusal(now, Superseded)
 	case c.Requeued && !mine && c.Named: // a later request may have taken the place and released the resource already
@@ -106,6 +107,10 @@ func (c Acquire) Decide(now time.Time, before []Resource) (Outcome, error) {
 		return out, nil
 	case c.Wait == 0:
 		return Outcome{}, r.Refusal(now, Held)
+	}
+	if mine && !r.outdated(now) { // it has its place already
+		out.Resource = r
+		return out, nil
 	}
 	waiter, err := c.waiter(now, r, place)
 	if err != nil {

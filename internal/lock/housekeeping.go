@@ -16,9 +16,7 @@ func (c ExpireAndGrant) Needs() Needs { return Needs{Resources: c.Names, MayFree
 func (c ExpireAndGrant) Decide(now time.Time, before []Resource) (Outcome, error) {
 	out := Outcome{Now: now}
 	for _, r := range before {
-		live, _ := r.endExpired(now)
-		next := r.Next(now)
-		if len(live.Holds) < len(r.Holds) || next != nil && next.Local {
+		if r.outdated(now) {
 			out.reconcile(r)
 		}
 	}

@@ -103,6 +103,14 @@ func (r Resource) heldBy(now time.Time, process string, token int64) (Hold, erro
 	return Hold{}, refusal
 }
 
+// outdated reports whether a hold has expired whose end is not recorded, or the turn of a local
+// waiter has come.
+func (r Resource) outdated(now time.Time) bool {
+	expired := slices.ContainsFunc(r.Holds, func(h Hold) bool { return !h.Live(now) })
+	next := r.Next(now)
+	return expired || next != nil && next.Local
+}
+
 // nextToken implements I2. Microseconds since 1970 stay below 2^53 until the year 2255, so that
 // every JSON parser keeps them exactly.
 func (r Resource) nextToken(now time.Time) int64 {

@@ -343,8 +343,7 @@ func (t *transaction) finish(results []Result) {
 			}
 		}
 	}
-	changed := len(t.changed) + len(t.commit.Events) + len(t.commit.Contended)
-	if t.onCommit != nil && (changed > 0 || t.commit.Unknown) {
+	if t.onCommit != nil && (len(t.changed)+len(t.commit.Contended) > 0 || t.commit.Unknown) {
 		t.onCommit(t.commit)
 	}
 }

@@ -55,7 +55,8 @@ func (s *Service) StopWaiting() { s.waiters.close() }
 func (s *Service) Stop() { s.waiters.stop() }
 
 // Committed takes note of a commit of this server. The store calls it before it returns the
-// outcome of any command of the transaction.
+// outcome of any command of the transaction, for every transaction that changed something, that
+// read a resource with waiters, or whose outcome is unknown.
 func (s *Service) Committed(c Commit) { s.waiters.committed(c) }
 
 // Wake reconciles a resource: it may be free, and its next waiter connected to this server.

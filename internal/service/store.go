@@ -21,14 +21,14 @@ type Store interface {
 	Housekeeping
 }
 
-// Commit describes a committed transaction of this server.
+// Commit describes a transaction of this server, which was committed unless it is Unknown.
 type Commit struct {
 	Now     time.Time    // the timestamp of its decisions
 	ReadAt  time.Time    // when this process read that timestamp, by its own clock
 	Events  []lock.Event // what it appended to the history, in order; without ids
 	Unknown bool         // it may not have been committed: its outcome is unknown
 
-	Contended  []lock.Resource // the new states of those resources that it touched and that have waiters
+	Contended  []lock.Resource // the states of those resources that it read or changed and that have waiters
 	Granted    []lock.Grant    // all grants to local waiters
 	Superseded []int64         // the connections of local requests whose places later requests have taken
 }

@@ -168,6 +168,9 @@ func (q *waiters) superseded(ctx context.Context, name string) error {
 
 // unchanged reports whether an error states that nothing was changed.
 func unchanged(err error) bool {
+	if errors.Is(err, ErrOutcomeUnknown) { // whatever its cause
+		return false
+	}
 	var held *lock.HeldError
 	var full *lock.QueueFullError
 	return errors.As(err, &held) || errors.As(err, &full) ||

@@ -290,7 +290,8 @@ func testOneQueueForAllServers(t *testing.T, db Database) {
 	}
 }
 
-// The observer is called for every transaction that changed something, before Execute returns.
+// The observer is called for every transaction that changed something or that read a resource
+// with waiters, before Execute returns.
 func testObserverSeesEveryCommit(t *testing.T, db Database) {
 	var commits []service.Commit
 	s := db.observed(t, func(c service.Commit) { commits = append(commits, c) })
@@ -314,27 +315,38 @@ func testObserverSeesEveryCommit(t *testing.T, db Database) {
 		t.Error("a held resource was granted")
 	}
 	last("refused", 1)
+	execute(t, s, lock.Renew{Resource: "r", ProcessID: "p", TTL: time.Hour})
+	if c = last("renewed", 2); len(c.Events)+len(c.Contended) != 0 {
+		t.Errorf("commit of a renewal: %+v", c)
+	}
 
 	first, second := waiting("r", "a"), waiting("r", "b")
 	enqueue(t, s, first)
 	enqueue(t, s, second)
-	c = last("queued", 3)
+	c = last("queued", 4)
 	if len(c.Contended) != 1 || c.Contended[0].Waiters != 2 || len(c.Events) != 1 || c.Events[0].Kind != lock.EventQueued {
 		t.Errorf("commit of an acquire that was queued: %+v", c)
 	}
 
 	retry := waiting("r", "a")
 	enqueue(t, s, retry)
-	if c = last("retried", 4); !slices.Equal(c.Superseded, []int64{first.Connection}) {
+	if c = last("retried", 5); !slices.Equal(c.Superseded, []int64{first.Connection}) {
 		t.Errorf("superseded connections: %v, want %d", c.Superseded, first.Connection)
 	}
 
+	if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}}); err == nil {
+		t.Error("a held resource was granted")
+	}
+	if c = last("refused while others wait", 6); len(c.Contended) != 1 || len(c.Events) != 0 {
+		t.Errorf("commit of a refusal: %+v", c)
+	}
+
 	granted := release(t, s, "r", "p")
-	if diff := cmp.Diff(granted, last("released", 5).Granted); diff != "" {
+	if diff := cmp.Diff(granted, last("released", 7).Granted); diff != "" {
 		t.Errorf("grants (-outcome +commit):\n%s", diff)
 	}
 	execute(t, s, lock.Renew{Resource: "r", ProcessID: "a", TTL: time.Hour})
-	if c = last("renewed", 6); len(c.Events) != 0 {
+	if c = last("renewed while others wait", 8); len(c.Events) != 0 {
 		t.Errorf("events of a renewal: %+v", c.Events)
 	}
 }
