@@ -13,8 +13,8 @@ import (
 	"resource-lock-manager/internal/groupcommit"
 )
 
-// BenchmarkDo measures what the committer costs its callers, beyond the commit: with one that costs nothing, all there is to
-// see is the committer; with one that takes as long as a disk, while the processor is free, how well the callers share it.
+// BenchmarkDo measures the cost of the committer itself, with a commit that takes no time,
+// and how well callers share a commit that takes as long as a sync of a disk.
 func BenchmarkDo(b *testing.B) {
 	for _, commit := range []struct {
 		name string
@@ -29,26 +29,26 @@ func BenchmarkDo(b *testing.B) {
 }
 
 func benchDo(b *testing.B, callers int, took time.Duration) {
-	var batches, left atomic.Int64
+	var batches, remaining atomic.Int64
 	c := groupcommit.New(func(batch []int) ([]groupcommit.Result[int], error) {
 		batches.Add(1)
 		if took > 0 {
-			// A disk keeps a thread waiting in a system call. A timer of Go's would need more than a millisecond for it, which
-			// is how exactly the runtime of an idle process waits.
+			// A sync blocks a thread in a system call. A Go timer cannot simulate that: in an
+			// idle process it has a resolution of more than a millisecond.
 			wait := syscall.NsecToTimespec(took.Nanoseconds())
-			_ = syscall.Nanosleep(&wait, nil) // if a signal ends it, it was shorter
+			_ = syscall.Nanosleep(&wait, nil) // a signal may shorten it
 		}
 		return make([]groupcommit.Result[int], len(batch)), nil
 	}, 512, 1024)
 	c.Start()
 	defer c.Stop()
-	left.Store(int64(b.N))
+	remaining.Store(int64(b.N))
 	b.ReportAllocs()
 	b.ResetTimer()
 	var all sync.WaitGroup
 	for range callers {
 		all.Go(func() {
-			for left.Add(-1) >= 0 {
+			for remaining.Add(-1) >= 0 {
 				if _, err := c.Do(b.Context(), 0); err != nil {
 					b.Error(err)
 					return

@@ -28,7 +28,7 @@ func TestCancelledBeforeItsTurn(t *testing.T) {
 				ctx, cancel := test.context(t.Context())
 				defer cancel()
 				f.do(t.Context(), 0)
-				gone := f.do(ctx, 1)
+				canceled := f.do(ctx, 1)
 				second, third := f.do(t.Context(), 2), f.do(t.Context(), 3)
 				if errors.Is(test.want, context.Canceled) {
 					cancel()
@@ -36,14 +36,14 @@ func TestCancelledBeforeItsTurn(t *testing.T) {
 				<-ctx.Done()
 				synctest.Wait()
 
-				wantErr(t, gone, 1, test.want) // at once, not when its turn would have come
-				if errors.Is(gone.err, groupcommit.ErrOutcomeUnknown) {
-					t.Errorf("got %v for a command that never ran", gone.err)
+				wantErr(t, canceled, 1, test.want) // immediately, before its batch would have run
+				if errors.Is(canceled.err, groupcommit.ErrOutcomeUnknown) {
+					t.Errorf("got %v for a command that was not run", canceled.err)
 				}
 				f.open()
 				wantDone(t, second, 2)
 				wantDone(t, third, 3)
-				f.wantRuns([]int{0}, []int{2, 3}) // nor does it take up room in a batch
+				f.wantRuns([]int{0}, []int{2, 3}) // it does not count against the batch size
 			})
 		})
 	}
@@ -55,8 +55,9 @@ func TestCancelledBeforeDo(t *testing.T) {
 		f.open()
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		// With this context a command that is queued at all has run before Do looks whether the caller has gone.
-		_, err := f.committer.Do(crossing{ctx, cancel}, 1)
+		// If Do queued the command, the command would run before Do reads this context's
+		// Done channel.
+		_, err := f.committer.Do(racingContext{ctx, cancel}, 1)
 		if !errors.Is(err, context.Canceled) || errors.Is(err, groupcommit.ErrOutcomeUnknown) {
 			t.Errorf("got %v, want the context's error", err)
 		}
@@ -64,8 +65,7 @@ func TestCancelledBeforeDo(t *testing.T) {
 	})
 }
 
-// Stop must not wait for, or run, commands whose callers have all gone.
-func TestStopWithOnlyAbandonedCommands(t *testing.T) {
+func TestStopIgnoresCanceledCommands(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, 2, 10)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -102,18 +102,18 @@ func TestCancelledDuringItsTurn(t *testing.T) {
 				f.fault = test.fault
 				ctx, cancel := context.WithCancel(t.Context())
 				f.do(t.Context(), 0)
-				gone := f.do(ctx, 1)
-				neighbour := f.do(t.Context(), 2)
+				canceled := f.do(ctx, 1)
+				other := f.do(t.Context(), 2)
 				f.step()
 				cancel()
 				synctest.Wait()
-				wantErr(t, gone, 1, groupcommit.ErrOutcomeUnknown)
-				wantErr(t, gone, 1, context.Canceled) // the cause is told as well
-				wantWaiting(t, neighbour, 2)
+				wantErr(t, canceled, 1, groupcommit.ErrOutcomeUnknown)
+				wantErr(t, canceled, 1, context.Canceled) // the error also wraps the cause
+				wantWaiting(t, other, 2)
 
 				f.step()
-				if !neighbour.done {
-					t.Error("the neighbour got no answer")
+				if !other.done {
+					t.Error("the other command of the batch got no result")
 				}
 				f.wantCommitted(test.want...)
 			})
@@ -121,25 +121,26 @@ func TestCancelledDuringItsTurn(t *testing.T) {
 	}
 }
 
-// crossing is a context that ends exactly when the answer arrives: Do asks for Done once it waits for both.
-type crossing struct {
+// racingContext is a context that ends exactly when the result arrives: Do calls Done
+// when it starts to wait for both.
+type racingContext struct {
 	context.Context
 	cancel context.CancelFunc
 }
 
-func (c crossing) Done() <-chan struct{} {
+func (c racingContext) Done() <-chan struct{} {
 	synctest.Wait()
 	c.cancel()
 	return c.Context.Done()
 }
 
-func TestAnswerThatCrossedWithTheCancellationIsTold(t *testing.T) {
+func TestResultThatRacesWithTheCancellationIsReturned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, 2, 10)
 		f.open()
-		for cmd := range 50 { // each time select picks one of the two at random
+		for cmd := range 50 { // select picks one of the two at random
 			ctx, cancel := context.WithCancel(t.Context())
-			value, err := f.committer.Do(crossing{ctx, cancel}, cmd)
+			value, err := f.committer.Do(racingContext{ctx, cancel}, cmd)
 			wantDone(t, &reply{done: true, value: value, err: err}, cmd)
 		}
 	})

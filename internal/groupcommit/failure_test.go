@@ -13,7 +13,7 @@ import (
 
 var errPoison = errors.New("poison")
 
-// faultOf fails every batch that holds the command.
+// faultOf fails every batch that contains the command.
 func faultOf(cmd int, fault func() error) func([]int) error {
 	return func(batch []int) error {
 		if slices.Contains(batch, cmd) {
@@ -27,19 +27,19 @@ func TestPoisonCommandFailsAlone(t *testing.T) {
 	tests := []struct {
 		name  string
 		fault func() error
-		want  string // part of the error that its caller gets
+		want  string // a part of the error that its caller gets
 	}{
 		{"error", func() error { return errPoison }, "poison"},
 		{"panic with an error", func() error { panic(errPoison) }, "poison"},
 		{"panic with a nil pointer", func() error { return *(*error)(nil) }, "nil pointer dereference"},
 	}
 	for _, test := range tests {
-		for cmd := 1; cmd <= 3; cmd++ { // first, in the middle and last
+		for cmd := 1; cmd <= 3; cmd++ { // the first, middle and last of the batch
 			t.Run(fmt.Sprintf("%s, command %d of 3", test.name, cmd), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					f := start(t, 3, 10)
 					f.fault = faultOf(cmd, test.fault)
-					replies := f.queue(4) // 4 is in the next batch: it must not be touched
+					replies := f.queue(4) // command 4 is in the next batch, which must not fail
 					f.open()
 					var want []int
 					for i, r := range replies {
@@ -58,32 +58,34 @@ func TestPoisonCommandFailsAlone(t *testing.T) {
 	}
 }
 
-func TestLoneFailureIsToldAsItIs(t *testing.T) {
+func TestFailureOfASingleCommandIsReturnedUnchanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, 3, 10)
 		f.fault = faultOf(0, func() error { return errPoison })
 		f.open()
 		wantErr(t, f.do(t.Context(), 0), 0, errPoison)
-		wantDone(t, f.do(t.Context(), 1), 1) // the committer lives on
-		f.wantRuns([]int{0}, []int{1})       // it had a transaction of its own already
+		wantDone(t, f.do(t.Context(), 1), 1) // the committer still runs
+		f.wantRuns([]int{0}, []int{1})       // command 0 is not repeated: it was alone in its batch
 	})
 }
 
-func TestLonePanicDoesNotEndTheCommitter(t *testing.T) {
+func TestPanicOfASingleCommandDoesNotEndTheCommitter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, 3, 10)
 		f.fault = faultOf(0, func() error { panic("boom") })
 		f.open()
 		r := f.do(t.Context(), 0)
-		if !r.done || r.err == nil || !strings.Contains(r.err.Error(), "boom") || !strings.Contains(r.err.Error(), "failure_test.go") {
-			t.Errorf("got %+v, want an error with the panic and where it was", *r)
+		if !r.done || r.err == nil || !strings.Contains(r.err.Error(), "boom") ||
+			!strings.Contains(r.err.Error(), "failure_test.go") {
+			t.Errorf("got %+v, want an error with the panic and its stack", *r)
 		}
 		wantDone(t, f.do(t.Context(), 1), 1)
 	})
 }
 
-// A failure that was the whole batch's, such as a deadlock, is gone when its commands run alone.
-func TestResultsOfTheSecondTryComeAfterEachCommit(t *testing.T) {
+// A failure of the whole batch, such as a deadlock, may not happen when its commands run
+// alone.
+func TestResultsOfTheSecondAttemptComeAfterEachCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, 10, 10)
 		f.fault = func(batch []int) error {
@@ -107,7 +109,7 @@ func TestResultsOfTheSecondTryComeAfterEachCommit(t *testing.T) {
 	})
 }
 
-func TestNobodysFaultIsToldToTheWholeBatch(t *testing.T) {
+func TestFailureThatNoCommandCausedIsReturnedToTheWholeBatch(t *testing.T) {
 	tests := []struct {
 		name string
 		err  error
@@ -119,7 +121,7 @@ func TestNobodysFaultIsToldToTheWholeBatch(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := start(t, 3, 10)
-				f.fault = faultOf(2, func() error { return fmt.Errorf("%w: the plug was pulled", test.err) })
+				f.fault = faultOf(2, func() error { return fmt.Errorf("%w: power failure", test.err) })
 				replies := f.queue(5)
 				f.open()
 				for cmd, r := range replies {
@@ -136,20 +138,21 @@ func TestNobodysFaultIsToldToTheWholeBatch(t *testing.T) {
 	}
 }
 
-// faultAlone fails a batch of several, and command 2 on its own with the given error.
+// faultAlone fails every batch of several commands, and command 2 alone with the given
+// error.
 func faultAlone(err error) func([]int) error {
 	return func(batch []int) error {
 		switch {
 		case len(batch) > 1:
 			return errPoison
 		case batch[0] == 2:
-			return fmt.Errorf("%w: the plug was pulled", err)
+			return fmt.Errorf("%w: power failure", err)
 		}
 		return nil
 	}
 }
 
-func TestUnavailableInTheSecondTryEndsIt(t *testing.T) {
+func TestUnavailableEndsTheSecondAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, 4, 10)
 		f.fault = faultAlone(groupcommit.ErrUnavailable)
@@ -164,7 +167,7 @@ func TestUnavailableInTheSecondTryEndsIt(t *testing.T) {
 	})
 }
 
-func TestUnknownOutcomeInTheSecondTryIsOneCommands(t *testing.T) {
+func TestUnknownOutcomeInTheSecondAttemptConcernsOneCommand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, 4, 10)
 		f.fault = faultAlone(groupcommit.ErrOutcomeUnknown)
@@ -181,7 +184,7 @@ func TestUnknownOutcomeInTheSecondTryIsOneCommands(t *testing.T) {
 	})
 }
 
-// The batch was committed, so running it again would do it twice.
+// The batch was committed, so its commands must not run again.
 func TestWrongNumberOfResultsIsAnUnknownOutcome(t *testing.T) {
 	tests := []struct {
 		name   string

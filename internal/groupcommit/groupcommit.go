@@ -1,25 +1,31 @@
-// Package groupcommit lets many callers share one transaction: whatever commands queued up while the last commit ran
-// become the next batch. A lone caller never waits for company, unless it says that it can. It knows nothing of SQL; the
-// commit function given to New runs one transaction for a batch.
+// Package groupcommit lets concurrent callers share transactions. The commands that
+// arrive while one transaction commits become the next batch. A lone command is committed
+// without delay, unless its caller permits one. The package contains no SQL: the commit
+// function given to New runs one transaction for a batch.
 //
 // # Promises
 //
-//  1. Do returns a result only after the transaction that decided it has committed. That goes for refusals too: a
-//     refusal may rest on what an earlier command of the same batch did.
-//  2. Commands run one after another in the order in which Do accepted them, within a batch and across batches.
-//  3. A command's own refusal (Result.Err) leaves its neighbours alone.
-//  4. When the commit function fails for a batch of several, or panics, each of its commands runs again in a transaction
-//     of its own, in order, so that a poison command fails alone. Commands must therefore be safe to decide again. Two failures are
-//     not blamed on a command and are given to the whole batch: [ErrUnavailable], because trying again one by one would
-//     only take longer, and [ErrOutcomeUnknown], because what may have been committed must never blindly be run again.
-//  5. A caller whose context ends before its command's turn gets the context's error; the command is not run and leaves
-//     its place in the queue. Once its turn has begun the caller gets ErrOutcomeUnknown, because it may be committed.
-//  6. The queue is bounded. A full queue is an error at once, [ErrFull], instead of latency later.
-//  7. A patient command is run with the next one that is not, or when its patience is over. It keeps nobody waiting.
-//  8. Stop refuses new commands with [ErrStopped], finishes every command accepted before, and then returns.
+//  1. Do returns a result only after the transaction that decided it has committed. This
+//     includes refusals: a refusal may depend on an earlier command of the same batch.
+//  2. Commands run in the order in which Do accepted them, within a batch and across
+//     batches.
+//  3. A refused command (Result.Err) does not affect the other commands of its batch.
+//  4. If the commit function fails for a batch of several commands, or panics, each
+//     command runs again in a transaction of its own, in order. So one bad command fails
+//     alone. Commands must therefore be safe to decide again. Two failures are returned to
+//     the whole batch instead: [ErrUnavailable], because single commands would fail as
+//     well, and [ErrOutcomeUnknown], because the batch may have been committed.
+//  5. If a caller's context ends while its command is queued, the command is removed and
+//     Do returns the context's error. If the command is already being committed, Do
+//     returns ErrOutcomeUnknown.
+//  6. The queue is bounded. If it is full, Do returns [ErrFull] without waiting.
+//  7. A delayed command joins the next batch, or is committed when its delay has passed.
+//     It does not delay any other command.
+//  8. Stop rejects new commands with [ErrStopped], finishes the accepted ones, and then
+//     returns.
 //
-// What it does not promise: that the outcome of a failed commit function call is known. Saying so, by wrapping
-// ErrOutcomeUnknown, is that function's duty.
+// The committer cannot know the outcome of a transaction whose commit failed. A commit
+// function that does not know the outcome either must wrap ErrOutcomeUnknown.
 package groupcommit
 
 import (
@@ -34,28 +40,31 @@ import (
 )
 
 var (
-	// ErrFull is returned by Do when the queue is full. Nothing was run.
+	// ErrFull is returned by Do when the queue is full. The command was not run.
 	ErrFull = errors.New("groupcommit: the queue is full")
-	// ErrStopped is returned by Do after Stop was called, and before Start. Nothing was run.
+	// ErrStopped is returned by Do before Start and after Stop. The command was not run.
 	ErrStopped = errors.New("groupcommit: not running")
-	// ErrUnavailable is wrapped by a commit function that could not commit for a reason that no single command is to
-	// blame for. Nothing was committed.
+	// ErrUnavailable is wrapped by a commit function that committed nothing, for a reason
+	// that no single command has caused.
 	ErrUnavailable = errors.New("groupcommit: nothing can be committed now")
-	// ErrOutcomeUnknown is wrapped by a commit function that cannot tell whether its transaction was committed.
+	// ErrOutcomeUnknown is wrapped by a commit function that does not know whether its
+	// transaction was committed.
 	ErrOutcomeUnknown = errors.New("groupcommit: the outcome of the commit is unknown")
 )
 
-// Result is one command's part of a committed batch: its value, or the reason why it was refused.
+// Result is the result of one command of a committed batch: its value, or the error that
+// refused it.
 type Result[R any] struct {
 	Value R
 	Err   error
 }
 
-// CommitFunc runs one transaction that decides all commands in their order. It returns one result for each, or an error
-// that says that nothing was committed, unless it wraps ErrOutcomeUnknown. It bounds its own time.
+// CommitFunc runs one transaction that decides all commands in their order. It returns
+// one result for each command. An error means that nothing was committed, unless it wraps
+// ErrOutcomeUnknown. The function must limit its own time.
 type CommitFunc[C, R any] func(batch []C) ([]Result[R], error)
 
-// Committer runs commands of type C in batches. Make one with New; it runs between Start and Stop.
+// Committer runs commands of type C in batches. It runs between Start and Stop.
 type Committer[C, R any] struct {
 	commit   CommitFunc[C, R]
 	maxBatch int
@@ -63,62 +72,61 @@ type Committer[C, R any] struct {
 
 	mu      sync.Mutex
 	queue   []*call[C, R]
-	due     time.Time // all in the queue can wait until then; zero: somebody cannot wait
+	due     time.Time // when the queue must be committed; zero: now
 	running bool
-	wake    chan struct{} // holds one token while the queue may be non-empty or the state has changed
-	done    chan struct{} // closed when the loop has ended
+	wake    chan struct{} // holds a token if the queue or running may have changed
+	loop    sync.WaitGroup
 }
 
-// call is one Do.
+// call is one call of Do.
 type call[C, R any] struct {
 	cmd    C
-	result Result[R]     // once it is answered
-	done   chan struct{} // closed when it is
+	result Result[R]     // valid once done is closed
+	done   chan struct{} // closed when the result is known
 }
 
-func (c *call[C, R]) answer(result Result[R]) {
+func (c *call[C, R]) finish(result Result[R]) {
 	c.result = result
 	close(c.done)
 }
 
-// New returns a committer that gives at most maxBatch commands to one transaction and lets at most maxQueue wait. It does
-// nothing before Start.
+// New returns a committer that commits at most maxBatch commands in one transaction and
+// queues at most maxQueue. It does nothing before Start.
 func New[C, R any](commit CommitFunc[C, R], maxBatch, maxQueue int) *Committer[C, R] {
 	return &Committer[C, R]{
 		commit:   commit,
 		maxBatch: maxBatch,
 		maxQueue: maxQueue,
 		wake:     make(chan struct{}, 1),
-		done:     make(chan struct{}),
 	}
 }
 
-// Start begins to run commands. It is called once.
+// Start starts the loop that commits. Start must be called at most once.
 func (c *Committer[C, R]) Start() {
 	c.mu.Lock()
 	c.running = true
 	c.mu.Unlock()
-	go c.loop()
+	c.loop.Go(c.run)
 }
 
-// Stop refuses new commands, waits until all accepted ones are finished, and ends the loop. It may be called again, but
-// only after Start.
+// Stop rejects new commands, waits until all accepted commands are finished, and ends the
+// loop. It may be called any number of times, also without Start.
 func (c *Committer[C, R]) Stop() {
 	c.mu.Lock()
 	c.running = false
 	c.mu.Unlock()
 	c.signal()
-	<-c.done
+	c.loop.Wait()
 }
 
 // Do queues the command and waits for its result. It is safe for concurrent use.
 func (c *Committer[C, R]) Do(ctx context.Context, cmd C) (R, error) {
-	return c.DoPatiently(ctx, cmd, 0)
+	return c.DoDelayed(ctx, cmd, 0)
 }
 
-// DoPatiently is Do for a command that nobody is in a hurry for: for as long as the patience lasts it waits for one that
-// somebody is, to share its transaction.
-func (c *Committer[C, R]) DoPatiently(ctx context.Context, cmd C, patience time.Duration) (R, error) {
+// DoDelayed is like Do, but the command does not trigger a commit by itself until maxDelay
+// has passed. It joins any batch that commits earlier.
+func (c *Committer[C, R]) DoDelayed(ctx context.Context, cmd C, maxDelay time.Duration) (R, error) {
 	var zero R
 	if err := ctx.Err(); err != nil {
 		return zero, err
@@ -135,12 +143,12 @@ func (c *Committer[C, R]) DoPatiently(ctx context.Context, cmd C, patience time.
 		return zero, ErrFull
 	}
 	switch {
-	case patience == 0:
+	case maxDelay == 0:
 		c.due = time.Time{}
 		c.signal()
 	case len(c.queue) == 0:
-		c.due = time.Now().Add(patience)
-		time.AfterFunc(patience, c.signal)
+		c.due = time.Now().Add(maxDelay)
+		time.AfterFunc(maxDelay, c.signal)
 	}
 	c.queue = append(c.queue, call)
 	c.mu.Unlock()
@@ -149,11 +157,11 @@ func (c *Committer[C, R]) DoPatiently(ctx context.Context, cmd C, patience time.
 	case <-call.done:
 		return call.result.Value, call.result.Err
 	case <-ctx.Done():
-		if c.leave(call) {
+		if c.dequeue(call) {
 			return zero, ctx.Err()
 		}
 		select {
-		case <-call.done: // it crossed with the end of the context: the truth is better than "unknown"
+		case <-call.done: // the result raced with the end of the context
 			return call.result.Value, call.result.Err
 		default:
 			return zero, fmt.Errorf("%w: %w", ErrOutcomeUnknown, ctx.Err())
@@ -168,15 +176,15 @@ func (c *Committer[C, R]) signal() {
 	}
 }
 
-func (c *Committer[C, R]) loop() {
-	defer close(c.done)
+func (c *Committer[C, R]) run() {
 	for {
-		// Callers that can run do so first and get on this batch, which costs a lone caller nothing.
+		// Runnable callers queue their commands first and join this batch. A lone caller
+		// pays nothing for this.
 		runtime.Gosched()
-		batch, running := c.take()
+		batch, running := c.nextBatch()
 		switch {
 		case len(batch) > 0:
-			c.run(batch)
+			c.runBatch(batch)
 		case !running:
 			return
 		default:
@@ -185,11 +193,11 @@ func (c *Committer[C, R]) loop() {
 	}
 }
 
-// leave removes a call from the queue, unless its turn has begun.
-func (c *Committer[C, R]) leave(gone *call[C, R]) bool {
+// dequeue removes a call from the queue. It reports whether the call was still queued.
+func (c *Committer[C, R]) dequeue(canceled *call[C, R]) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	i := slices.Index(c.queue, gone)
+	i := slices.Index(c.queue, canceled)
 	if i < 0 {
 		return false
 	}
@@ -197,8 +205,8 @@ func (c *Committer[C, R]) leave(gone *call[C, R]) bool {
 	return true
 }
 
-// take removes the next batch from the queue, if it is time for it.
-func (c *Committer[C, R]) take() (batch []*call[C, R], running bool) {
+// nextBatch removes the next batch from the queue, if it is due.
+func (c *Committer[C, R]) nextBatch() (batch []*call[C, R], running bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.running && !c.due.IsZero() && time.Now().Before(c.due) {
@@ -211,42 +219,43 @@ func (c *Committer[C, R]) take() (batch []*call[C, R], running bool) {
 	return batch, c.running
 }
 
-// run commits a batch and answers its callers.
-func (c *Committer[C, R]) run(batch []*call[C, R]) {
-	err := c.try(batch)
+// runBatch finishes all calls of a batch, one by one if the whole batch fails.
+func (c *Committer[C, R]) runBatch(batch []*call[C, R]) {
+	err := c.transact(batch)
 	if err == nil {
 		return
 	}
-	if len(batch) == 1 || nobodysFault(err) {
-		fail(batch, err)
+	if len(batch) == 1 || concernsWholeBatch(err) {
+		failAll(batch, err)
 		return
 	}
 	for i := range batch {
-		err := c.try(batch[i : i+1])
+		err := c.transact(batch[i : i+1])
 		if errors.Is(err, ErrUnavailable) {
-			fail(batch[i:], err)
+			failAll(batch[i:], err)
 			return
 		}
 		if err != nil {
-			fail(batch[i:i+1], err)
+			failAll(batch[i:i+1], err)
 		}
 	}
 }
 
-// fail answers all calls with the same error.
-func fail[C, R any](calls []*call[C, R], err error) {
+// failAll finishes all calls with the same error.
+func failAll[C, R any](calls []*call[C, R], err error) {
 	for _, call := range calls {
-		call.answer(Result[R]{Err: err})
+		call.finish(Result[R]{Err: err})
 	}
 }
 
-// nobodysFault tells the failures for which running the commands one by one would be useless or wrong.
-func nobodysFault(err error) bool {
+// concernsWholeBatch reports whether it would be useless or wrong to run the commands of
+// a failed batch one by one.
+func concernsWholeBatch(err error) bool {
 	return errors.Is(err, ErrUnavailable) || errors.Is(err, ErrOutcomeUnknown)
 }
 
-// try runs one transaction for the calls and answers them if it committed.
-func (c *Committer[C, R]) try(calls []*call[C, R]) (err error) {
+// transact runs one transaction for the calls and finishes them if it commits.
+func (c *Committer[C, R]) transact(calls []*call[C, R]) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("groupcommit: panic: %v\n%s", p, debug.Stack())
@@ -264,7 +273,7 @@ func (c *Committer[C, R]) try(calls []*call[C, R]) (err error) {
 		return fmt.Errorf("%w: %d results for %d commands", ErrOutcomeUnknown, len(results), len(calls))
 	}
 	for i, call := range calls {
-		call.answer(results[i])
+		call.finish(results[i])
 	}
 	return nil
 }

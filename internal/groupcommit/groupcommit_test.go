@@ -22,17 +22,18 @@ var errRefused = errors.New("refused")
 
 type result = groupcommit.Result[string]
 
-// fakeTx is a transaction whose commit waits for the test, so that the test decides what queues up meanwhile. The
-// loop runs one transaction at a time, and the test looks only after synctest.Wait.
+// fakeTx is a transaction whose commit waits for the test. So the test controls which
+// commands are queued meanwhile. The committer runs one transaction at a time, and the
+// test reads the fields only after synctest.Wait.
 type fakeTx struct {
 	gate      chan struct{}
-	fault     func(batch []int) error // what goes wrong with a batch before it is committed; it may panic
+	fault     func(batch []int) error // fails a batch before it is committed; it may panic
 	refuse    map[int]error           // the commands that are refused
-	answer    func([]result) []result // garbles the results of a committed batch
+	answer    func([]result) []result // changes the results of a committed batch
 	committed []int
 
-	mu   sync.Mutex // a timer that begins a batch does not come after what the test did before
-	runs [][]int    // every batch that was tried
+	mu   sync.Mutex // guards runs: a batch that a timer starts is not ordered after the test's reads
+	runs [][]int    // every batch, committed or not
 }
 
 func (x *fakeTx) commit(batch []int) ([]result, error) {
@@ -79,7 +80,8 @@ func start(t *testing.T, maxBatch, maxQueue int) *fixture {
 	return f
 }
 
-// step lets the transaction that is waiting go on, and returns when everything has come to rest again.
+// step lets the running transaction commit, and returns when all goroutines are blocked
+// again.
 func (f *fixture) step() {
 	f.t.Helper()
 	select {
@@ -90,7 +92,7 @@ func (f *fixture) step() {
 	synctest.Wait()
 }
 
-// open lets all transactions go on, now and later.
+// open lets all current and future transactions commit.
 func (f *fixture) open() {
 	if !f.opened {
 		close(f.gate)
@@ -99,14 +101,15 @@ func (f *fixture) open() {
 	synctest.Wait()
 }
 
-// reply is what Do returned, once it has.
+// reply is the result of a call of Do, valid once done is true.
 type reply struct {
 	done  bool
 	value string
 	err   error
 }
 
-// do calls Do on the side. It comes to rest before it returns, so that commands are accepted in the order of the calls.
+// do calls Do in a goroutine. It returns when all goroutines are blocked, so commands are
+// accepted in the order of the calls.
 func (f *fixture) do(ctx context.Context, cmd int) *reply {
 	r := &reply{}
 	go func() {
@@ -117,7 +120,8 @@ func (f *fixture) do(ctx context.Context, cmd int) *reply {
 	return r
 }
 
-// queue has command 0 occupy the committer and queues 1 to n behind it. It returns the replies of all, that of 0 first.
+// queue starts a transaction with command 0 and queues commands 1 to n behind it. It
+// returns the replies of all commands in their order.
 func (f *fixture) queue(n int) []*reply {
 	replies := make([]*reply, n+1)
 	for cmd := range replies {
@@ -149,7 +153,7 @@ func wantDone(t *testing.T, r *reply, cmd int) {
 	}
 }
 
-// wantErr also insists that a failure carries no value.
+// wantErr also checks that a failed call returns no value.
 func wantErr(t *testing.T, r *reply, cmd int, want error) {
 	t.Helper()
 	if !r.done || r.value != "" || !errors.Is(r.err, want) {
@@ -173,7 +177,7 @@ func TestResultComesAfterItsCommit(t *testing.T) {
 
 		f.step()
 		wantDone(t, replies[0], 0)
-		wantWaiting(t, replies[1], 1) // a refusal too: it may rest on what its neighbours did
+		wantWaiting(t, replies[1], 1) // a refusal may depend on other commands of its batch
 		wantWaiting(t, replies[2], 2)
 
 		f.step()
@@ -182,7 +186,7 @@ func TestResultComesAfterItsCommit(t *testing.T) {
 	})
 }
 
-func TestLoneCallerIsCommittedAtOnce(t *testing.T) {
+func TestSingleCommandIsCommittedWithoutDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, 10, 10)
 		f.open()
@@ -190,9 +194,9 @@ func TestLoneCallerIsCommittedAtOnce(t *testing.T) {
 		for cmd := range 3 {
 			wantDone(t, f.do(t.Context(), cmd), cmd)
 		}
-		// The bubble's clock moves only when all wait for a timer.
+		// The bubble's clock advances only while all goroutines are blocked.
 		if waited := time.Since(began); waited != 0 {
-			t.Errorf("waited %v for company", waited)
+			t.Errorf("committed after %v, want no delay", waited)
 		}
 		f.wantRuns([]int{0}, []int{1}, []int{2})
 	})
@@ -226,8 +230,8 @@ func TestQueuedCommandsBecomeTheNextBatch(t *testing.T) {
 	}
 }
 
-// Commands that come while a batch runs go behind those that already wait.
-func TestLateCommandsKeepTheirPlace(t *testing.T) {
+// Commands that arrive while a batch runs are queued behind the earlier ones.
+func TestCommandsRunInTheOrderOfArrival(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, 2, 100)
 		f.queue(3)
@@ -240,7 +244,7 @@ func TestLateCommandsKeepTheirPlace(t *testing.T) {
 	})
 }
 
-func TestRefusalLeavesNeighboursAlone(t *testing.T) {
+func TestRefusalDoesNotAffectOtherCommands(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, 10, 10)
 		f.refuse = map[int]error{2: errRefused}
@@ -256,7 +260,7 @@ func TestRefusalLeavesNeighboursAlone(t *testing.T) {
 func TestFullQueueIsAnErrorAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, 10, 2)
-		replies := f.queue(2) // 0 is being committed and no longer counts
+		replies := f.queue(2) // command 0 is being committed and does not count
 		for cmd := 3; cmd < 5; cmd++ {
 			wantErr(t, f.do(t.Context(), cmd), cmd, groupcommit.ErrFull)
 		}
@@ -281,7 +285,7 @@ func TestBeforeStartNothingRuns(t *testing.T) {
 	}
 }
 
-func TestStopFinishesWhatWasAccepted(t *testing.T) {
+func TestStopFinishesAcceptedCommands(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, 2, 10)
 		replies := f.queue(4)
@@ -316,7 +320,7 @@ func TestStopOfAnIdleCommitter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, 2, 10)
 		stopped := 0
-		for range 2 { // together
+		for range 2 { // concurrently
 			go func() {
 				f.committer.Stop()
 				stopped++
@@ -329,4 +333,14 @@ func TestStopOfAnIdleCommitter(t *testing.T) {
 		wantErr(t, f.do(t.Context(), 1), 1, groupcommit.ErrStopped)
 		f.wantRuns()
 	})
+}
+
+func TestStopWithoutStart(t *testing.T) {
+	x := &fakeTx{}
+	c := groupcommit.New(x.commit, 10, 10)
+	c.Stop()
+	c.Stop()
+	if _, err := c.Do(t.Context(), 1); !errors.Is(err, groupcommit.ErrStopped) {
+		t.Errorf("got %v, want ErrStopped", err)
+	}
 }

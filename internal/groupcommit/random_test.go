@@ -26,7 +26,8 @@ type id struct{ caller, number int }
 func (i id) poison() bool  { return i.number%19 == 7 }
 func (i id) refused() bool { return i.number%11 == 5 }
 
-// flakyTx fails in every way that a transaction can, and lets callers go away at any moment.
+// flakyTx fails in every way that a transaction can fail, and cancels the contexts of
+// callers at any time.
 type flakyTx struct {
 	t *testing.T
 
@@ -38,9 +39,9 @@ type flakyTx struct {
 
 func (x *flakyTx) commit(batch []id) ([]groupcommit.Result[id], error) {
 	if len(batch) == 0 || len(batch) > smallBatch {
-		x.t.Errorf("a batch of %d", len(batch))
+		x.t.Errorf("got a batch of %d commands", len(batch))
 	}
-	runtime.Gosched() // a real transaction waits for its database: let others queue up
+	runtime.Gosched() // as a real transaction waits for its database, so that commands are queued
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, cmd := range batch {
@@ -69,18 +70,19 @@ func (x *flakyTx) commit(batch []id) ([]groupcommit.Result[id], error) {
 	return x.save(batch), nil
 }
 
-// cancelSome ends the contexts of callers whose turn it is and of some that may still wait.
+// cancelSome cancels the contexts of callers of this batch and of callers that may be
+// queued.
 func (x *flakyTx) cancelSome(batch []id) {
 	if cancel := x.pending[batch[rand.IntN(len(batch))]]; cancel != nil && rand.IntN(4) == 0 {
 		cancel()
 	}
-	left := rand.IntN(3)
+	remaining := rand.IntN(3)
 	for _, cancel := range x.pending {
-		if left == 0 {
+		if remaining == 0 {
 			break
 		}
 		cancel()
-		left--
+		remaining--
 	}
 }
 
@@ -97,7 +99,7 @@ func (x *flakyTx) save(batch []id) []groupcommit.Result[id] {
 	return results
 }
 
-// call makes one call whose context the transaction may end.
+// call makes one call whose context the transaction may cancel.
 func (x *flakyTx) call(c *groupcommit.Committer[id, id], cmd id) error {
 	ctx, cancel := context.WithCancel(x.t.Context())
 	defer cancel()
@@ -111,7 +113,7 @@ func (x *flakyTx) call(c *groupcommit.Committer[id, id], cmd id) error {
 	}()
 	value, err := c.Do(ctx, cmd)
 	if err == nil && value != cmd {
-		x.t.Errorf("%v got the answer of %v", cmd, value)
+		x.t.Errorf("%v got the result of %v", cmd, value)
 	}
 	return err
 }
@@ -120,12 +122,12 @@ func TestManyCallersUnderFailures(t *testing.T) {
 	x := &flakyTx{t: t, pending: map[id]context.CancelFunc{}, tried: map[id]int{}}
 	c := groupcommit.New(x.commit, smallBatch, smallQueue)
 	c.Start()
-	var answers [manyCallers][callsEach]error
+	var results [manyCallers][callsEach]error
 	var wg sync.WaitGroup
-	for caller := range answers {
+	for caller := range results {
 		wg.Go(func() {
-			for number := range answers[caller] {
-				answers[caller][number] = x.call(c, id{caller, number})
+			for number := range results[caller] {
+				results[caller][number] = x.call(c, id{caller, number})
 			}
 		})
 	}
@@ -145,28 +147,29 @@ func TestManyCallersUnderFailures(t *testing.T) {
 		last[cmd.caller] = cmd.number
 	}
 	seen := map[string]int{}
-	for caller, numbers := range answers {
+	for caller, numbers := range results {
 		for number, err := range numbers {
 			cmd := id{caller, number}
 			seen[x.check(cmd, err, times[cmd])]++
 		}
 	}
-	for _, kind := range []string{"acknowledged", "refused", "outcome unknown", "unavailable", "gone", "poison"} {
+	for _, kind := range []string{"acknowledged", "refused", "outcome unknown", "unavailable", "canceled", "poison"} {
 		if seen[kind] == 0 {
-			t.Errorf("the run never saw an answer of the kind %q: it proves too little", kind)
+			t.Errorf("no call ended with the result %q: the test proves too little", kind)
 		}
 	}
 	t.Log(seen)
 }
 
-// check compares what a caller was told with how often its command was committed, and returns the kind of answer.
+// check compares the result of a call with the number of times that its command was
+// committed. It returns the kind of the result.
 func (x *flakyTx) check(cmd id, err error, committed int) (kind string) {
-	least, most, tried := 0, 0, true
+	minCommits, maxCommits, tried := 0, 0, true
 	switch {
 	case err == nil:
-		kind, least, most = "acknowledged", 1, 1
+		kind, minCommits, maxCommits = "acknowledged", 1, 1
 	case errors.Is(err, groupcommit.ErrOutcomeUnknown):
-		kind, most = "outcome unknown", 1
+		kind, maxCommits = "outcome unknown", 1
 	case errors.Is(err, errRefused):
 		kind = "refused"
 	case errors.Is(err, groupcommit.ErrUnavailable):
@@ -176,18 +179,18 @@ func (x *flakyTx) check(cmd id, err error, committed int) (kind string) {
 	case errors.Is(err, groupcommit.ErrFull):
 		kind, tried = "full", false
 	case errors.Is(err, context.Canceled):
-		kind, tried = "gone", false
+		kind, tried = "canceled", false
 	default:
 		kind = "poison"
 		if !cmd.poison() {
 			x.t.Errorf("%v: %v", cmd, err)
 		}
 	}
-	if committed < least || committed > most {
-		x.t.Errorf("%v was told %q (%v) and committed %d times", cmd, kind, err, committed)
+	if committed < minCommits || committed > maxCommits {
+		x.t.Errorf("%v got %q (%v), but was committed %d times", cmd, kind, err, committed)
 	}
 	if got := x.tried[cmd]; (got > 0) != tried {
-		x.t.Errorf("%v was told %q (%v) and tried %d times", cmd, kind, err, got)
+		x.t.Errorf("%v got %q (%v), but was run %d times", cmd, kind, err, got)
 	}
 	return kind
 }
