@@ -1,9 +1,10 @@
-// Package notify listens for what the database tells this server: on a Postgres notification channel, over a connection of
-// its own.
+// Package notify listens for Postgres notifications, over a connection of its own.
 //
-// A notification is a hint. It may be lost whenever the connection is; after every new one everything is woken, and
-// whoever is woken looks for itself. Where the database cannot notify (an engine without LISTEN) nothing arrives, and
-// nothing else happens. Through a pooler it does not listen: the connection that would listen may be another program's next.
+// A notification is a hint that may be lost while the connection is broken. After every
+// new connection the listener therefore calls WakeAll, and its callee reads the database.
+// If the database does not support LISTEN, the listener logs a warning and delivers
+// nothing. It does not listen through a connection pooler: the pooler may give the
+// listening connection to another program.
 package notify
 
 import (
@@ -17,35 +18,37 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"resource-lock-manager/internal/lifecycle"
 )
 
 const (
-	silence      = 10 * time.Second // after so long without a word the connection is tried
-	patience     = 5 * time.Second  // bounds that trial, and connecting to one host
-	firstBackoff = 100 * time.Millisecond
-	lastBackoff  = 10 * time.Second
+	idleTimeout  = 10 * time.Second // after this time without a notification the connection is probed
+	probeTimeout = 5 * time.Second  // limits the probe, and connecting to one host
+	minBackoff   = 100 * time.Millisecond
+	maxBackoff   = 10 * time.Second
 )
 
-var errPooler = errors.New("the database is reached through a pooler such as PgBouncer, which cannot pass notifications on: " +
-	"set NOTIFICATIONS=false")
+var errPooler = errors.New("the database is reached through a pooler such as PgBouncer, " +
+	"which cannot pass notifications on: set NOTIFICATIONS=false")
 
-// Config says where to listen and whom to wake.
+// Config is the configuration of a Listener.
 type Config struct {
 	URL      string                          // of the Postgres database
-	Channels map[string]func(payload string) // what is called for each notification, by channel
-	WakeAll  func()                          // is called when notifications may have been lost
+	Channels map[string]func(payload string) // called for each notification, by channel
+	WakeAll  func()                          // called when notifications may have been lost
 	Logger   *slog.Logger
 }
 
-// Listener is the loop. Make one with New; it runs between Start and Stop.
+// Listener is the loop that receives notifications. It runs between Start and Stop.
 type Listener struct {
-	cfg    Config
-	conn   *pgx.ConnConfig
-	cancel context.CancelFunc
-	done   chan struct{}
+	cfg  Config
+	conn *pgx.ConnConfig
+	loop lifecycle.Loops
 }
 
-// New returns a listener that does nothing before Start. Its error says what is wrong with the URL.
+// New returns a listener that does nothing before Start. It returns an error if the URL is
+// invalid.
 func New(cfg Config) (*Listener, error) {
 	conn, err := pgx.ParseConfig(cfg.URL)
 	if err != nil {
@@ -54,37 +57,32 @@ func New(cfg Config) (*Listener, error) {
 	if conn.RuntimeParams["application_name"] == "" {
 		conn.RuntimeParams["application_name"] = "lockd listener"
 	}
-	conn.RuntimeParams["client_encoding"] = "UTF8" // whatever the role's default is
+	conn.RuntimeParams["client_encoding"] = "UTF8" // overrides the default of the role
 	if conn.ConnectTimeout == 0 {
-		conn.ConnectTimeout = patience
+		conn.ConnectTimeout = probeTimeout
 	}
-	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: silence, Interval: patience, Count: 2}}
+	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
+		Enable: true, Idle: idleTimeout, Interval: probeTimeout, Count: 2,
+	}}
 	conn.DialFunc = dialer.DialContext
-	return &Listener{cfg: cfg, conn: conn, done: make(chan struct{})}, nil
+	return &Listener{cfg: cfg, conn: conn}, nil
 }
 
-// Start begins to listen. It is called once.
-func (l *Listener) Start() {
-	ctx, cancel := context.WithCancel(context.Background())
-	l.cancel = cancel
-	go l.loop(ctx)
-}
+// Start starts to listen. It must be called at most once.
+func (l *Listener) Start() { l.loop.Start(l.run) }
 
-// Stop closes the connection. It is called once, after Start.
-func (l *Listener) Stop() {
-	l.cancel()
-	<-l.done
-}
+// Stop closes the connection and ends the loop. It may be called any number of times,
+// also without Start.
+func (l *Listener) Stop() { l.loop.Stop() }
 
-func (l *Listener) loop(ctx context.Context) {
-	defer close(l.done)
-	backoff, failing := firstBackoff, false
+func (l *Listener) run(ctx context.Context) {
+	backoff, failing := minBackoff, false
 	for ctx.Err() == nil {
 		err := l.listen(ctx, func() {
 			if failing {
 				l.cfg.Logger.Info("notifications from the database arrive again")
 			}
-			backoff, failing = firstBackoff, false
+			backoff, failing = minBackoff, false
 		})
 		if ctx.Err() != nil {
 			return
@@ -93,18 +91,16 @@ func (l *Listener) loop(ctx context.Context) {
 			l.cfg.Logger.Warn("no notifications from the database; waiting requests go on by rechecking", "error", err)
 			failing = true
 		}
-		timer := time.NewTimer(backoff/2 + rand.N(backoff/2))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-		case <-timer.C:
+		if lifecycle.Sleep(ctx, backoff/2+rand.N(backoff/2)) != nil {
+			return
 		}
-		backoff = min(2*backoff, lastBackoff)
+		backoff = min(2*backoff, maxBackoff)
 	}
 }
 
-// listen passes notifications on until the connection breaks. It calls begun when it listens.
-func (l *Listener) listen(ctx context.Context, begun func()) error {
+// listen passes notifications on until the connection breaks. It calls listening once it
+// is subscribed to all channels.
+func (l *Listener) listen(ctx context.Context, listening func()) error {
 	conn, err := pgx.ConnectConfig(ctx, l.conn)
 	if err != nil {
 		return err
@@ -112,11 +108,11 @@ func (l *Listener) listen(ctx context.Context, begun func()) error {
 	defer func() {
 		closing, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = conn.Close(closing) // it may be broken
+		_ = conn.Close(closing) // fails if the connection is broken
 	}()
-	subscribing, cancel := context.WithTimeout(ctx, patience)
+	subscribing, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	// A pooler has ids of its own: it does not say which of its connections it will use.
+	// A pooler reports a process ID of its own, not that of the server process.
 	var process uint32
 	err = conn.QueryRow(subscribing, "SELECT pg_backend_pid()", pgx.QueryExecModeExec).Scan(&process)
 	switch {
@@ -130,11 +126,11 @@ func (l *Listener) listen(ctx context.Context, begun func()) error {
 			return err
 		}
 	}
-	begun()
+	listening()
 	l.cfg.WakeAll()
 	for {
-		quiet, cancel := context.WithTimeout(ctx, silence)
-		notification, err := conn.WaitForNotification(quiet)
+		idle, cancel := context.WithTimeout(ctx, idleTimeout)
+		notification, err := conn.WaitForNotification(idle)
 		cancel()
 		switch {
 		case err == nil:
@@ -142,8 +138,8 @@ func (l *Listener) listen(ctx context.Context, begun func()) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case pgconn.Timeout(err) && !conn.IsClosed():
-			trial, cancel := context.WithTimeout(ctx, patience)
-			err = conn.Ping(trial)
+			probe, cancel := context.WithTimeout(ctx, probeTimeout)
+			err = conn.Ping(probe)
 			cancel()
 			if err != nil {
 				return fmt.Errorf("the connection is dead: %w", err)

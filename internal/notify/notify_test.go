@@ -30,32 +30,26 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// patience is how long a test waits for what must come, also on a busy machine.
-const patience = 30 * time.Second
+// testTimeout is how long a test waits for an expected event, also on a busy machine.
+const testTimeout = 30 * time.Second
 
-// channel is a name that has to be quoted.
+// channel is a channel name that must be quoted.
 const channel = `Lockd "1`
 
-// heard is what a listener tells: a payload, or "*" when everything is to be woken.
-type heard chan string
+// calls holds what a listener has called: the payload of each notification, or "*" for a
+// call of WakeAll.
+type calls chan string
 
-// next waits for the next thing that is told.
-func (h heard) next(t *testing.T) string {
+// want waits for the next call and fails the test if it is another one.
+func (c calls) want(t *testing.T, want string) {
 	t.Helper()
 	select {
-	case what := <-h:
-		return what
-	case <-time.After(patience):
-		t.Fatal("nothing is told")
-		return ""
-	}
-}
-
-// want fails the test unless that is what is told next.
-func (h heard) want(t *testing.T, want string) {
-	t.Helper()
-	if got := h.next(t); got != want {
-		t.Fatalf("told %q, want %q", got, want)
+	case got := <-c:
+		if got != want {
+			t.Fatalf("the listener called %q, want %q", got, want)
+		}
+	case <-time.After(testTimeout):
+		t.Fatalf("the listener did not call %q", want)
 	}
 }
 
@@ -84,40 +78,37 @@ func (l *log) levels() string {
 	return strings.Join(levels, " ")
 }
 
-// listen starts a listener that is stopped when the test ends, unless the test stops it.
-func listen(t *testing.T, url string) (told heard, lines *log, stop func()) {
+// listen starts a listener, which is stopped when the test ends.
+func listen(t *testing.T, url string) (got calls, lines *log, stop func()) {
 	t.Helper()
-	told, lines = make(heard, 1000), &log{}
+	got, lines = make(calls, 1000), &log{}
 	l, err := notify.New(notify.Config{
 		URL:      url,
-		Channels: map[string]func(string){channel: func(payload string) { told <- payload }},
-		WakeAll:  func() { told <- "*" },
+		Channels: map[string]func(string){channel: func(payload string) { got <- payload }},
+		WakeAll:  func() { got <- "*" },
 		Logger:   slog.New(slog.NewTextHandler(lines, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.Start()
-	var once sync.Once
 	stop = func() {
-		once.Do(func() {
-			stopped := make(chan struct{})
-			go func() {
-				l.Stop()
-				close(stopped)
-			}()
-			select {
-			case <-stopped:
-			case <-time.After(patience / 2):
-				t.Error("Stop does not return")
-			}
-		})
+		stopped := make(chan struct{})
+		go func() {
+			l.Stop()
+			close(stopped)
+		}()
+		select {
+		case <-stopped:
+		case <-time.After(testTimeout / 2):
+			t.Error("Stop does not return")
+		}
 	}
 	t.Cleanup(stop)
-	return told, lines, stop
+	return got, lines, stop
 }
 
-// connect opens a connection of the test's own.
+// connect opens a connection for the statements of the test.
 func connect(t *testing.T, url string) *pgx.Conn {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), url)
@@ -135,12 +126,13 @@ func exec(t *testing.T, conn *pgx.Conn, statement string, arguments ...any) {
 	}
 }
 
-// TestWakes: each notification on its channel, with its payload, in order; of other channels none.
-func TestWakes(t *testing.T) {
+// The listener passes on every notification of its channel in order, and none of other
+// channels.
+func TestNotificationsArePassedOn(t *testing.T) {
 	t.Parallel()
 	db := testdb.Postgres(t)
-	told, lines, _ := listen(t, db)
-	told.want(t, "*") // what was told before it listened is lost
+	got, lines, _ := listen(t, db)
+	got.want(t, "*") // earlier notifications are lost
 	conn := connect(t, db)
 	payloads := []string{"r", "", `日本 "'; --`, strings.Repeat("x", 7000)}
 	for i := range 100 {
@@ -151,51 +143,55 @@ func TestWakes(t *testing.T) {
 		exec(t, conn, "SELECT pg_notify($1, $2)", channel, payload)
 	}
 	for _, payload := range payloads {
-		told.want(t, payload)
+		got.want(t, payload)
 	}
-	if got := lines.levels(); got != "" {
+	if levels := lines.levels(); levels != "" {
 		t.Errorf("log: %q", lines.text.String())
 	}
 	var name string
-	row := conn.QueryRow(t.Context(), "SELECT application_name FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()")
+	row := conn.QueryRow(t.Context(), `SELECT application_name FROM pg_stat_activity
+		WHERE query LIKE 'LISTEN%' AND datname = current_database()`)
 	if err := row.Scan(&name); err != nil || name != "lockd listener" {
-		t.Errorf("its connection is called %q, %v", name, err)
+		t.Errorf("the application name of the connection is %q, %v", name, err)
 	}
 }
 
-// TestComesBack: whenever its connection has ended it makes a new one, has everything woken, and says so once.
-func TestComesBack(t *testing.T) {
+// After the connection has ended, the listener connects again, calls WakeAll and logs both
+// once.
+func TestReconnect(t *testing.T) {
 	t.Parallel()
 	db := testdb.Postgres(t)
 	conn := connect(t, db)
-	told, lines, _ := listen(t, db)
-	told.want(t, "*")
+	got, lines, _ := listen(t, db)
+	got.want(t, "*")
 	want := ""
 	for round := range 3 {
-		exec(t, conn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
-		told.want(t, "*")
+		exec(t, conn, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+			WHERE datname = current_database() AND pid <> pg_backend_pid()`)
+		got.want(t, "*")
 		payload := fmt.Sprint("r", round)
 		exec(t, conn, "SELECT pg_notify($1, $2)", channel, payload)
-		told.want(t, payload)
+		got.want(t, payload)
 		if want = strings.TrimSpace(want + " WARN INFO"); lines.levels() != want {
 			t.Errorf("levels of the log are %q, want %q", lines.levels(), want)
 		}
 	}
 }
 
-// gate stands between a listener and its database. It lets connections through, refuses them, or takes them and says
-// nothing.
-type gate struct {
+// proxy is a TCP proxy between a listener and its database. It forwards connections,
+// refuses them, or accepts them and stays silent.
+type proxy struct {
 	net.Listener
 	upstream string
-	mu       sync.Mutex
-	mode     string // "" through, "refuse", "silent"
-	open     []net.Conn
-	came     chan struct{} // for each connection that came
+	accepted chan struct{} // for each connection
 	pipes    sync.WaitGroup
+
+	mu   sync.Mutex
+	mode string // "forward", "refuse" or "silent"
+	open []net.Conn
 }
 
-func newGate(t *testing.T, db, mode string) (g *gate, through string) {
+func newProxy(t *testing.T, db, mode string) (p *proxy, proxied string) {
 	t.Helper()
 	u, err := url.Parse(db)
 	if err != nil {
@@ -205,161 +201,163 @@ func newGate(t *testing.T, db, mode string) (g *gate, through string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g = &gate{Listener: listener, upstream: u.Host, mode: mode, came: make(chan struct{}, 1000)}
+	p = &proxy{Listener: listener, upstream: u.Host, mode: mode, accepted: make(chan struct{}, 1000)}
 	u.Host = listener.Addr().String()
-	g.pipes.Go(g.accept)
+	p.pipes.Go(p.accept)
 	t.Cleanup(func() {
 		listener.Close()
-		g.set("refuse")
-		g.pipes.Wait()
+		p.set("refuse")
+		p.pipes.Wait()
 	})
-	return g, u.String()
+	return p, u.String()
 }
 
-func (g *gate) accept() {
+func (p *proxy) accept() {
 	for {
-		client, err := g.Accept()
+		client, err := p.Accept()
 		if err != nil {
 			return
 		}
-		g.mu.Lock()
-		mode := g.mode
-		g.open = append(g.open, client)
-		g.mu.Unlock()
+		p.mu.Lock()
+		mode := p.mode
+		p.open = append(p.open, client)
+		p.mu.Unlock()
 		switch mode {
 		case "refuse":
 			client.Close()
-		case "":
-			server, err := net.Dial("tcp", g.upstream)
+		case "forward":
+			server, err := net.Dial("tcp", p.upstream)
 			if err != nil {
 				client.Close()
 				break
 			}
-			for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
-				g.pipes.Go(func() {
-					_, _ = io.Copy(way[1], way[0])
+			for _, pipe := range [][2]net.Conn{{client, server}, {server, client}} {
+				p.pipes.Go(func() {
+					_, _ = io.Copy(pipe[1], pipe[0])
 					client.Close()
 					server.Close()
 				})
 			}
 		}
-		g.came <- struct{}{}
+		p.accepted <- struct{}{}
 	}
 }
 
-// set changes what becomes of connections, and cuts those that are open.
-func (g *gate) set(mode string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.mode = mode
-	for _, conn := range g.open {
+// set changes the mode and closes all open connections.
+func (p *proxy) set(mode string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mode = mode
+	for _, conn := range p.open {
 		conn.Close()
 	}
-	g.open = nil
+	p.open = nil
 }
 
-// TestDatabaseIsDown at first, and for a while later on: it goes on trying, less and less often, with one line in the log.
+// While the database is down, the listener tries to connect with growing pauses, and logs
+// one line.
 func TestDatabaseIsDown(t *testing.T) {
 	t.Parallel()
 	db := testdb.Postgres(t)
 	conn := connect(t, db)
-	g, through := newGate(t, db, "refuse")
-	told, lines, _ := listen(t, through)
-	begun := time.Now()
+	p, proxied := newProxy(t, db, "refuse")
+	got, lines, _ := listen(t, proxied)
+	began := time.Now()
 	want := ""
 	for round := range 2 {
-		for range 6 { // at most two for an attempt
-			<-g.came
+		for range 6 { // an attempt makes at most two connections
+			<-p.accepted
 		}
-		if took := time.Since(begun); round == 0 && took < 100*time.Millisecond {
+		if took := time.Since(began); round == 0 && took < 100*time.Millisecond {
 			t.Errorf("three attempts within %v", took)
 		}
 		if want = strings.TrimSpace(want + " WARN"); lines.levels() != want {
 			t.Errorf("levels of the log are %q, want %q", lines.levels(), want)
 		}
-		g.set("")
-		told.want(t, "*")
-		for len(g.came) > 0 {
-			<-g.came
+		p.set("forward")
+		got.want(t, "*")
+		for len(p.accepted) > 0 {
+			<-p.accepted
 		}
 		exec(t, conn, "SELECT pg_notify($1, 'r')", channel)
-		told.want(t, "r")
+		got.want(t, "r")
 		if want += " INFO"; lines.levels() != want {
 			t.Errorf("levels of the log are %q, want %q", lines.levels(), want)
 		}
-		g.set("refuse")
+		p.set("refuse")
 	}
-	if got := len(told); got != 0 {
-		t.Errorf("%d more were told", got)
+	if n := len(got); n != 0 {
+		t.Errorf("the listener made %d more calls", n)
 	}
 }
 
-// TestFirstHostIsSilent: of several hosts the first takes connections and says nothing, so it listens on the second.
+// If the first of several hosts accepts connections but does not respond, the listener
+// connects to the second one.
 func TestFirstHostIsSilent(t *testing.T) {
 	t.Parallel()
 	db := testdb.Postgres(t)
 	conn := connect(t, db)
-	silent, _ := newGate(t, db, "silent")
-	told, _, _ := listen(t, strings.Replace(db, "@", "@"+silent.Addr().String()+",", 1))
-	told.want(t, "*")
+	silent, _ := newProxy(t, db, "silent")
+	got, _, _ := listen(t, strings.Replace(db, "@", "@"+silent.Addr().String()+",", 1))
+	got.want(t, "*")
 	exec(t, conn, "SELECT pg_notify($1, 'r')", channel)
-	told.want(t, "r")
+	got.want(t, "r")
 }
 
-// TestStop returns at once, whatever the listener is at.
+// Stop returns without delay in every state of the listener.
 func TestStop(t *testing.T) {
 	t.Parallel()
 	db := testdb.Postgres(t)
 	tests := map[string]struct {
 		mode  string
-		until func(t *testing.T, g *gate, told heard)
+		until func(t *testing.T, p *proxy, got calls)
 	}{
-		"at once":          {"", func(*testing.T, *gate, heard) {}},
-		"while listening":  {"", func(t *testing.T, _ *gate, told heard) { told.want(t, "*") }},
-		"while connecting": {"silent", func(_ *testing.T, g *gate, _ heard) { <-g.came }},
-		"between attempts": {"refuse", func(_ *testing.T, g *gate, _ heard) {
-			for range 12 { // at most two for an attempt: the next one is more than a second and a half away
-				<-g.came
+		"after Start":      {"forward", func(*testing.T, *proxy, calls) {}},
+		"while listening":  {"forward", func(t *testing.T, _ *proxy, got calls) { got.want(t, "*") }},
+		"while connecting": {"silent", func(_ *testing.T, p *proxy, _ calls) { <-p.accepted }},
+		"between attempts": {"refuse", func(_ *testing.T, p *proxy, _ calls) {
+			// An attempt makes at most two connections, so the next pause is at least 1.6 s.
+			for range 12 {
+				<-p.accepted
 			}
 		}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			g, through := newGate(t, db, test.mode)
-			told, lines, stop := listen(t, through)
-			test.until(t, g, told)
+			p, proxied := newProxy(t, db, test.mode)
+			got, lines, stop := listen(t, proxied)
+			test.until(t, p, got)
 			logged := lines.levels()
-			begun := time.Now()
+			began := time.Now()
 			stop()
-			if took := time.Since(begun); took > time.Second { // to give up connecting would take five
+			if took := time.Since(began); took > time.Second { // a connection attempt times out after 5 s
 				t.Errorf("Stop took %v", took)
 			}
-			if got := lines.levels(); got != logged && logged != "" || strings.Contains(got, "WARN WARN") {
+			levels := lines.levels()
+			if levels != logged && logged != "" || strings.Contains(levels, "WARN WARN") {
 				t.Errorf("log: %s", lines.text.String())
 			}
-			if name == "at once" || name == "while listening" || name == "while connecting" {
-				if got := lines.levels(); got != "" {
-					t.Errorf("being stopped was logged as a failure: %s", lines.text.String())
-				}
+			if test.mode != "refuse" && levels != "" {
+				t.Errorf("the stop was logged as a failure: %s", lines.text.String())
 			}
 		})
 	}
 }
 
-// TestStopClosesTheConnection, so that the database does not keep it.
 func TestStopClosesTheConnection(t *testing.T) {
 	t.Parallel()
 	db := testdb.Postgres(t)
 	conn := connect(t, db)
-	told, _, stop := listen(t, db)
-	told.want(t, "*")
+	got, _, stop := listen(t, db)
+	got.want(t, "*")
 	stop()
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
-	for deadline := time.Now().Add(patience); ; <-ticker.C {
+	for deadline := time.Now().Add(testTimeout); ; <-ticker.C {
 		var others int
-		row := conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+		row := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity
+			WHERE datname = current_database() AND pid <> pg_backend_pid()`)
 		if err := row.Scan(&others); err != nil {
 			t.Fatal(err)
 		}
@@ -367,12 +365,21 @@ func TestStopClosesTheConnection(t *testing.T) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%d connections are left", others)
+			t.Fatalf("%d connections are still open", others)
 		}
 	}
 }
 
-// TestBadURL is told when the listener is made.
+func TestStopWithoutStart(t *testing.T) {
+	t.Parallel()
+	l, err := notify.New(notify.Config{URL: "postgres://host/db"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Stop()
+	l.Stop()
+}
+
 func TestBadURL(t *testing.T) {
 	t.Parallel()
 	if _, err := notify.New(notify.Config{URL: "postgres://host:port/db"}); err == nil {

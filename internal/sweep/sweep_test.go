@@ -26,8 +26,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// target is a database made of functions; one that is nil has nothing to do. Like a database it does nothing for a
-// context that has ended.
+// target is a database made of functions. A function that is nil does nothing. Like a
+// database, it returns an error if the context has ended.
 type target struct {
 	expired func(limit int) (int, error)
 	places  func(limit int) (int, error)
@@ -75,7 +75,7 @@ func newSweeper(f target) (*sweep.Sweeper, *bytes.Buffer) {
 	}), &log
 }
 
-// sweepFor runs a sweeper for a time of the test's bubble and returns its log.
+// sweepFor runs a sweeper for the time d and returns its log.
 func sweepFor(f target, d time.Duration) string {
 	s, log := newSweeper(f)
 	s.Start()
@@ -84,12 +84,13 @@ func sweepFor(f target, d time.Duration) string {
 	return log.String()
 }
 
-// untilAfterRound is a time by which that many rounds, but not one more, have come whatever their spread: up to 7.
+// untilAfterRound returns a time after which exactly n rounds have started, whatever their
+// random spread. It is valid for n up to 7.
 func untilAfterRound(n int) time.Duration {
 	return time.Duration(n)*interval*9/10 + 1
 }
 
-// untilAfterChores is the same for the rounds of what is in no hurry.
+// untilAfterChores is like untilAfterRound for the rounds of work that is not urgent.
 func untilAfterChores(n int) time.Duration { return 10 * untilAfterRound(n) }
 
 func TestRoundsComeWithinTheInterval(t *testing.T) {
@@ -109,20 +110,20 @@ func TestRoundsComeWithinTheInterval(t *testing.T) {
 		for _, gap := range gaps {
 			shortest, longest = min(shortest, gap), max(longest, gap)
 		}
-		if shortest < interval*8/10 || longest > interval*9/10 { // so that the round itself ends within the interval
-			t.Errorf("gaps go from %v to %v, want them from 80 to 90 %% of %v", shortest, longest, interval)
+		if shortest < interval*8/10 || longest > interval*9/10 { // leaves time for the round itself
+			t.Errorf("gaps range from %v to %v, want them from 80 to 90 %% of %v", shortest, longest, interval)
 		}
-		// A thousand gaps that all keep away from a quarter of the range were not drawn from all of it.
+		// With 1000 random gaps, some must be in the lowest and in the highest quarter.
 		if shortest > interval*825/1000 || longest < interval*875/1000 {
-			t.Errorf("gaps go only from %v to %v, so several servers would sweep in step", shortest, longest)
+			t.Errorf("gaps range only from %v to %v, so several servers would sweep at the same times", shortest, longest)
 		}
 	})
 }
 
-// batches are how much there is to do, and in how many calls one round does it.
+// batches are amounts of work, with the number of calls in which one round does it.
 var batches = []struct {
 	name  string
-	left  func(limit int) int
+	work  func(limit int) int
 	calls int
 }{
 	{"none", func(int) int { return 0 }, 1},
@@ -138,7 +139,7 @@ func TestRoundEndsEveryExpiredHold(t *testing.T) {
 				calls, left := 0, 0
 				sweepFor(target{expired: func(limit int) (int, error) {
 					if calls == 0 {
-						left = test.left(limit)
+						left = test.work(limit)
 					}
 					calls++
 					ended := min(left, limit)
@@ -147,58 +148,57 @@ func TestRoundEndsEveryExpiredHold(t *testing.T) {
 				}}, untilAfterRound(1))
 
 				if calls != test.calls || left != 0 {
-					t.Errorf("one round made %d calls and left %d holds, want %d calls and none left", calls, left, test.calls)
+					t.Errorf("one round made %d calls and left %d holds, want %d calls and 0 holds", calls, left, test.calls)
 				}
 			})
 		})
 	}
 }
 
-// The longer a batch takes, the longer others have the database for themselves before the next one.
-func TestRestBetweenBatches(t *testing.T) {
+func TestPauseBetweenBatchesIsTwiceTheirTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var rests []time.Duration
+		var pauses []time.Duration
 		var ended time.Time
-		takes := []time.Duration{time.Millisecond, 20 * time.Millisecond, 3 * time.Millisecond, 0}
+		durations := []time.Duration{time.Millisecond, 20 * time.Millisecond, 3 * time.Millisecond, 0}
 		calls := 0
 		sweepFor(target{expired: func(limit int) (int, error) {
-			if calls > 0 && calls < len(takes) {
-				rests = append(rests, time.Since(ended))
+			if calls > 0 && calls < len(durations) {
+				pauses = append(pauses, time.Since(ended))
 			}
-			if calls++; calls >= len(takes) {
+			if calls++; calls >= len(durations) {
 				return 0, nil
 			}
-			<-time.After(takes[calls-1])
+			<-time.After(durations[calls-1])
 			ended = time.Now()
 			return limit, nil
 		}}, untilAfterRound(1))
 		want := []time.Duration{2 * time.Millisecond, 40 * time.Millisecond, 6 * time.Millisecond}
-		if diff := cmp.Diff(want, rests); diff != "" {
-			t.Errorf("rests (-want +got):\n%s", diff)
+		if diff := cmp.Diff(want, pauses); diff != "" {
+			t.Errorf("pauses (-want +got):\n%s", diff)
 		}
 	})
 }
 
-func TestRoundTakesEveryPlaceAway(t *testing.T) {
+func TestRoundRemovesEveryAbandonedPlace(t *testing.T) {
 	for _, test := range batches {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				calls, left := 0, 0
 				sweepFor(target{places: func(limit int) (int, error) {
 					if limit < 1 || limit > 1000 {
-						t.Errorf("%d places in one transaction", limit)
+						t.Errorf("limit %d, want 1 to 1000", limit)
 					}
 					if calls == 0 {
-						left = test.left(limit)
+						left = test.work(limit)
 					}
 					calls++
-					taken := min(left, limit)
-					left -= taken
-					return taken, nil
+					removed := min(left, limit)
+					left -= removed
+					return removed, nil
 				}}, untilAfterChores(1))
 
 				if calls != test.calls || left != 0 {
-					t.Errorf("one round made %d calls and left %d places, want %d calls and none left", calls, left, test.calls)
+					t.Errorf("one round made %d calls and left %d places, want %d calls and 0 places", calls, left, test.calls)
 				}
 			})
 		})
@@ -212,13 +212,13 @@ func TestRoundDeletesAllOldEvents(t *testing.T) {
 				calls, left := 0, 0
 				sweepFor(target{events: func(age time.Duration, limit int) (int, error) {
 					if age != history {
-						t.Errorf("asked for events older than %v, want %v", age, history)
+						t.Errorf("deletes events older than %v, want %v", age, history)
 					}
 					if limit < 1 || limit > 1000 {
-						t.Errorf("%d events in one transaction", limit)
+						t.Errorf("limit %d, want 1 to 1000", limit)
 					}
 					if calls == 0 {
-						left = test.left(limit)
+						left = test.work(limit)
 					}
 					calls++
 					deleted := min(left, limit)
@@ -227,30 +227,30 @@ func TestRoundDeletesAllOldEvents(t *testing.T) {
 				}}, untilAfterChores(1))
 
 				if calls != test.calls || left != 0 {
-					t.Errorf("one round made %d calls and left %d events, want %d calls and none left", calls, left, test.calls)
+					t.Errorf("one round made %d calls and left %d events, want %d calls and 0 events", calls, left, test.calls)
 				}
 			})
 		})
 	}
 }
 
-// The long walk comes last.
+// The scan for idle rows is last, because it takes longest.
 func TestOrderWithinARound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got []string
-		more := 3 // full batches of each, so that none of them is taken up again once the next has begun
-		full := func(what string, limit int) int {
-			got = append(got, what)
-			if len(got)%more == 0 {
+		const batches = 3 // for each kind of work
+		call := func(kind string, limit int) int {
+			got = append(got, kind)
+			if len(got)%batches == 0 {
 				return 0
 			}
 			return limit
 		}
 		sweepFor(target{
-			places: func(limit int) (int, error) { return full("places", limit), nil },
-			events: func(_ time.Duration, limit int) (int, error) { return full("events", limit), nil },
+			places: func(limit int) (int, error) { return call("places", limit), nil },
+			events: func(_ time.Duration, limit int) (int, error) { return call("events", limit), nil },
 			idle: func(afterID int64, _ int, _ time.Duration) (int64, error) {
-				return int64(full("idle", int(afterID)+1)), nil
+				return int64(call("idle", int(afterID)+1)), nil
 			},
 		}, untilAfterChores(1))
 		want := []string{"places", "places", "places", "events", "events", "events", "idle", "idle", "idle"}
@@ -260,8 +260,9 @@ func TestOrderWithinARound(t *testing.T) {
 	})
 }
 
-// The walk over the table's rows is one chain of windows, cut into rounds, that starts over behind the last row.
-func TestWalkOverIdleRows(t *testing.T) {
+// The scan reads window after window over several rounds, and starts over after the last
+// row.
+func TestScanForIdleRows(t *testing.T) {
 	const rounds = 4
 	for name, windows := range map[string]int64{"one window": 1, "a few windows": 3, "more than a round": 25} {
 		t.Run(name, func(t *testing.T) {
@@ -271,7 +272,7 @@ func TestWalkOverIdleRows(t *testing.T) {
 				lastRound := time.Time{}
 				sweepFor(target{idle: func(afterID int64, window int, idle time.Duration) (int64, error) {
 					if idle != retention {
-						t.Errorf("asked for rows idle for %v, want %v", idle, retention)
+						t.Errorf("deletes resources idle for %v, want %v", idle, retention)
 					}
 					if now := time.Now(); afterID == 0 && now.Equal(lastRound) {
 						t.Error("started over within a round")
@@ -291,22 +292,22 @@ func TestWalkOverIdleRows(t *testing.T) {
 					t.Errorf("windows start after these ids (-want +got):\n%s", diff)
 				}
 				if len(perRound) != rounds {
-					t.Errorf("the walk went on in %d of %d rounds", len(perRound), rounds)
+					t.Errorf("the scan continued in %d of %d rounds", len(perRound), rounds)
 				}
 				for _, n := range perRound {
 					if n >= 25 {
-						t.Errorf("%d windows in one round: a large table must take several", n)
+						t.Errorf("%d windows in one round: a large table must take several rounds", n)
 					}
 				}
 				if int64(len(got)) <= windows {
-					t.Errorf("%d windows looked at in %d rounds, so the walk never started over", len(got), rounds)
+					t.Errorf("%d windows in %d rounds, so the scan did not start over", len(got), rounds)
 				}
 			})
 		})
 	}
 }
 
-func TestErrorIsLoggedAndTheNextRoundComes(t *testing.T) {
+func TestErrorIsLoggedAndTheNextRoundRuns(t *testing.T) {
 	boom := errors.New("boom")
 	t.Run("expired", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
@@ -336,7 +337,7 @@ func TestErrorIsLoggedAndTheNextRoundComes(t *testing.T) {
 				events: func(time.Duration, int) (int, error) { events++; return 0, nil },
 			}, untilAfterChores(3))
 			if calls != 3 || events != 2 { // the error ends its round
-				t.Errorf("%d rounds, %d of them to their end, want 3 and 2", calls, events)
+				t.Errorf("%d rounds, %d of them complete, want 3 and 2", calls, events)
 			}
 			wantOneLine(t, log, "boom")
 		})
@@ -369,7 +370,7 @@ func TestErrorIsLoggedAndTheNextRoundComes(t *testing.T) {
 				}
 				return 0, nil
 			}}, untilAfterChores(2))
-			// The window that failed is looked at again, not passed over.
+			// The window that failed is read again.
 			if diff := cmp.Diff([]int64{0, 7, 7}, after); diff != "" {
 				t.Errorf("windows start after these ids (-want +got):\n%s", diff)
 			}
@@ -390,7 +391,7 @@ func TestStopWaitsForTheBatchInProgress(t *testing.T) {
 		target func(batch func()) target
 	}{
 		"expired": {func(batch func()) target {
-			return target{expired: func(limit int) (int, error) { batch(); return limit, nil }} // so more seem to be left
+			return target{expired: func(limit int) (int, error) { batch(); return limit, nil }} // a full batch: more may be left
 		}},
 		"places": {func(batch func()) target {
 			return target{places: func(limit int) (int, error) { batch(); return limit, nil }}
@@ -409,15 +410,15 @@ func TestStopWaitsForTheBatchInProgress(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				batches := 0
-				begun, finish, stopped := make(chan struct{}), make(chan struct{}), make(chan struct{})
+				began, finish, stopped := make(chan struct{}), make(chan struct{}), make(chan struct{})
 				s, log := newSweeper(test.target(func() {
 					if batches++; batches == 1 {
-						close(begun)
+						close(began)
 						<-finish
 					}
 				}))
 				s.Start()
-				<-begun
+				<-began
 				go func() {
 					s.Stop()
 					close(stopped)
@@ -433,10 +434,10 @@ func TestStopWaitsForTheBatchInProgress(t *testing.T) {
 				<-stopped
 				<-time.After(10 * interval)
 				if batches != 1 {
-					t.Errorf("%d batches after Stop was called", batches-1)
+					t.Errorf("%d batches started after Stop was called", batches-1)
 				}
 				if log.Len() > 0 {
-					t.Errorf("being stopped was logged as a failure: %s", log)
+					t.Errorf("the stop was logged as a failure: %s", log)
 				}
 			})
 		})
@@ -459,7 +460,7 @@ func TestStopBetweenRoundsDoesNotWait(t *testing.T) {
 	})
 }
 
-// Nothing else that there is to do makes the end of a hold wait to be recorded.
+// A slow deletion of events does not delay the recording of expired holds.
 func TestChoresDoNotHoldUpTheEndOfAHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rounds, finish := 0, make(chan struct{})
