@@ -1,13 +1,14 @@
 // Package config reads the settings of the server.
 //
-// A setting comes from the environment, else from a .env file, else from its default; .env.example lists them all. A
-// variable that is empty counts as unset in either place, so an empty one in the environment leaves the file's value
-// standing. Variables that the server does not know are ignored, but for a name in the file that is
-// nearly a setting's: it is an error.
+// A setting comes from the environment, or else from a .env file, or else from its
+// default. .env.example lists all settings. An empty variable counts as unset, so an
+// empty variable of the environment does not replace the file's value. Unknown variables
+// are ignored, with one exception: a name in the file that is similar to a setting's name
+// is an error.
 //
-// Load either returns settings that are all within their limits or an error that names every bad one, so that an
-// operator mends them in one go. No error shows the password of the database, nor does a Config that slog logs, that
-// fmt prints with %v, %+v or %#v, or that becomes JSON.
+// Load returns either settings that are all within their limits, or an error that names
+// every invalid setting. No error contains the password of the database. Neither does a
+// Config that slog logs, that fmt prints with %v, %+v or %#v, or that is encoded as JSON.
 package config
 
 import (
@@ -27,10 +28,11 @@ import (
 	"github.com/hbollon/go-edlib"
 )
 
-// longestTTL is the largest MAX_TTL: a hundred years, which is also the longest TTL that the lock rules can express.
+// longestTTL is the upper limit of MAX_TTL. It is also the longest TTL that the lock
+// rules support.
 const longestTTL = 36525 * 24 * time.Hour
 
-// LogFormat is how log records are written.
+// LogFormat is the format of log records.
 type LogFormat string
 
 // The formats of log records.
@@ -39,80 +41,92 @@ const (
 	LogJSON LogFormat = "json" // one JSON object per line
 )
 
-// Config holds every setting, each under its environment variable and with its default.
+// Config holds every setting. The tags are its environment variable and its default.
 type Config struct {
-	// Database is where the locks are kept. ParseDatabaseURL tells the forms.
+	// Database is where the locks are stored. ParseDatabaseURL documents the URLs.
 	Database Database `env:"DATABASE_URL" envDefault:"sqlite:///./resource_locks.db"`
 	// Host is the name or IP address to listen on.
 	Host string `env:"HOST" envDefault:"127.0.0.1"`
-	// Port is the TCP port to listen on, 0 to 65535; 0 stands for any free port.
+	// Port is the TCP port to listen on, 0 to 65535. 0 means any free port.
 	Port int `env:"PORT" envDefault:"8000"`
 	// LogLevel is the least severe level that is logged: debug, info, warn or error.
 	LogLevel slog.Level `env:"LOG_LEVEL" envDefault:"info"`
 	// LogFormat is LogText or LogJSON.
 	LogFormat LogFormat `env:"LOG_FORMAT" envDefault:"text"`
-	// SweepInterval is the time within which the expiry of a lock is recorded in the history; above zero.
+	// SweepInterval is the maximum time until the expiry of a lock is recorded in the
+	// history; above zero.
 	SweepInterval time.Duration `env:"SWEEP_INTERVAL" envDefault:"1s"`
-	// IdleRetention is how long nobody must have held a resource before its row is deleted; above zero.
+	// IdleRetention is how long a resource must not have been held before its row is
+	// deleted; above zero.
 	IdleRetention time.Duration `env:"IDLE_RETENTION" envDefault:"168h"`
 	// HistoryRetention is how long events stay in the history; above zero.
 	HistoryRetention time.Duration `env:"HISTORY_RETENTION" envDefault:"720h"`
-	// MaxTTL is the longest TTL that a request may ask for; above zero, at most 36525 days. Below that, locks that never
-	// expire are not allowed.
+	// MaxTTL is the maximum TTL of a request; above zero, at most 36525 days. With a
+	// lower value, locks that never expire are not allowed.
 	MaxTTL time.Duration `env:"MAX_TTL" envDefault:"876600h"`
-	// DefaultTTL is the TTL of a request that names none, at most MaxTTL; 0: its lock never expires.
+	// DefaultTTL is the TTL of a request without a TTL, at most MaxTTL. 0 means that its
+	// lock never expires.
 	DefaultTTL time.Duration `env:"DEFAULT_TTL" envDefault:"0s"`
-	// MaxWait is the longest time that a request may ask to wait for a lock; above zero.
+	// MaxWait is the maximum time that a request may wait for a lock; above zero.
 	MaxWait time.Duration `env:"MAX_WAIT" envDefault:"300s"`
-	// MaxWaiters is how many requests may wait for locks on this server; at least 1.
+	// MaxWaiters is the maximum number of requests that wait for locks on this server; at
+	// least 1.
 	MaxWaiters int `env:"MAX_WAITERS" envDefault:"50000"`
-	// MaxWaitersPerResource is how many requests may wait for one lock, on all servers; at least 1.
+	// MaxWaitersPerResource is the maximum number of requests that wait for one lock, on
+	// all servers together; at least 1.
 	MaxWaitersPerResource int `env:"MAX_WAITERS_PER_RESOURCE" envDefault:"10000"`
-	// KeepPlace is how long the place of a request that was cut off is kept for one with the same request_id; above zero.
+	// KeepPlace is how long the place of a disconnected request is kept for a retry with
+	// the same request_id; above zero.
 	KeepPlace time.Duration `env:"KEEP_PLACE" envDefault:"10s"`
-	// Notifications tells whether servers on one Postgres wake each other by LISTEN and NOTIFY. Without, a hand-over to
-	// another server is late by up to RecheckInterval.
+	// Notifications makes the servers of one Postgres database notify each other by
+	// LISTEN and NOTIFY. Without it, a hand-over to another server is delayed by up to
+	// RecheckInterval.
 	Notifications bool `env:"NOTIFICATIONS" envDefault:"true"`
-	// RecheckInterval is how often a server looks for waiters whose turn has come without its having been told; above zero.
+	// RecheckInterval is how often a server checks for waiters whose turn has come, in
+	// case a notification was lost; above zero.
 	RecheckInterval time.Duration `env:"RECHECK_INTERVAL" envDefault:"1s"`
-	// MaxQueue is how many commands may wait for the database before requests are answered 503; at least 1.
+	// MaxQueue is the maximum number of commands that wait for the database. Further
+	// requests are answered 503. At least 1.
 	MaxQueue int `env:"MAX_QUEUE" envDefault:"8192"`
-	// ShutdownTimeout is how long requests may take to finish once the server has been told to stop; above zero.
+	// ShutdownTimeout is how long running requests may take after the server was signaled
+	// to stop; above zero.
 	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"30s"`
 }
 
 // DefaultFile is the settings file that need not exist.
 const DefaultFile = ".env"
 
-// Load reads the settings from environ, whose entries have the form of os.Environ's, and from the
-// .env file at envFile, if that is not empty. The environment wins. A file that does not exist is an
-// error unless it is DefaultFile; an error about the file stands alone. Otherwise the error has one
-// line for each bad setting, in the order of Config.
+// Load reads the settings from environ, in the format of os.Environ, and from the .env
+// file at envFile, if envFile is not empty. The environment has precedence. It returns an
+// error if the file cannot be read, or does not exist and is not DefaultFile. Otherwise
+// the error has one line for each invalid setting, in the order of Config.
 func Load(environ []string, envFile string) (Config, error) {
 	inFile, err := readFile(envFile)
 	if err != nil {
 		return Config{}, err
 	}
-	values, places := maps.Clone(inFile), map[string]string{}
+	values, sources := maps.Clone(inFile), map[string]string{}
 	for name := range inFile {
-		places[name] = name + " in " + absolute(envFile)
+		sources[name] = name + " in " + absolute(envFile)
 	}
 	for _, entry := range environ {
 		if name, value, _ := strings.Cut(entry, "="); value != "" {
-			values[name], places[name] = value, name
+			values[name], sources[name] = value, name
 		}
 	}
-	// The env package would give a variable without a name to the untagged fields within Database.
+	// The env package would assign a variable without a name to the untagged fields of
+	// Database.
 	delete(values, "")
 
 	c, err := env.ParseAsWithOptions[Config](env.Options{Environment: values})
-	faults, err := c.faults(values, places, err)
+	faults, err := c.faults(values, sources, err)
 	if err != nil {
 		return Config{}, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(inFile)) {
 		if meant := misspelt(name); meant != "" {
-			faults = append(faults, fmt.Errorf("%s in %s: there is no such setting: write %s, or remove it", name, absolute(envFile), meant))
+			faults = append(faults, fmt.Errorf("%s in %s: there is no such setting: write %s, or remove it",
+				name, absolute(envFile), meant))
 		}
 	}
 	if len(faults) > 0 {
@@ -121,14 +135,15 @@ func Load(environ []string, envFile string) (Config, error) {
 	return c, nil
 }
 
-// Address is host and port in the form that net.Listen takes.
+// Address returns host and port in the format of net.Listen.
 func (c Config) Address() string {
 	return net.JoinHostPort(c.Host, strconv.Itoa(c.Port))
 }
 
-// faults words everything that is wrong with c, given the values it was read from, how to call each
-// of them, and what the env package said.
-func (c Config) faults(values, places map[string]string, parseErr error) ([]error, error) {
+// faults returns an error for each invalid setting. values holds the texts of the
+// settings by variable, sources where each of them comes from, and parseErr is the error
+// of the env package.
+func (c Config) faults(values, sources map[string]string, parseErr error) ([]error, error) {
 	unparsed := map[string]error{}
 	if parseErr != nil {
 		aggregate, ok := errors.AsType[env.AggregateError](parseErr)
@@ -146,9 +161,9 @@ func (c Config) faults(values, places map[string]string, parseErr error) ([]erro
 	}
 
 	var faults []error
-	// The value of this one is not shown: it may hold a password in places where only its writer sees one.
+	// The value is not shown, because it may contain a password anywhere.
 	if err := unparsed["DATABASE_URL"]; err != nil {
-		faults = append(faults, fmt.Errorf("%s: %w%s", places["DATABASE_URL"], err, wrapping(values["DATABASE_URL"])))
+		faults = append(faults, fmt.Errorf("%s: %w%s", sources["DATABASE_URL"], err, wrapping(values["DATABASE_URL"])))
 	}
 	for _, rule := range c.rules() {
 		value, fault := values[rule.variable], rule.fault
@@ -156,14 +171,14 @@ func (c Config) faults(values, places map[string]string, parseErr error) ([]erro
 			fault = rule.form
 		}
 		if fault != "" {
-			faults = append(faults, fmt.Errorf("%s: %q is %s%s", places[rule.variable], value, fault, wrapping(value)))
+			faults = append(faults, fmt.Errorf("%s: %q is %s%s", sources[rule.variable], value, fault, wrapping(value)))
 		}
 	}
 	return faults, nil
 }
 
-// wrapping says what to remove from around a value. A shell would have removed it; others, such as
-// docker with its --env-file, pass on what they read.
+// wrapping returns a hint to remove the spaces or quotes around a value. A shell removes
+// them, but docker's --env-file does not.
 func wrapping(value string) string {
 	switch {
 	case value != strings.TrimSpace(value):
@@ -174,11 +189,11 @@ func wrapping(value string) string {
 	return ""
 }
 
-// rule is what the value of a variable must fulfil.
+// rule is the result of checking one variable.
 type rule struct {
 	variable string
-	form     string // what a value is not that has the wrong type
-	fault    string // what is wrong with a value of the right type; "" if nothing is
+	form     string // the error if the value does not parse
+	fault    string // the error of the parsed value; empty if it is valid
 }
 
 func (c Config) rules() []rule {
@@ -198,7 +213,8 @@ func (c Config) rules() []rule {
 		}
 		return fault
 	}
-	maxTTL, defaultTTL := unless(c.MaxTTL > 0, positive), unless(c.DefaultTTL >= 0, "too short: want a duration, or 0s for none")
+	maxTTL := unless(c.MaxTTL > 0, positive)
+	defaultTTL := unless(c.DefaultTTL >= 0, "too short: want a duration, or 0s for none")
 	switch {
 	case c.MaxTTL > longestTTL:
 		maxTTL = "too long: want at most 876600h"
@@ -226,30 +242,31 @@ func (c Config) rules() []rule {
 	}
 }
 
-// misspelt returns the setting that the name of a variable is nearly: equal without case, "_" and
-// "-", or, for settings of at least 6 characters, a few slips away. It is "" for a setting's own
-// name and for one that is like none.
+// misspelt returns the setting that a misspelt name stands for: the setting is equal except
+// for case, "_" and "-", or it has at least 6 characters and a small edit distance. It
+// returns "" if name is a setting itself or similar to none.
 func misspelt(name string) string {
 	plain := func(text string) string {
 		return strings.NewReplacer("_", "", "-", "").Replace(strings.ToUpper(text))
 	}
-	meant, fewest := "", len(name)
+	meant, shortest := "", len(name)
 	for field := range reflect.TypeFor[Config]().Fields() {
 		setting := field.Tag.Get("env")
-		slips := edlib.DamerauLevenshteinDistance(strings.ToUpper(name), setting)
+		distance := edlib.DamerauLevenshteinDistance(strings.ToUpper(name), setting)
 		switch {
 		case name == setting:
 			return ""
 		case plain(name) == plain(setting):
-			meant, fewest = setting, 0
-		case len(setting) >= 6 && 5*slips <= len(setting) && slips < fewest:
-			meant, fewest = setting, slips
+			meant, shortest = setting, 0
+		case len(setting) >= 6 && 5*distance <= len(setting) && distance < shortest:
+			meant, shortest = setting, distance
 		}
 	}
 	return meant
 }
 
-// isHost finds what could never be listened on, above all a port or brackets that Address would double.
+// isHost reports whether text may be a host to listen on. Above all it rejects a port and
+// brackets, which Address adds.
 func isHost(text string) bool {
 	if _, err := netip.ParseAddr(text); err == nil {
 		return true
@@ -257,7 +274,8 @@ func isHost(text string) bool {
 	return !strings.ContainsAny(text, ":/[]@ \t\r\n\x00\"'`")
 }
 
-// isLevel keeps out slog's levels in between, such as info+1.
+// isLevel reports whether level is one of the four named levels. slog also parses levels
+// such as info+1.
 func isLevel(level slog.Level) bool {
 	switch level {
 	case slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError:

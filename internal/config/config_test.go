@@ -53,7 +53,7 @@ func envFile(t *testing.T, content string) string {
 }
 
 func TestLoad(t *testing.T) {
-	t.Setenv("PORT", "1") // must not matter: Load has the environment as an argument
+	t.Setenv("PORT", "1") // must have no effect: Load gets the environment as an argument
 
 	tests := []struct {
 		name    string
@@ -69,8 +69,9 @@ func TestLoad(t *testing.T) {
 			name: "every setting from the environment",
 			environ: []string{
 				"DATABASE_URL=postgresql://app:pw@db/locks", "HOST=::", "PORT=80", "LOG_LEVEL=debug", "LOG_FORMAT=json",
-				"SWEEP_INTERVAL=1m30s", "IDLE_RETENTION=24h", "HISTORY_RETENTION=48h", "MAX_TTL=1h", "DEFAULT_TTL=1m", "MAX_QUEUE=5", "SHUTDOWN_TIMEOUT=500ms",
-				"MAX_WAIT=2h", "MAX_WAITERS=6", "MAX_WAITERS_PER_RESOURCE=7", "KEEP_PLACE=3s", "NOTIFICATIONS=false", "RECHECK_INTERVAL=250ms",
+				"SWEEP_INTERVAL=1m30s", "IDLE_RETENTION=24h", "HISTORY_RETENTION=48h", "MAX_TTL=1h", "DEFAULT_TTL=1m",
+				"MAX_QUEUE=5", "SHUTDOWN_TIMEOUT=500ms", "MAX_WAIT=2h", "MAX_WAITERS=6", "MAX_WAITERS_PER_RESOURCE=7",
+				"KEEP_PLACE=3s", "NOTIFICATIONS=false", "RECHECK_INTERVAL=250ms",
 			},
 			want: func(c *config.Config) {
 				*c = config.Config{
@@ -98,25 +99,25 @@ func TestLoad(t *testing.T) {
 			want: func(c *config.Config) { c.Port, c.Host = 9000, "0.0.0.0" },
 		},
 		{
-			name:    "the environment wins over the file",
+			name:    "the environment has precedence over the file",
 			environ: []string{"PORT=9001"},
 			file:    "PORT=9000\nHOST=0.0.0.0\n",
 			want:    func(c *config.Config) { c.Port, c.Host = 9001, "0.0.0.0" },
 		},
 		{
-			name:    "the environment wins over a bad value in the file",
+			name:    "the environment has precedence over a bad value in the file",
 			environ: []string{"PORT=9001"},
 			file:    "PORT=many\n",
 			want:    func(c *config.Config) { c.Port = 9001 },
 		},
 		{
-			name:    "empty in the environment leaves the file's value",
+			name:    "an empty variable of the environment keeps the file's value",
 			environ: []string{"PORT="},
 			file:    "PORT=9000\n",
 			want:    func(c *config.Config) { c.Port = 9000 },
 		},
 		{
-			name:    "empty everywhere is the default",
+			name:    "a variable that is empty everywhere has its default",
 			environ: []string{"PORT=", "DATABASE_URL=", "LOG_LEVEL"},
 			file:    "PORT=\nHOST=\"\"\nMAX_TTL=''\n",
 			want:    func(*config.Config) {},
@@ -128,15 +129,16 @@ func TestLoad(t *testing.T) {
 			want:    func(*config.Config) {},
 		},
 		{
-			name:    "the last of equal names counts, as in exec",
+			name:    "the last of equal names has precedence, as in exec",
 			environ: []string{"PORT=1", "PORT=2"},
 			want:    func(c *config.Config) { c.Port = 2 },
 		},
 		{
 			name: "lower limits",
 			environ: []string{
-				"PORT=0", "MAX_QUEUE=1", "SWEEP_INTERVAL=1ns", "IDLE_RETENTION=1ns", "HISTORY_RETENTION=1ns", "MAX_TTL=1ns", "DEFAULT_TTL=1ns", "SHUTDOWN_TIMEOUT=1ns",
-				"MAX_WAIT=1ns", "MAX_WAITERS=1", "MAX_WAITERS_PER_RESOURCE=1", "KEEP_PLACE=1ns", "RECHECK_INTERVAL=1ns",
+				"PORT=0", "MAX_QUEUE=1", "SWEEP_INTERVAL=1ns", "IDLE_RETENTION=1ns", "HISTORY_RETENTION=1ns", "MAX_TTL=1ns",
+				"DEFAULT_TTL=1ns", "SHUTDOWN_TIMEOUT=1ns", "MAX_WAIT=1ns", "MAX_WAITERS=1", "MAX_WAITERS_PER_RESOURCE=1",
+				"KEEP_PLACE=1ns", "RECHECK_INTERVAL=1ns",
 			},
 			want: func(c *config.Config) {
 				c.Port, c.MaxQueue = 0, 1
@@ -149,10 +151,12 @@ func TestLoad(t *testing.T) {
 		{
 			name: "upper limits",
 			environ: []string{
-				"PORT=65535", "MAX_QUEUE=2147483647", "MAX_TTL=876600h", "MAX_WAITERS=2147483647", "MAX_WAITERS_PER_RESOURCE=2147483647",
+				"PORT=65535", "MAX_QUEUE=2147483647", "MAX_TTL=876600h", "MAX_WAITERS=2147483647",
+				"MAX_WAITERS_PER_RESOURCE=2147483647",
 			},
 			want: func(c *config.Config) {
-				c.Port, c.MaxQueue, c.MaxWaiters, c.MaxWaitersPerResource = 65535, 2147483647, 2147483647, 2147483647
+				c.Port, c.MaxQueue = 65535, 2147483647
+				c.MaxWaiters, c.MaxWaitersPerResource = 2147483647, 2147483647
 			},
 		},
 		{
@@ -213,7 +217,10 @@ func TestLoadNamesABadSetting(t *testing.T) {
 		{"PORT='8000'", `"'8000'" is not a port: want a whole number from 0 to 65535` + quotes},
 		{"PORT=8000 ", `"8000 " is not a port: want a whole number from 0 to 65535` + space},
 		{"PORT='8000", `"'8000" is not a port: want a whole number from 0 to 65535`},
-		{`HOST="127.0.0.1"`, `"\"127.0.0.1\"" is not a host: want a name or an IP address, without port and brackets` + quotes},
+		{
+			`HOST="127.0.0.1"`,
+			`"\"127.0.0.1\"" is not a host: want a name or an IP address, without port and brackets` + quotes,
+		},
 		{"LOG_LEVEL=loud", `"loud" is not a log level: want debug, info, warn or error`},
 		{"LOG_LEVEL=info+1", `"info+1" is not a log level: want debug, info, warn or error`},
 		{"LOG_FORMAT=xml\n", `"xml\n" is not a log format: want text or json` + space},
@@ -234,10 +241,19 @@ func TestLoadNamesABadSetting(t *testing.T) {
 		{"MAX_WAIT=-5m", `"-5m"` + positive},
 		{"MAX_WAIT=300", `"300"` + duration},
 		{"MAX_WAITERS=0", `"0" is not a number of waiters: want a whole number from 1 to 2147483647`},
-		{"MAX_WAITERS=2147483648", `"2147483648" is not a number of waiters: want a whole number from 1 to 2147483647`},
+		{
+			"MAX_WAITERS=2147483648",
+			`"2147483648" is not a number of waiters: want a whole number from 1 to 2147483647`,
+		},
 		{"MAX_WAITERS=many", `"many" is not a number of waiters: want a whole number from 1 to 2147483647`},
-		{"MAX_WAITERS_PER_RESOURCE=0", `"0" is not a number of waiters: want a whole number from 1 to 2147483647`},
-		{"MAX_WAITERS_PER_RESOURCE=1.5", `"1.5" is not a number of waiters: want a whole number from 1 to 2147483647`},
+		{
+			"MAX_WAITERS_PER_RESOURCE=0",
+			`"0" is not a number of waiters: want a whole number from 1 to 2147483647`,
+		},
+		{
+			"MAX_WAITERS_PER_RESOURCE=1.5",
+			`"1.5" is not a number of waiters: want a whole number from 1 to 2147483647`,
+		},
 		{"KEEP_PLACE=0s", `"0s"` + positive},
 		{"NOTIFICATIONS=perhaps", `"perhaps" is not a switch: want true or false`},
 		{"RECHECK_INTERVAL=0s", `"0s"` + positive},
@@ -259,7 +275,7 @@ func TestLoadNamesABadSetting(t *testing.T) {
 				t.Errorf("error (-want +got):\n%s", diff)
 			}
 			if got != (config.Config{}) {
-				t.Errorf("got %+v beside the error", got)
+				t.Errorf("got %+v with the error, want the zero value", got)
 			}
 		})
 	}
@@ -270,15 +286,16 @@ func TestLoadNamesEveryBadSetting(t *testing.T) {
 	_, err := config.Load([]string{
 		"MAX_TTL=1", "PORT=90000", "HOST=a b", "LOG_LEVEL=2", "SWEEP_INTERVAL=x", "IDLE_RETENTION=-1s",
 		"LOG_FORMAT=yaml", "DATABASE_URL=sqlite://x.db",
-		"RECHECK_INTERVAL=often", "NOTIFICATIONS=2", "KEEP_PLACE=-1s", "MAX_WAITERS_PER_RESOURCE=-1", "MAX_WAITERS=x", "MAX_WAIT=0",
+		"RECHECK_INTERVAL=often", "NOTIFICATIONS=2", "KEEP_PLACE=-1s", "MAX_WAITERS_PER_RESOURCE=-1",
+		"MAX_WAITERS=x", "MAX_WAIT=0",
 	}, file)
 	if err == nil {
 		t.Fatal("no error")
 	}
 	var names []string
 	for line := range strings.Lines(err.Error()) {
-		place, _, _ := strings.Cut(line, ":")
-		name, _, _ := strings.Cut(place, " in ")
+		source, _, _ := strings.Cut(line, ":")
+		name, _, _ := strings.Cut(source, " in ")
 		names = append(names, name)
 	}
 	want := []string{
@@ -290,12 +307,12 @@ func TestLoadNamesEveryBadSetting(t *testing.T) {
 		t.Errorf("variables named (-want +got):\n%s\n%v", diff, err)
 	}
 	if !strings.Contains(err.Error(), `PORT: "90000"`) {
-		t.Errorf("the value is not that of the environment:\n%v", err)
+		t.Errorf("the error does not show the value of the environment:\n%v", err)
 	}
 }
 
-// A fault of one setting is not told of another.
-func TestLoadTellsFaultsApart(t *testing.T) {
+// An invalid setting is not reported as an error of another one.
+func TestLoadReportsTheRightSetting(t *testing.T) {
 	tests := []struct {
 		environ []string
 		want    string
@@ -326,7 +343,7 @@ func TestLoadNamesTheFileOfABadSetting(t *testing.T) {
 	}
 }
 
-// A name in the file that is nearly a setting's would otherwise leave that setting at its default, in silence.
+// If a misspelt name were ignored, its setting would silently have its default.
 func TestLoadRefusesMisspeltNames(t *testing.T) {
 	tests := []struct{ name, want string }{
 		{"DEFAUTL_TTL", "DEFAULT_TTL"},
@@ -342,7 +359,7 @@ func TestLoadRefusesMisspeltNames(t *testing.T) {
 		{"DATABASE_URI", "DATABASE_URL"},
 		{"port", "PORT"},
 		{"_HOST", "HOST"},
-		{"HOTS", ""}, // too short for a guess
+		{"HOTS", ""}, // too short for a suggestion
 		{"PORTS", ""},
 		{"DB_URL", ""},
 		{"LOG", ""},
@@ -354,7 +371,7 @@ func TestLoadRefusesMisspeltNames(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			if _, err := config.Load([]string{test.name + "=x"}, ""); err != nil {
-				t.Errorf("in the environment, which has the variables of other programs: %v", err)
+				t.Errorf("in the environment, which contains variables of other programs: %v", err)
 			}
 			path := envFile(t, test.name+"=x\nPORT=9000\n")
 			_, err := config.Load(nil, path)
@@ -377,18 +394,18 @@ func TestLoadRejectsABadFile(t *testing.T) {
 		{"a line without =", "DATABASE_URL=postgres://u:" + secret + "@h/d\nPORT 80\nMORE=" + secret + "\n", 2},
 		{"a last line without =", "HOST=::\n\nPORT", 3},
 		{"an unclosed quote", "# comment\nDATABASE_URL='postgres://u:" + secret + "@h/d\nPORT=80\n", 2},
-		{"behind a value of several lines", "KEY='" + strings.Repeat("x\n", 60) + "'\nPORT=80\n\nHOST x\nX=1\n", 64},
+		{"after a value of several lines", "KEY='" + strings.Repeat("x\n", 60) + "'\nPORT=80\n\nHOST x\nX=1\n", 64},
 		{"a bad name", "PO-RT=" + secret + "\n", 1},
 		{"no name", "PORT=80\n=" + secret + "\n", 2},
 		{"not text", "\x00\x01\xff" + secret, 1},
-		{"Windows' line ends", "PORT=80\r\nHOST x\r\n", 2},
+		{"line breaks of Windows", "PORT=80\r\nHOST x\r\n", 2},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			path := envFile(t, test.content)
 			_, err := config.Load(nil, path)
-			want := fmt.Sprintf("settings file %s, line %d: want NAME=value, a closing quote for each opening one, comments after #",
-				path, test.line)
+			want := fmt.Sprintf("settings file %s, line %d: want NAME=value, "+
+				"a closing quote for each opening one, comments after #", path, test.line)
 			if diff := cmp.Diff(want, fmt.Sprint(err)); diff != "" {
 				t.Errorf("error (-want +got):\n%s", diff)
 			}
@@ -404,7 +421,7 @@ func TestLoadRejectsABadFile(t *testing.T) {
 	t.Run("missing", func(t *testing.T) {
 		t.Chdir(t.TempDir())
 		if _, err := config.Load(nil, config.DefaultFile); err != nil {
-			t.Errorf("the default may be missing: %v", err)
+			t.Errorf("the default file may be missing: %v", err)
 		}
 		folder, err := os.Getwd()
 		if err != nil {
@@ -449,9 +466,9 @@ func TestPrintedSettingsHideThePassword(t *testing.T) {
 		}
 	}
 	if strings.Contains(out.String(), secret) {
-		t.Errorf("the password is in\n%s", &out)
+		t.Errorf("the output contains the password:\n%s", &out)
 	}
 	if !strings.Contains(out.String(), "value=postgres://db/locks") {
-		t.Errorf("the database is not in\n%s", &out)
+		t.Errorf("the output does not contain the database:\n%s", &out)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The databases that locks can be kept in.
+// The drivers of a Database.
 const (
 	SQLite   = "sqlite"
 	Postgres = "postgres"
@@ -19,32 +19,35 @@ const (
 
 const postgresScheme = "postgres://"
 
-// Database says where the locks are kept.
+// Database is the database that stores the locks.
 type Database struct {
 	// Driver is SQLite or Postgres.
 	Driver string
-	// Source is, for SQLite, the path of the file, to be taken literally, or "" for a database in memory; for Postgres,
-	// a postgres:// URL that pgx understands. The URL holds the password: print the Database itself instead.
+	// Source is the literal path of a SQLite file, "" for a SQLite database in memory, or
+	// a postgres:// URL for pgx. The URL contains the password: print the Database
+	// instead.
 	Source string `json:"-"`
 }
 
-// ParseDatabaseURL understands the URLs that SQLAlchemy takes for the two databases. Schemes may be in upper case and
-// may name a Python driver (sqlite+pysqlite, postgresql+psycopg2), which is dropped.
+// ParseDatabaseURL parses the URLs of SQLAlchemy for the two databases. The scheme may be
+// in upper case and may name a Python driver (sqlite+pysqlite, postgresql+psycopg2),
+// which is ignored.
 //
 //	sqlite:///name.db        a file, relative to the working directory
 //	sqlite:////dir/name.db   a file, absolute
 //	sqlite://                in memory; also sqlite:/// and sqlite:///:memory:
 //	postgresql://user:password@host:5432/name?sslmode=require
 //
-// The path of a SQLite file is taken literally: a space, %, # or + needs no escape. What follows its first ? is dropped
-// if it consists of key=value pairs, because there SQLAlchemy has options that mean something to Python only; any other
-// ? belongs to the path.
+// The path of a SQLite file is literal: a space, %, # or + needs no escape. The text
+// after the first ? is ignored if it consists of key=value pairs, because these are
+// SQLAlchemy's options for Python. Any other ? belongs to the path.
 //
-// A Postgres URL, whose scheme may also be postgres, passes unchanged apart from its scheme, with several hosts and
-// parameters if need be. Besides what separates user and password from the host it must not contain a literal @: that
-// would be the trace of a password which is not percent-encoded, which readers of URLs cut at different places.
+// A Postgres URL is passed to pgx unchanged except for its scheme, which may also be
+// postgres. It may contain several hosts, and parameters. It must not contain a literal @
+// except the one before the host: another @ means that the password is not
+// percent-encoded, and parsers of URLs disagree on where such a password ends.
 //
-// The error never quotes the text, because text that does not parse may have a password anywhere.
+// The error never quotes the text, because invalid text may contain a password anywhere.
 func ParseDatabaseURL(text string) (Database, error) {
 	if strings.ContainsAny(text, "\x00\r\n") {
 		return Database{}, errors.New("the URL must not contain line breaks or NUL")
@@ -64,7 +67,7 @@ func ParseDatabaseURL(text string) (Database, error) {
 		"sqlite:///:memory: or postgresql://user:password@host:5432/name")
 }
 
-// parseSQLite takes what follows "sqlite://".
+// parseSQLite parses the text after "sqlite://".
 func parseSQLite(rest string) (Database, error) {
 	if path, query, _ := strings.Cut(rest, "?"); isQuery(query) {
 		rest = path
@@ -74,13 +77,14 @@ func parseSQLite(rest string) (Database, error) {
 	case path == "" || rooted && path == ":memory:":
 		return Database{Driver: SQLite}, nil
 	case !rooted:
-		return Database{}, errors.New("a SQLite URL needs three slashes before the path, and a fourth for an absolute one: " +
-			"want sqlite:///name.db or sqlite:////dir/name.db")
+		return Database{}, errors.New("a SQLite URL needs three slashes before the path, " +
+			"and a fourth for an absolute one: want sqlite:///name.db or sqlite:////dir/name.db")
 	}
 	return Database{Driver: SQLite, Source: path}, nil
 }
 
-// isQuery reports whether text is key=value pairs joined by &, the keys being plain words.
+// isQuery reports whether text consists of key=value pairs joined by &, where each key is
+// a word.
 func isQuery(text string) bool {
 	for pair := range strings.SplitSeq(text, "&") {
 		key, _, found := strings.Cut(pair, "=")
@@ -95,7 +99,7 @@ func notInWord(r rune) bool {
 	return r != '_' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
 }
 
-// parsePostgres takes what follows "postgres://".
+// parsePostgres parses the text after "postgres://".
 func parsePostgres(rest string) (Database, error) {
 	if _, ok := location(rest); !ok {
 		return Database{}, errors.New("a user, password, database name or parameter of a Postgres URL needs " +
@@ -107,12 +111,12 @@ func parsePostgres(rest string) (Database, error) {
 	return Database{Driver: Postgres, Source: postgresScheme + rest}, nil
 }
 
-// postgresFault words what is wrong with a Postgres URL, or with the PG* variables and files that
-// count as well. Of what pgx says, only names of files and services are passed on: the rest may
-// quote a part of a password.
+// postgresFault explains why a Postgres URL, or one of the PG* variables and files, is
+// invalid. Of pgx's error it repeats only names of files and services, because the rest
+// may contain a part of a password.
 func postgresFault(err error) error {
-	_, said, _ := strings.Cut(err.Error(), "`: ") // behind the URL
-	if path, ok := strings.CutPrefix(said, "failed to read service (failed to read service file: "); ok {
+	_, message, _ := strings.Cut(err.Error(), "`: ") // removes the quoted URL
+	if path, ok := strings.CutPrefix(message, "failed to read service (failed to read service file: "); ok {
 		path = strings.TrimSuffix(path, ")")
 		_, err := os.ReadFile(path)
 		if err == nil {
@@ -120,37 +124,53 @@ func postgresFault(err error) error {
 		}
 		return fmt.Errorf("servicefile or PGSERVICEFILE: %w", unreadable(path, err))
 	}
-	for _, fault := range []struct{ said, words string }{
+	for _, fault := range []struct{ prefix, text string }{
 		{"failed to configure TLS (unable to read CA", "sslrootcert or PGSSLROOTCERT"},
 		{"failed to configure TLS (unable to read sslkey", "sslkey or PGSSLKEY"},
 		{"failed to configure TLS (unable to read cert", "sslcert or PGSSLCERT"},
 		{"failed to configure TLS (unable to add CA", "sslrootcert or PGSSLROOTCERT: the file holds no certificate (PEM)"},
 		{"failed to configure TLS (failed to decode sslkey", "sslkey or PGSSLKEY: the file holds no key (PEM)"},
-		{"failed to configure TLS (unable to load cert", "sslcert and sslkey: the files do not hold a certificate and its key (PEM)"},
-		{"failed to configure TLS (unable to find sslpassword", "sslkey or PGSSLKEY: the key is encrypted, give its sslpassword"},
+		{
+			"failed to configure TLS (unable to load cert",
+			"sslcert and sslkey: the files do not hold a certificate and its key (PEM)",
+		},
+		{
+			"failed to configure TLS (unable to find sslpassword",
+			"sslkey or PGSSLKEY: the key is encrypted, give its sslpassword",
+		},
 		{"failed to configure TLS (unable to decrypt key", "sslpassword or PGSSLPASSWORD does not open the key of sslkey"},
 		{"failed to configure TLS (both", "sslcert and sslkey: want both or none of them"},
-		{"failed to configure TLS (sslmode", "sslmode or PGSSLMODE: want disable, allow, prefer, require, verify-ca or verify-full"},
+		{
+			"failed to configure TLS (sslmode",
+			"sslmode or PGSSLMODE: want disable, allow, prefer, require, verify-ca or verify-full",
+		},
 		{"failed to read service (unable to find", "service or PGSERVICE: the service file has no section of that name"},
 		{"invalid connect_timeout", "connect_timeout or PGCONNECT_TIMEOUT: want a whole number of seconds"},
-		{"invalid port", "the port, or PGPORT: want a whole number from 1 to 65535, and a password's special characters percent-encoded"},
+		{
+			"invalid port",
+			"the port, or PGPORT: want a whole number from 1 to 65535, and a password's special characters percent-encoded",
+		},
 		{"could not match", "want one port, or one for each host"},
-		{"unknown target_session_attrs", "target_session_attrs or PGTARGETSESSIONATTRS: want any, read-write or primary"},
+		{
+			"unknown target_session_attrs",
+			"target_session_attrs or PGTARGETSESSIONATTRS: want any, read-write or primary",
+		},
 	} {
-		if !strings.HasPrefix(said, fault.said) {
+		if !strings.HasPrefix(message, fault.prefix) {
 			continue
 		}
 		if file, ok := errors.AsType[*fs.PathError](err); ok {
-			return fmt.Errorf("%s: %w", fault.words, unreadable(file.Path, err))
+			return fmt.Errorf("%s: %w", fault.text, unreadable(file.Path, err))
 		}
-		return errors.New(fault.words)
+		return errors.New(fault.text)
 	}
 	return errors.New("not a usable Postgres URL: want postgresql://user:password@host:5432/name, " +
 		"special characters percent-encoded, then ?sslmode=... and the like; PG* variables that are set count as well")
 }
 
-// location cuts user, password and parameters from what follows "postgres://". It is not ok if another reading of the
-// text could find a password in what remains: 12 and ss in user:12/ss@host, or ss in user:pa@ss@host.
+// location removes user, password and parameters from the text after "postgres://". It is
+// not ok if another parser could find a part of the password in the result: ss in
+// user:12/ss@host or in user:pa@ss@host.
 func location(rest string) (hostsAndName string, ok bool) {
 	before, _, _ := strings.Cut(rest, "?")
 	user, after, found := strings.Cut(before, "@")
@@ -160,7 +180,7 @@ func location(rest string) (hostsAndName string, ok bool) {
 	return after, strings.Count(rest, "@") == 1 && !strings.Contains(user, "/")
 }
 
-// String is the URL of d as fit for logs: without user, password and parameters.
+// String returns the URL of d without user, password and parameters.
 func (d Database) String() string {
 	switch {
 	case d.Driver == SQLite && d.Source == "":
@@ -175,17 +195,17 @@ func (d Database) String() string {
 	return d.Driver + "://(hidden)"
 }
 
-// GoString keeps the password out of what %#v prints.
+// GoString returns String, so that %#v does not print the password.
 func (d Database) GoString() string {
 	return d.String()
 }
 
-// LogValue makes slog print String.
+// LogValue returns String, so that slog does not print the password.
 func (d Database) LogValue() slog.Value {
 	return slog.StringValue(d.String())
 }
 
-// UnmarshalText is ParseDatabaseURL in the form that the env package looks for.
+// UnmarshalText calls ParseDatabaseURL. The env package uses it.
 func (d *Database) UnmarshalText(text []byte) error {
 	parsed, err := ParseDatabaseURL(string(text))
 	if err != nil {

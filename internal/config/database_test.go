@@ -20,7 +20,7 @@ func TestParseDatabaseURL(t *testing.T) {
 		text   string
 		driver string
 		source string
-		log    string // what String gives
+		log    string // the result of String
 	}{
 		{"relative", "sqlite:///name.db", "sqlite", "name.db", "sqlite:///name.db"},
 		{"relative with dot", "sqlite:///./name.db", "sqlite", "./name.db", "sqlite:///./name.db"},
@@ -38,10 +38,10 @@ func TestParseDatabaseURL(t *testing.T) {
 		{"query with empty value", "sqlite:///x.db?timeout=", "sqlite", "x.db", "sqlite:///x.db"},
 		{"? within the name", "sqlite:///what?.db", "sqlite", "what?.db", "sqlite:///what?.db"},
 		{"? at the end", "sqlite:///what?", "sqlite", "what?", "sqlite:///what?"},
-		{"? before a half query", "sqlite:///what?a=b&c", "sqlite", "what?a=b&c", "sqlite:///what?a=b&c"},
-		{"? before a key that is no word", "sqlite:///what?/a=b", "sqlite", "what?/a=b", "sqlite:///what?/a=b"},
+		{"? before an incomplete query", "sqlite:///what?a=b&c", "sqlite", "what?a=b&c", "sqlite:///what?a=b&c"},
+		{"? before a key that is not a word", "sqlite:///what?/a=b", "sqlite", "what?/a=b", "sqlite:///what?/a=b"},
 		{"? before a missing key", "sqlite:///what?=b", "sqlite", "what?=b", "sqlite:///what?=b"},
-		{"URI of SQLite is a name", "sqlite:///file:x.db", "sqlite", "file:x.db", "sqlite:///file:x.db"},
+		{"SQLite URI is a file name", "sqlite:///file:x.db", "sqlite", "file:x.db", "sqlite:///file:x.db"},
 
 		{"postgresql", "postgresql://u:p@h:5432/d", "postgres", "postgres://u:p@h:5432/d", "postgres://h:5432/d"},
 		{"postgres", "postgres://u:p@h/d", "postgres", "postgres://u:p@h/d", "postgres://h/d"},
@@ -53,8 +53,9 @@ func TestParseDatabaseURL(t *testing.T) {
 		{"IPv6", "postgresql://u:p@[::1]:5432/d", "postgres", "postgres://u:p@[::1]:5432/d", "postgres://[::1]:5432/d"},
 		{"escaped password", "postgresql://u:%40%2F%25@h/d", "postgres", "postgres://u:%40%2F%25@h/d", "postgres://h/d"},
 		{
-			"several hosts", "postgresql://u:p@h1:5432,h2:5433/d?sslmode=disable&target_session_attrs=read-write", "postgres",
-			"postgres://u:p@h1:5432,h2:5433/d?sslmode=disable&target_session_attrs=read-write", "postgres://h1:5432,h2:5433/d",
+			"several hosts", "postgresql://u:p@h1:5432,h2:5433/d?sslmode=disable&target_session_attrs=read-write",
+			"postgres", "postgres://u:p@h1:5432,h2:5433/d?sslmode=disable&target_session_attrs=read-write",
+			"postgres://h1:5432,h2:5433/d",
 		},
 		{"Unix socket", "postgresql://u:p@/d?host=/tmp", "postgres", "postgres://u:p@/d?host=/tmp", "postgres:///d"},
 		{"password as parameter", "postgresql://h/d?password=p", "postgres", "postgres://h/d?password=p", "postgres://h/d"},
@@ -75,8 +76,9 @@ func TestParseDatabaseURL(t *testing.T) {
 	}
 }
 
-func TestParseDatabaseURLReachesPgxUnchanged(t *testing.T) {
-	d, err := config.ParseDatabaseURL("postgresql+psycopg2://us%40er:p%40%2F%3F%25%23+@h1:1,h2:2/na%20me?sslmode=disable")
+func TestPgxGetsTheURLUnchanged(t *testing.T) {
+	d, err := config.ParseDatabaseURL(
+		"postgresql+psycopg2://us%40er:p%40%2F%3F%25%23+@h1:1,h2:2/na%20me?sslmode=disable")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +88,7 @@ func TestParseDatabaseURLReachesPgxUnchanged(t *testing.T) {
 	}
 	want := []any{"us@er", "p@/?%#+", "h1", uint16(1), "na me"}
 	if diff := cmp.Diff(want, []any{got.User, got.Password, got.Host, got.Port, got.Database}); diff != "" {
-		t.Errorf("as pgx reads it (-want +got):\n%s", diff)
+		t.Errorf("the URL as pgx parses it (-want +got):\n%s", diff)
 	}
 }
 
@@ -109,8 +111,8 @@ func TestParseDatabaseURLErrors(t *testing.T) {
 		{"other database", "mysql://u:" + secret + "@h/d", forms},
 		{"misspelt", "postgre://u:" + secret + "@h/d", forms},
 		{"space before", " postgres://u:" + secret + "@h/d", space},
-		{"space behind", "sqlite:///x.db ", space},
-		{"tab behind", "postgres://u:" + secret + "@h/d\t", space},
+		{"space after", "sqlite:///x.db ", space},
+		{"tab after", "postgres://u:" + secret + "@h/d\t", space},
 		{"keyword form", "host=h password=" + secret, forms},
 		{"two slashes", "sqlite://x.db", slashes},
 		{"two slashes and memory", "sqlite://:memory:", slashes},
@@ -129,8 +131,14 @@ func TestParseDatabaseURLErrors(t *testing.T) {
 		{"bad sslmode", "postgres://u:" + secret + "@h/d?sslmode=maybe", "sslmode or PGSSLMODE: want disable, "},
 		{"port of zero", "postgres://u:" + secret + "@h:0/d", port},
 		{"ports that do not match", "postgres://u:" + secret + "@h1,h2/d?port=1,2,3", "want one port, or one for each host"},
-		{"bad connect_timeout", "postgres://u:" + secret + "@h/d?connect_timeout=5s", "connect_timeout or PGCONNECT_TIMEOUT: want "},
-		{"bad target", "postgres://u:" + secret + "@h/d?target_session_attrs=rw", "target_session_attrs or PGTARGETSESSIONATTRS: want "},
+		{
+			"bad connect_timeout", "postgres://u:" + secret + "@h/d?connect_timeout=5s",
+			"connect_timeout or PGCONNECT_TIMEOUT: want ",
+		},
+		{
+			"bad target", "postgres://u:" + secret + "@h/d?target_session_attrs=rw",
+			"target_session_attrs or PGTARGETSESSIONATTRS: want ",
+		},
 		{"key without certificate", "postgres://u:" + secret + "@h/d?sslkey=x", "sslcert and sslkey: want both or none"},
 		{"other parameter of pgx", "postgres://u:" + secret + "@h/d?channel_binding=perhaps", shape},
 		{"unfinished IPv6", "postgres://u:" + secret + "@[::1/d", shape},
@@ -145,7 +153,7 @@ func TestParseDatabaseURLErrors(t *testing.T) {
 				t.Errorf("got %q, want it to contain %q", err, test.want)
 			}
 			if strings.Contains(err.Error(), secret) {
-				t.Errorf("the error has the password: %v", err)
+				t.Errorf("the error contains the password: %v", err)
 			}
 		})
 	}
@@ -159,7 +167,10 @@ func TestStringOfAnyDatabase(t *testing.T) {
 	}{
 		{"zero", config.Database{}, "://(hidden)"},
 		{"keywords", config.Database{Driver: config.Postgres, Source: "host=h password=" + secret}, "postgres://(hidden)"},
-		{"two @", config.Database{Driver: config.Postgres, Source: "postgres://u:a@" + secret + "@h/d"}, "postgres://(hidden)"},
+		{
+			"two @", config.Database{Driver: config.Postgres, Source: "postgres://u:a@" + secret + "@h/d"},
+			"postgres://(hidden)",
+		},
 		{"other scheme", config.Database{Driver: "mysql", Source: "mysql://u:" + secret + "@h/d"}, "mysql://(hidden)"},
 	}
 	for _, test := range tests {
@@ -182,14 +193,14 @@ func FuzzParseDatabaseURL(f *testing.F) {
 	} {
 		f.Add(seed)
 	}
-	// The password as SQLAlchemy, whose URLs these are, finds it.
+	// The password as SQLAlchemy parses it.
 	sqlAlchemy := regexp.MustCompile(`^[\w+]+://[^:/]*:([^@]*)@`)
 
 	f.Fuzz(func(t *testing.T, text string) {
 		d, err := config.ParseDatabaseURL(text)
 		if err != nil {
 			if strings.Contains(err.Error(), secret) {
-				t.Errorf("the error has the password: %v", err)
+				t.Errorf("the error contains the password: %v", err)
 			}
 			return
 		}
@@ -201,28 +212,29 @@ func FuzzParseDatabaseURL(f *testing.F) {
 		case config.Postgres:
 			read, err := pgx.ParseConfig(d.Source)
 			if err != nil {
-				t.Fatalf("pgx does not understand %q: %v", d.Source, err)
+				t.Fatalf("pgx does not parse %q: %v", d.Source, err)
 			}
 			password := read.Password
 			if match := sqlAlchemy.FindStringSubmatch(text); match != nil {
 				password += " " + match[1]
 			}
-			// With a second copy of the secret in the text, one could rightly be shown as the host.
+			// If the text contains the secret twice, one of the copies may be the host.
 			once := strings.Count(text, secret) == 1
 			if once && strings.Contains(password, secret) && strings.Contains(d.String(), secret) {
-				t.Errorf("String of %q has the password: %s", text, d)
+				t.Errorf("String of %q contains the password: %s", text, d)
 			}
 		default:
 			t.Fatalf("unknown driver %q", d.Driver)
 		}
 		again, err := config.ParseDatabaseURL(same)
 		if err != nil || again != d {
-			t.Errorf("%q, which comes from %q, gives %#v, %v", same, text, again, err)
+			t.Errorf("%q, the result of %q, is parsed as %#v, %v", same, text, again, err)
 		}
 	})
 }
 
-// Each file that a Postgres URL or a PG* variable names is named when it cannot be used, with its whole path.
+// The error contains the absolute path of an unusable file that a Postgres URL or a PG*
+// variable refers to.
 func TestParseDatabaseURLNamesFiles(t *testing.T) {
 	folder := t.TempDir()
 	t.Chdir(folder)
@@ -240,8 +252,14 @@ func TestParseDatabaseURLNamesFiles(t *testing.T) {
 		{"sslcert=text&sslkey=text", "", "sslkey or PGSSLKEY: the file holds no key (PEM)"},
 		{"service=x&servicefile=missing", "", "servicefile or PGSERVICEFILE: " + folder + missing},
 		{"service=x", "PGSERVICEFILE=missing", "servicefile or PGSERVICEFILE: " + folder + missing},
-		{"service=x", "PGSERVICEFILE=text", "servicefile or PGSERVICEFILE: " + text + ": it must consist of [sections] with NAME=value on each line"},
-		{"service=x", "PGSERVICEFILE=/dev/null", "service or PGSERVICE: the service file has no section of that name"},
+		{
+			"service=x", "PGSERVICEFILE=text",
+			"servicefile or PGSERVICEFILE: " + text + ": it must consist of [sections] with NAME=value on each line",
+		},
+		{
+			"service=x", "PGSERVICEFILE=/dev/null",
+			"service or PGSERVICE: the service file has no section of that name",
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.parameters+" "+test.variable, func(t *testing.T) {

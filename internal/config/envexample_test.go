@@ -49,7 +49,7 @@ func TestEnvExampleYieldsTheDefaults(t *testing.T) {
 	}
 }
 
-// The Postgres form is only a comment, so that nothing else would notice a mistake in it.
+// The Postgres URL is in a comment, so no other test would find a mistake in it.
 func TestEnvExampleShowsThePostgresForm(t *testing.T) {
 	content, err := os.ReadFile(envExample)
 	if err != nil {

@@ -25,33 +25,35 @@ func readFile(path string) (map[string]string, error) {
 	case err != nil:
 		return nil, fmt.Errorf("settings file %w", unreadable(path, err))
 	}
-	// Editors on Windows begin a file so.
+	// Editors on Windows begin a file with a byte order mark.
 	content = bytes.TrimPrefix(content, []byte("\ufeff"))
 	values, ok := parse(content)
 	if !ok {
-		return nil, fmt.Errorf("settings file %s, line %d: want NAME=value, a closing quote for each opening one, comments after #",
-			absolute(path), badLine(content))
+		return nil, fmt.Errorf("settings file %s, line %d: want NAME=value, a closing quote for each opening one, "+
+			"comments after #", absolute(path), badLine(content))
 	}
 	return values, nil
 }
 
-// parse is not ok for content that is no list of variables. The words of godotenv are of no use:
-// they quote the file, passwords included.
+// parse returns the variables, or not ok if content is invalid. It drops the error of
+// godotenv, which quotes the file with its passwords.
 func parse(content []byte) (map[string]string, bool) {
 	values, err := godotenv.UnmarshalBytes(content)
-	// A last line that is only a word makes godotenv report a variable without a name instead of an error.
+	// If the last line is a single word, godotenv returns a variable without a name
+	// instead of an error.
 	_, nameless := values[""]
 	return values, err == nil && !nameless
 }
 
-// longestValue is the maximum number of lines of a value in quotes that badLine reckons with.
-const longestValue = 100
+// maxValueLines is the maximum number of lines of a quoted value that badLine supports.
+const maxValueLines = 100
 
-// badLine is the number of the line after the longest part, from the beginning of content, that can
-// be parsed. A part that ends within a value in quotes cannot, which proves nothing.
+// badLine returns the number of the first invalid line: the line after the longest prefix
+// of content that parses. A prefix that ends within a quoted value does not parse, so
+// badLine also tries longer ones.
 func badLine(content []byte) int {
 	good, end := 0, 0
-	for n := 1; n <= good+longestValue; n++ {
+	for n := 1; n <= good+maxValueLines; n++ {
 		length := bytes.IndexByte(content[end:], '\n') + 1
 		if length == 0 {
 			break
@@ -64,7 +66,8 @@ func badLine(content []byte) int {
 	return good + 1
 }
 
-// unreadable says which file cannot be read and why, and whose it is where that is the reason.
+// unreadable returns an error with the path of the file and the reason. If permission is
+// denied, it adds the owner and the mode.
 func unreadable(path string, err error) error {
 	reason := err
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
@@ -73,7 +76,7 @@ func unreadable(path string, err error) error {
 	if !errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%s: %w", absolute(path), reason)
 	}
-	// What may not even be looked at is in a folder that may not be entered.
+	// If stat fails too, a parent directory denies access.
 	at := absolute(path)
 	info, statErr := os.Stat(at)
 	for statErr != nil && at != filepath.Dir(at) {
@@ -91,10 +94,11 @@ func userName(id int) string {
 	return strconv.Itoa(id)
 }
 
-// absolute is the whole path, if the working directory still exists.
+// absolute returns the absolute path, or path if the working directory does not exist any
+// more.
 func absolute(path string) string {
-	if whole, err := filepath.Abs(path); err == nil {
-		return whole
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
 	}
 	return path
 }

@@ -4,5 +4,5 @@ package config
 
 import "io/fs"
 
-// owner is not looked up here.
+// owner returns "?": file owners are supported on Unix only.
 func owner(fs.FileInfo) string { return "?" }

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// owner is the name of the user that a file belongs to.
+// owner returns the name of the user that owns a file.
 func owner(file fs.FileInfo) string {
 	if stat, ok := file.Sys().(*syscall.Stat_t); ok {
 		return userName(int(stat.Uid))

@@ -13,8 +13,8 @@ import (
 	"resource-lock-manager/internal/groupcommit"
 )
 
-// BenchmarkDo measures the cost of the committer itself, with a commit that takes no time,
-// and how well callers share a commit that takes as long as a sync of a disk.
+// BenchmarkDo measures the cost of the committer itself, with a commit that takes no
+// time, and how well callers share a commit that takes as long as a sync of a disk.
 func BenchmarkDo(b *testing.B) {
 	for _, commit := range []struct {
 		name string
@@ -33,8 +33,8 @@ func benchDo(b *testing.B, callers int, took time.Duration) {
 	c := groupcommit.New(func(batch []int) ([]groupcommit.Result[int], error) {
 		batches.Add(1)
 		if took > 0 {
-			// A sync blocks a thread in a system call. A Go timer cannot simulate that: in an
-			// idle process it has a resolution of more than a millisecond.
+			// A sync blocks a thread in a system call. A Go timer cannot simulate that:
+			// in an idle process it has a resolution of more than a millisecond.
 			wait := syscall.NsecToTimespec(took.Nanoseconds())
 			_ = syscall.Nanosleep(&wait, nil) // a signal may shorten it
 		}

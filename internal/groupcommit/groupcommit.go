@@ -124,8 +124,8 @@ func (c *Committer[C, R]) Do(ctx context.Context, cmd C) (R, error) {
 	return c.DoDelayed(ctx, cmd, 0)
 }
 
-// DoDelayed is like Do, but the command does not trigger a commit by itself until maxDelay
-// has passed. It joins any batch that commits earlier.
+// DoDelayed is like Do, but the command does not trigger a commit by itself until
+// maxDelay has passed. It joins any batch that commits earlier.
 func (c *Committer[C, R]) DoDelayed(ctx context.Context, cmd C, maxDelay time.Duration) (R, error) {
 	var zero R
 	if err := ctx.Err(); err != nil {

@@ -10,7 +10,7 @@ import (
 	"resource-lock-manager/internal/logbuffer"
 )
 
-// BenchmarkRecord is the line of a request, into a pipe that is read: straight away, and buffered.
+// BenchmarkRecord logs the line of a request to a pipe, directly and buffered.
 func BenchmarkRecord(b *testing.B) {
 	for _, buffered := range []bool{false, true} {
 		b.Run(map[bool]string{false: "direct", true: "buffered"}[buffered], func(b *testing.B) {

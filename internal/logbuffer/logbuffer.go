@@ -1,5 +1,5 @@
-// Package logbuffer keeps a log that nobody reads, or that cannot be written, from holding up the
-// program: a slow terminal, a pipe whose reader stands still or has ended, a full disk.
+// Package logbuffer writes a log without ever blocking the program. The log may be a slow
+// terminal, a pipe whose reader has stopped or ended, or a file on a full disk.
 package logbuffer
 
 import (
@@ -13,40 +13,41 @@ import (
 )
 
 const (
-	// limit is the maximum number of bytes that wait to be written. As many again may be in
-	// the hands of the loop that writes.
+	// limit is the maximum number of buffered bytes. The loop may be writing the same
+	// number of bytes in addition.
 	limit = 4 << 20
 
-	// chunk is the maximum number of bytes of several records that are written at once. A pipe
-	// takes that many as a whole (PIPE_BUF), so records of processes that share it do not mix.
+	// chunk is the maximum size of several records that are written together. Writes of
+	// this size to a pipe are atomic (PIPE_BUF), so records of processes that share the
+	// pipe are not interleaved.
 	chunk = 4096
 
-	// flushTime is how long Stop waits for a log that is not read.
+	// flushTime is how long Stop waits for the loop.
 	flushTime = time.Second
 
-	// retryTime is the pause before a write is repeated that a nonblocking terminal refused.
+	// retryTime is the pause before a write to a nonblocking terminal is repeated.
 	retryTime = 10 * time.Millisecond
 )
 
-// ErrFull is the cause of records that were dropped because too many waited already.
+// ErrFull is the cause of records that were dropped because the buffer was full.
 var ErrFull = errors.New("records are written faster than the log is read")
 
-// Writer passes records on to another writer, in their order, without ever waiting for it.
-// Records that it cannot keep or write are dropped as a whole, and counted. It is for slog and
-// its like: each call of Write is one record, and a record ends with a line break.
+// Writer passes records on to another writer, in their order, without waiting for it. A
+// record that cannot be buffered or written is dropped as a whole and counted. Writer is
+// for loggers such as slog: each call of Write is one record that ends with a line break.
 type Writer struct {
 	out    io.Writer
 	notice func(w io.Writer, dropped int64, cause error)
 
 	mu         sync.Mutex
-	waiting    []byte
-	overflowed int64 // records dropped since the loop last took what was waiting
+	buffer     []byte
+	overflowed int64 // records dropped since the loop last took the buffer
 
-	// These belong to the loop.
-	spare []byte
-	lost  int64 // records dropped that no notice has told of yet
-	cause error // why the last of them was dropped
-	torn  bool  // a write ended within a record
+	// Only the loop uses these fields.
+	spare   []byte // memory for the next buffer
+	lost    int64  // dropped records that no notice has reported yet
+	cause   error  // why the last of them was dropped
+	partial bool   // the last write ended within a record
 
 	dropped    atomic.Int64
 	start      sync.Once
@@ -55,8 +56,8 @@ type Writer struct {
 	quit, done chan struct{}
 }
 
-// New returns a Writer that writes to out once it is started. Where records were dropped, it writes
-// what notice makes of their number and of the last cause.
+// New returns a Writer that writes to out after Start. In the place of dropped records it
+// writes the output of notice, which gets their number and the last cause.
 func New(out io.Writer, notice func(w io.Writer, dropped int64, cause error)) *Writer {
 	return &Writer{
 		out:    out,
@@ -67,13 +68,14 @@ func New(out io.Writer, notice func(w io.Writer, dropped int64, cause error)) *W
 	}
 }
 
-// Start runs the loop that writes. Until then records wait. Calls after the first do nothing.
+// Start starts the loop that writes the buffered records. Calls after the first do
+// nothing.
 func (w *Writer) Start() {
 	w.start.Do(func() { go w.run() })
 }
 
-// Stop writes what is left, for a second at most, and ends the loop. Records that are written
-// after that are lost. It may be called any number of times, also without Start.
+// Stop writes the buffered records, for at most a second, and ends the loop. Later
+// records are lost. It may be called any number of times, also without Start.
 func (w *Writer) Stop() {
 	w.Start()
 	w.stop.Do(func() { close(w.quit) })
@@ -83,23 +85,25 @@ func (w *Writer) Stop() {
 	}
 }
 
-// Dropped is the number of records dropped so far.
+// Dropped returns the number of records dropped so far.
 func (w *Writer) Dropped() int64 { return w.dropped.Load() }
 
-// Write takes one record. It never fails: the record is written later, or counted as dropped.
+// Write buffers one record. It never fails: the record is written later, or counted as
+// dropped.
 func (w *Writer) Write(record []byte) (int, error) {
 	w.mu.Lock()
-	// Once one has been dropped the next are too, so that the notice stands where records are missing.
-	if w.overflowed > 0 || len(w.waiting)+len(record) > limit {
+	// After a dropped record all further records are dropped until the loop takes the
+	// buffer, so that the notice is written in the place of the missing records.
+	if w.overflowed > 0 || len(w.buffer)+len(record) > limit {
 		w.overflowed++
 		w.dropped.Add(1)
 	} else {
-		w.waiting = append(w.waiting, record...)
+		w.buffer = append(w.buffer, record...)
 	}
 	w.mu.Unlock()
 	select {
 	case w.wake <- struct{}{}:
-	default: // the loop will look anyway
+	default: // the loop has been woken already
 	}
 	return len(record), nil
 }
@@ -117,11 +121,11 @@ func (w *Writer) run() {
 	}
 }
 
-// flush writes all that waits, and then what is to be said about records that did not fit.
+// flush writes the buffer, and then a notice of the records that did not fit into it.
 func (w *Writer) flush() {
 	w.mu.Lock()
-	records, overflowed := w.waiting, w.overflowed
-	w.waiting, w.overflowed = w.spare, 0
+	records, overflowed := w.buffer, w.overflowed
+	w.buffer, w.overflowed = w.spare, 0
 	w.mu.Unlock()
 
 	for rest := records; len(rest) > 0; {
@@ -137,12 +141,12 @@ func (w *Writer) flush() {
 	w.report()
 
 	w.spare = nil
-	if cap(records) <= limit/4 { // the memory of a burst is given back
+	if cap(records) <= limit/4 { // the memory of a burst is released
 		w.spare = records[:0]
 	}
 }
 
-// wholeRecords is the length of the records at the beginning of text that are written together.
+// wholeRecords returns the length of the first records of text that are written together.
 func wholeRecords(text []byte) int {
 	if n := bytes.LastIndexByte(text[:min(chunk, len(text))], '\n'); n >= 0 {
 		return n + 1
@@ -164,7 +168,7 @@ func (w *Writer) writeRecords(records []byte) {
 	w.dropped.Add(lost)
 }
 
-// report writes the notice of what is lost. If that fails, the next call tries again.
+// report writes a notice of the lost records. If it fails, the next call tries again.
 func (w *Writer) report() {
 	if w.lost == 0 {
 		return
@@ -176,24 +180,24 @@ func (w *Writer) report() {
 	}
 }
 
-// write begins a new line where the write before it ended within one.
+// write writes text, after a line break if the last write ended within a record.
 func (w *Writer) write(text []byte) (int, error) {
-	if w.torn {
+	if w.partial {
 		if _, err := w.out.Write([]byte("\n")); err != nil {
 			return 0, err
 		}
-		w.torn = false
+		w.partial = false
 	}
 	written := 0
 	for {
 		n, err := w.out.Write(text[written:])
 		written += n
-		// Another program on the same terminal may have made it nonblocking.
+		// Another program may have made the terminal nonblocking.
 		if err != nil && errors.Is(err, syscall.EAGAIN) {
 			<-time.After(retryTime)
 			continue
 		}
-		w.torn = err != nil && written > 0 && text[written-1] != '\n'
+		w.partial = err != nil && written > 0 && text[written-1] != '\n'
 		return written, err
 	}
 }

@@ -25,17 +25,17 @@ func notice(w io.Writer, dropped int64, cause error) {
 	fmt.Fprintf(w, "%d dropped: %v\n", dropped, cause)
 }
 
-// output is a log that fails as often as it has been told to.
+// output is a log whose first writes fail.
 type output struct {
 	mu       sync.Mutex
 	text     strings.Builder
-	failures []failure
-	largest  int
+	failures []failure // of the next writes
+	largest  int       // the size of the largest write
 }
 
 // failure is a write that ends early.
 type failure struct {
-	after int // bytes
+	after int // the number of bytes written
 	err   error
 }
 
@@ -85,21 +85,22 @@ func TestNothingIsLostOrReordered(t *testing.T) {
 			w.Stop()
 			w.Stop()
 			if out.text.String() != want.String() {
-				t.Errorf("%d bytes written, want the %d that were logged", out.text.Len(), want.Len())
+				t.Errorf("%d bytes were written, want the %d bytes that were logged", out.text.Len(), want.Len())
 			}
 			if w.Dropped() != 0 {
 				t.Errorf("%d dropped", w.Dropped())
 			}
-			// Processes that share a pipe must not cut through each other's records.
+			// Records of processes that share a pipe must not be interleaved.
 			if out.largest != len(long) {
-				t.Errorf("several records were written at once, in %d bytes", out.largest)
+				t.Errorf("several records were written together, in %d bytes", out.largest)
 			}
 		})
 	}
 }
 
-// The program goes on while nobody reads its log, and afterwards the log says what is missing, in its place.
-func TestReaderThatStandsStill(t *testing.T) {
+// Records can be written while the log is not read. Afterwards the log has a notice in
+// the place of the dropped records.
+func TestReaderThatStops(t *testing.T) {
 	t.Parallel()
 	reader, pipe, err := os.Pipe()
 	if err != nil {
@@ -108,7 +109,7 @@ func TestReaderThatStandsStill(t *testing.T) {
 	w := logbuffer.New(pipe, notice)
 	w.Start()
 	record := strings.Repeat("x", 999) + "\n"
-	const count = 10_000 // more than fits
+	const count = 10_000 // more than the buffer holds
 	for i := range count {
 		write(t, w, fmt.Sprintf("%05d%s", i, record[5:]))
 	}
@@ -157,7 +158,7 @@ func TestWritesThatFail(t *testing.T) {
 			[]failure{{2, full}},
 			"on\n1 dropped: no space left on device\ntwo\nthree\n", 1,
 		},
-		"after a record": { // which is complete, so nothing is missing
+		"after a record": { // the record is complete
 			[]failure{{4, full}},
 			"one\ntwo\nthree\n", 0,
 		},
@@ -173,7 +174,7 @@ func TestWritesThatFail(t *testing.T) {
 			[]failure{{1, full}, {0, full}, {0, full}, {0, full}},
 			"o\n2 dropped: no space left on device\nthree\n", 2,
 		},
-		"for a moment": { // a terminal that another program has made nonblocking
+		"temporarily": { // another program has made the terminal nonblocking
 			[]failure{{0, syscall.EAGAIN}, {1, syscall.EAGAIN}},
 			"one\ntwo\nthree\n", 0,
 		},
@@ -208,12 +209,12 @@ func TestStopDoesNotWaitForAReader(t *testing.T) {
 		w := logbuffer.New(pipe, notice)
 		w.Start()
 		write(t, w, "never read\n")
-		begun := time.Now()
+		began := time.Now()
 		w.Stop()
-		if took := time.Since(begun); took != time.Second {
-			t.Errorf("it took %v, want a second", took)
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("Stop took %v, want 1s", took)
 		}
-		if err := reader.Close(); err != nil { // lets the loop go
+		if err := reader.Close(); err != nil { // ends the write of the loop
 			t.Fatal(err)
 		}
 		synctest.Wait()

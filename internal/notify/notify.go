@@ -47,8 +47,8 @@ type Listener struct {
 	loop lifecycle.Loops
 }
 
-// New returns a listener that does nothing before Start. It returns an error if the URL is
-// invalid.
+// New returns a listener that does nothing before Start. It returns an error if the URL
+// is invalid.
 func New(cfg Config) (*Listener, error) {
 	conn, err := pgx.ParseConfig(cfg.URL)
 	if err != nil {

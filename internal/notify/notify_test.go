@@ -156,8 +156,8 @@ func TestNotificationsArePassedOn(t *testing.T) {
 	}
 }
 
-// After the connection has ended, the listener connects again, calls WakeAll and logs both
-// once.
+// After the connection has ended, the listener connects again, calls WakeAll and logs
+// both once.
 func TestReconnect(t *testing.T) {
 	t.Parallel()
 	db := testdb.Postgres(t)
@@ -316,7 +316,8 @@ func TestStop(t *testing.T) {
 		"while listening":  {"forward", func(t *testing.T, _ *proxy, got calls) { got.want(t, "*") }},
 		"while connecting": {"silent", func(_ *testing.T, p *proxy, _ calls) { <-p.accepted }},
 		"between attempts": {"refuse", func(_ *testing.T, p *proxy, _ calls) {
-			// An attempt makes at most two connections, so the next pause is at least 1.6 s.
+			// An attempt makes at most two connections. So the next pause is at least
+			// 1.6 s.
 			for range 12 {
 				<-p.accepted
 			}

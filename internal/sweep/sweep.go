@@ -13,13 +13,14 @@ import (
 )
 
 // Target is the database to sweep. Each call handles a small batch, so that other
-// transactions do not wait long behind it. A count below limit means that nothing is left.
+// transactions do not wait long behind it. A count below limit means that nothing is
+// left.
 type Target interface {
 	// SweepExpired ends at most limit expired holds and returns their number.
 	SweepExpired(ctx context.Context, limit int) (int, error)
 	// SweepIdle reads the next window rows after afterID and deletes the resources that
-	// have been idle for longer than idle. It returns the ID to continue after, or 0 at the
-	// end of the table.
+	// have been idle for longer than idle. It returns the ID to continue after, or 0 at
+	// the end of the table.
 	SweepIdle(ctx context.Context, afterID int64, window int, idle time.Duration) (deleted int, next int64, err error)
 	// SweepAbandoned removes at most limit abandoned places from queues and returns their
 	// number.
@@ -34,7 +35,8 @@ const (
 	idleWindow   = 1000 // rows read in one transaction
 	idleWindows  = 10   // windows in one round: a large table takes many rounds
 
-	// choresEvery is the number of intervals between two rounds of work that is not urgent.
+	// choresEvery is the number of intervals between two rounds of work that is not
+	// urgent.
 	choresEvery = 10
 
 	// pauseFactor makes the sweeper use at most a third of the database's time: after a
@@ -72,8 +74,8 @@ func (s *Sweeper) Start() {
 	)
 }
 
-// Stop ends the loops after the batches in progress. It may be called any number of times,
-// also without Start.
+// Stop ends the loops after the batches in progress. It may be called any number of
+// times, also without Start.
 func (s *Sweeper) Stop() { s.loops.Stop() }
 
 // run starts a round within every interval, 10 to 20 percent early. This leaves time for

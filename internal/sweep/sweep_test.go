@@ -84,8 +84,8 @@ func sweepFor(f target, d time.Duration) string {
 	return log.String()
 }
 
-// untilAfterRound returns a time after which exactly n rounds have started, whatever their
-// random spread. It is valid for n up to 7.
+// untilAfterRound returns a time after which exactly n rounds have started, whatever
+// their random spread. It is valid for n up to 7.
 func untilAfterRound(n int) time.Duration {
 	return time.Duration(n)*interval*9/10 + 1
 }
