@@ -19,47 +19,48 @@ import (
 
 const (
 	defaultTTL = time.Minute
-	// longestWait is what one request asks to wait at most: many proxies end a request
-	// after a minute.
-	longestWait = 50 * time.Second
-	// grace is how long an answer is waited for that is due when the context's deadline
-	// is.
-	grace = time.Second
+	// maxWait is the maximum wait of one request: many proxies end a request after a
+	// minute.
+	maxWait = 50 * time.Second
+	// answerGrace is how long the client waits after the context's deadline for an answer
+	// that is due at the deadline.
+	answerGrace = time.Second
 
 	codeQueueFull = string(wire.CodeQueueFull)
 )
 
-// LockOptions say how a lock is acquired and kept. The zero value is a lock that is
-// renewed until it is released.
+// LockOptions are the options of a lock. The zero value is a lock that is renewed until
+// it is released.
 type LockOptions struct {
-	// TTL is how long the lock outlives this program when it dies or loses the network:
-	// the server lets the lock expire then. While the program lives the lock is renewed
-	// every third of it. If 0, one minute.
+	// TTL is the time after which the lock expires if this program dies or loses the
+	// network. While the program runs, the lock is renewed every third of TTL. If 0, TTL
+	// is one minute.
 	TTL time.Duration
 
-	// Grace is how long the work needs to stop: when no server answers, Done is closed
+	// Grace is the time that the work needs to stop: if no server answers, Done is closed
 	// this long before Deadline. At most a third of TTL.
 	Grace time.Duration
 
-	// NoRenew has the lock end at its first Deadline. Grace may not be given with it.
+	// NoRenew makes the lock end at its first Deadline. It excludes Grace.
 	NoRenew bool
 
-	// Forever asks for a lock that never expires: if this program dies, only a
-	// force-release ends it. Neither TTL nor Grace may be given with it. Nothing notices
-	// the loss of such a lock but Valid and Unlock.
+	// Forever requests a lock that never expires: if this program dies, only a
+	// force-release ends it. It excludes TTL and Grace. Only Valid and Unlock detect the
+	// loss of such a lock.
 	Forever bool
 
-	// Owner is the API's process_id. If empty, it is [NewOwner] of each lock.
+	// Owner is the API's process_id. If empty, each lock gets a [NewOwner].
 	Owner string
 
-	// Reason is shown to others who want the resource.
+	// Reason is shown to other clients that request the resource.
 	Reason string
 
 	// Metadata is shown with the lock. It must be encoded as a JSON object; nil: none.
 	Metadata any
 
-	// MinHold keeps the resource taken at least this long, even if the lock is released
-	// earlier: for jobs that several hosts start at nearly the same time.
+	// MinHold is the minimum time for which the resource stays locked, even if the lock
+	// is released earlier. It is for jobs that several hosts start at nearly the same
+	// time.
 	MinHold time.Duration
 }
 
@@ -94,8 +95,8 @@ func (o LockOptions) withDefaults(resource string) (LockOptions, error) {
 // text is an argument with its name.
 type text struct{ name, value string }
 
-// valid refuses what JSON cannot hold: encoding/json would make the same text of
-// different ones.
+// valid returns an error if a text is not UTF-8: encoding/json would encode different
+// invalid texts as the same text.
 func valid(texts ...text) error {
 	for _, t := range texts {
 		if !utf8.ValidString(t.value) {
@@ -105,8 +106,8 @@ func valid(texts ...text) error {
 	return nil
 }
 
-// NewOwner returns a name for one lock, HOST:PID:RANDOM, which is what
-// [LockOptions.Owner] is by default.
+// NewOwner returns a name for the owner of one lock, HOST:PID:RANDOM. It is the default
+// of [LockOptions.Owner].
 func NewOwner() string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -115,32 +116,35 @@ func NewOwner() string {
 	return fmt.Sprintf("%s:%d:%s", host, os.Getpid(), strings.ToLower(rand.Text()[:10]))
 }
 
-// Lock waits for a lock until ctx ends. Waiters are served first come first served. If
-// ctx ends by its deadline while somebody holds the resource, the error is a [HeldError]
-// that is also [context.DeadlineExceeded], and comes up to a second after the deadline.
-// Otherwise Lock goes on while no server answers, for at most [Options.ServerTimeout].
+// Lock waits for a lock until ctx ends. Waiters are served first come, first served. If
+// the deadline of ctx passes while another client holds the resource, Lock returns a
+// [HeldError] that is also [context.DeadlineExceeded], up to a second after the deadline.
+// While no server answers, Lock retries for at most [Options.ServerTimeout].
 //
-// When a wait is given up, Lock takes up to a second more to release what may have been
-// granted meanwhile. If no server answers, that expires after TTL. MinHold keeps the
-// resource taken in either case. Lock never returns a nil Lock with a nil error.
+// If ctx ends the wait, Lock takes up to a second more to release a lock that the server
+// may have granted meanwhile. If no server answers, such a lock expires after TTL.
+// MinHold keeps the resource locked in either case. Lock never returns a nil Lock with a
+// nil error.
 func (c *Client) Lock(ctx context.Context, resource string, o LockOptions) (*Lock, error) {
 	return c.lock(ctx, resource, o, true)
 }
 
-// TryLock is [Client.Lock] without the wait: if the lock cannot be had now, the error is a
-// [HeldError]. It still goes on while no server answers, until ctx ends or
+// TryLock is like [Client.Lock] but does not wait: if another client holds the resource,
+// it returns a [HeldError]. While no server answers, it retries until ctx ends or
 // [Options.ServerTimeout] has passed.
 func (c *Client) TryLock(ctx context.Context, resource string, o LockOptions) (*Lock, error) {
 	return c.lock(ctx, resource, o, false)
 }
 
-// Do calls work while it has a lock, which it waits for like [Client.Lock]. The context
-// that work gets ends when the lock is lost or is about to be; its cause is then the
-// [LostError]. Do returns the error of work, joined with a LostError if the lock was
-// lost, even if work returned nil: what it did may have happened beside another holder.
-// It returns after work has returned. A release that fails is left to the lock's expiry,
-// and is no error.
-func (c *Client) Do(ctx context.Context, resource string, o LockOptions, work func(context.Context, *Lock) error) (err error) {
+// Do acquires a lock like [Client.Lock], calls work, and releases the lock. The context
+// of work ends when the lock is lost, or before it may be lost; its cause is then the
+// [LostError]. Do returns after work has returned, with the error of work. If the lock
+// was lost, the error is joined with a LostError even if work returned nil, because
+// another client may have held the lock during the work. If the release fails, Do returns
+// no error for it: the lock expires.
+func (c *Client) Do(
+	ctx context.Context, resource string, o LockOptions, work func(context.Context, *Lock) error,
+) (err error) {
 	l, err := c.Lock(ctx, resource, o)
 	if err != nil {
 		return err
@@ -149,18 +153,18 @@ func (c *Client) Do(ctx context.Context, resource string, o LockOptions, work fu
 	returned := false
 	defer func() {
 		cancel()
-		if !returned { // work has panicked, which is not to be held up for long
-			over, end := context.WithCancel(ctx)
-			end()
-			ctx = over
+		if !returned { // work has panicked: Unlock must not delay the panic for long
+			canceled, cancel := context.WithCancel(ctx)
+			cancel()
+			ctx = canceled
 		}
-		released := l.Unlock(ctx)
+		lost := l.Unlock(ctx)
 		switch {
-		case !errors.Is(released, ErrLost):
-		case err == context.Canceled: //nolint:errorlint // nothing but the end of the context that the loss has ended
-			err = released
+		case !errors.Is(lost, ErrLost):
+		case err == context.Canceled: //nolint:errorlint // exactly the error of held, which the loss has canceled
+			err = lost
 		default:
-			err = errors.Join(released, err)
+			err = errors.Join(lost, err)
 		}
 	}()
 	err = work(held, l)
@@ -176,7 +180,7 @@ func (c *Client) lock(ctx context.Context, resource string, o LockOptions, wait 
 	if ctx.Err() != nil {
 		return nil, causeOf(ctx)
 	}
-	a := acquisition{Client: c, o: o, resource: resource, wait: wait, began: c.now(), limit: longestWait}
+	a := acquisition{Client: c, o: o, resource: resource, wait: wait, began: c.now(), limit: maxWait}
 	if t := c.http.Timeout; t > 0 {
 		a.limit = min(a.limit, t*4/5)
 	}
@@ -188,7 +192,7 @@ func (c *Client) lock(ctx context.Context, resource string, o LockOptions, wait 
 	return a.run(ctx)
 }
 
-// acquisition is the work of one call of Lock or TryLock.
+// acquisition is one call of Lock or TryLock.
 type acquisition struct {
 	*Client
 	o        LockOptions
@@ -196,51 +200,53 @@ type acquisition struct {
 	metadata json.RawMessage
 	wait     bool
 	began    time.Duration
-	limit    time.Duration // the longest wait that the server and what is before it permit, as far as is known
+	limit    time.Duration // the maximum wait that the server and its proxies permit, as far as known
 
-	id      string // the request_id of the attempts under way
-	unknown bool   // an attempt with this id may have been granted the lock without our knowing
+	id          string // the request_id of the current attempts
+	mayBeLocked bool   // an attempt with this ID may have been granted the lock, but its answer was lost
 }
 
-// run repeats the request, always with the same request_id, so that a place in the queue
-// is kept, and a grant whose answer was lost is answered again.
+// run retries the request, with the same request_id. So the request keeps its place in
+// the queue, and a server repeats a grant whose answer was lost.
 func (a *acquisition) run(ctx context.Context) (*Lock, error) {
-	patient, cancel := past(ctx, 0, grace)
+	extended, cancel := extendContext(ctx, 0, answerGrace)
 	defer cancel()
-	again := a.retries("/locks/request")
+	retries := a.retries("/locks/request")
 	a.id = rand.Text()
 	for {
-		l, err := a.once(ctx, patient, again)
+		l, err := a.attemptLock(ctx, extended, retries)
 		if err == nil {
 			return l, nil
 		}
-		if err = a.next(ctx, again, err); err != nil {
-			a.giveUp(ctx)
+		if err = a.next(ctx, retries, err); err != nil {
+			a.releaseUnconfirmed(ctx)
 			return nil, err
 		}
 	}
 }
 
-// past returns a context that ends some time after ctx does: that depends on whether ctx
-// is canceled or reaches its deadline.
-func past(ctx context.Context, canceled, deadline time.Duration) (context.Context, context.CancelFunc) {
-	late, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+// extendContext returns a context that ends some time after ctx: afterCancel if ctx is
+// canceled, afterDeadline if its deadline passes.
+func extendContext(
+	ctx context.Context, afterCancel, afterDeadline time.Duration,
+) (context.Context, context.CancelFunc) {
+	extended, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
-		later := canceled
+		extra := afterCancel
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			later = deadline
+			extra = afterDeadline
 		}
-		_ = sleep(late, later)
+		_ = sleep(extended, extra)
 		cancel(ctx.Err())
 	})
-	return late, func() {
+	return extended, func() {
 		stop()
 		cancel(context.Canceled)
 	}
 }
 
-// once makes one attempt.
-func (a *acquisition) once(ctx, patient context.Context, again *retries) (*Lock, error) {
+// attemptLock makes one attempt.
+func (a *acquisition) attemptLock(ctx, extended context.Context, retries *retries) (*Lock, error) {
 	body := a.body()
 	r := request{method: http.MethodPost, path: "/locks/request", body: body}
 	if a.wait {
@@ -253,12 +259,12 @@ func (a *acquisition) once(ctx, patient context.Context, again *retries) (*Lock,
 			body.WaitSeconds, r.wait = &seconds, wait
 		}
 	}
-	granted, err := again.attempt(patient, r)
+	granted, err := retries.attempt(extended, r)
 	if err != nil {
-		a.unknown = a.unknown || uncertain(err)
+		a.mayBeLocked = a.mayBeLocked || mayBeExecuted(err)
 		return nil, err
 	}
-	a.unknown = true // until the lock is returned
+	a.mayBeLocked = true // until the lock is returned
 	acquired, err := data[wire.Acquired](granted)
 	if err != nil {
 		return nil, err
@@ -266,10 +272,10 @@ func (a *acquisition) once(ctx, patient context.Context, again *retries) (*Lock,
 	l := newLock(a.Client, a.resource, a.o, acquired.FencingToken, a.now())
 	l.extend(granted.started)
 	never := acquired.ExpiresInSeconds == nil
-	if acquired.Repeated || acquired.WaitedSeconds > 0 || never != a.o.Forever || l.isLate() {
-		// It is not known how much of its time is over, or all of it may be, or the
-		// server has a default TTL: the lock is renewed, and counts from there.
-		confirmed, err := a.retry(patient, l.renewal(), again)
+	if acquired.Repeated || acquired.WaitedSeconds > 0 || never != a.o.Forever || l.pastDeadline() {
+		// The lock is renewed now in three cases: it is unknown when it was granted, its
+		// deadline has passed already, or the server has applied its default TTL.
+		confirmed, err := a.retry(extended, l.renewal(), retries)
 		if err == nil {
 			_, err = data[wire.Renewed](confirmed)
 		}
@@ -278,7 +284,7 @@ func (a *acquisition) once(ctx, patient context.Context, again *retries) (*Lock,
 		}
 		l.extend(confirmed.started)
 	}
-	if l.isLate() { // its TTL is shorter than an answer takes
+	if l.pastDeadline() { // the TTL is shorter than the time of an answer
 		return nil, l.lost(LossExpired)
 	}
 	l.start(a.now() - a.began)
@@ -286,7 +292,9 @@ func (a *acquisition) once(ctx, patient context.Context, again *retries) (*Lock,
 }
 
 func (a *acquisition) body() *wire.AcquireRequest {
-	body := &wire.AcquireRequest{ResourceName: a.resource, ProcessID: a.o.Owner, RequestID: &a.id, Metadata: a.metadata}
+	body := &wire.AcquireRequest{
+		ResourceName: a.resource, ProcessID: a.o.Owner, RequestID: &a.id, Metadata: a.metadata,
+	}
 	if !a.o.Forever {
 		seconds := a.o.TTL.Seconds()
 		body.TTLSeconds = &seconds
@@ -301,10 +309,12 @@ func (a *acquisition) body() *wire.AcquireRequest {
 	return body
 }
 
-// uncertain reports whether a request that ended with an error may have been executed.
-func uncertain(err error) bool {
+// mayBeExecuted reports whether a request that ended with an error may have been
+// executed.
+func mayBeExecuted(err error) bool {
 	if api, is := errors.AsType[*APIError](err); is {
-		return api.Code == string(wire.CodeOutcomeUnknown) || api.Code == "" || api.Status == http.StatusInternalServerError
+		return api.Code == string(wire.CodeOutcomeUnknown) || api.Code == "" ||
+			api.Status == http.StatusInternalServerError
 	}
 	dial, is := errors.AsType[*net.OpError](err)
 	if is && dial.Op == "dial" { // nothing was sent
@@ -314,9 +324,10 @@ func uncertain(err error) bool {
 	return is && !transport.unsent
 }
 
-// next returns nil if the request is to be repeated, after a pause if one is due, and
-// otherwise the error of the whole call.
-func (a *acquisition) next(ctx context.Context, again *retries, err error) error {
+// next decides what to do after an attempt failed with err. It returns nil, after a pause
+// if one is due, if the request is to be retried. Otherwise it returns the error of the
+// whole call.
+func (a *acquisition) next(ctx context.Context, retries *retries, err error) error {
 	if held, is := errors.AsType[*HeldError](err); is {
 		held.Resource = a.resource
 		if held.Holder != nil {
@@ -328,32 +339,35 @@ func (a *acquisition) next(ctx context.Context, again *retries, err error) error
 		case ctx.Err() != nil || deadlinePassed(ctx):
 			held.cause = context.DeadlineExceeded
 			select {
-			case <-ctx.Done(): // its timer is about to say so
+			case <-ctx.Done(): // its timer fires shortly after the deadline
 				held.cause = causeOf(ctx)
-			case <-time.After(grace): // the timer has stood still in a suspend
+			case <-time.After(answerGrace): // its timer is late, because it stopped in a suspend
 			}
 			return held
 		case held.Code == string(wire.CodeWaitTimeout):
-			again.reset()
+			retries.reset()
 			return nil
-		default: // superseded by an earlier attempt that a proxy has sent late, or asked with no time left
-			return again.after(ctx, &APIError{Status: http.StatusServiceUnavailable, Code: held.Code})
+		default: // a proxy has delayed an earlier attempt, which superseded this one; or no time was left to wait
+			return retries.after(ctx, &APIError{Status: http.StatusServiceUnavailable, Code: held.Code})
 		}
 	}
 	api, is := errors.AsType[*APIError](err)
 	switch {
 	case is && api.Code == codeQueueFull:
 		return &HeldError{Resource: a.resource, Code: api.Code, RetryAfter: api.retry}
-	case is && slices.Contains(api.Fields, "wait_seconds") && a.limit > time.Second: // MAX_WAIT is lower
-		a.limit /= 2
+	case is && slices.Contains(api.Fields, "wait_seconds") && a.limit > time.Second:
+		a.limit /= 2 // the server's MAX_WAIT is lower
 		return nil
-	case is && lossOf(api) != "": // the grant was over before it was confirmed
-		a.id, a.unknown = rand.Text(), false
-		err = &APIError{Status: http.StatusServiceUnavailable, Code: api.Code, Detail: "the lock was granted and has ended before it was confirmed"}
-	case errors.Is(err, ErrUnavailable) && a.now()-again.began > a.answerTime() && a.limit > time.Second: // a proxy has cut the wait
-		a.limit /= 2
+	case is && lossOf(api) != "": // the hold ended before it was confirmed
+		a.id, a.mayBeLocked = rand.Text(), false
+		err = &APIError{
+			Status: http.StatusServiceUnavailable, Code: api.Code,
+			Detail: "the lock was granted and has ended before it was confirmed",
+		}
+	case errors.Is(err, ErrUnavailable) && a.now()-retries.began > a.answerTime() && a.limit > time.Second:
+		a.limit /= 2 // a proxy may have ended the wait
 	}
-	return again.after(ctx, err)
+	return retries.after(ctx, err)
 }
 
 func deadlinePassed(ctx context.Context) bool {
@@ -361,15 +375,15 @@ func deadlinePassed(ctx context.Context) bool {
 	return ok && time.Until(deadline) <= 0
 }
 
-// giveUp releases what an attempt may have been granted whose answer was lost: the same
-// request is answered with that grant. It supersedes an attempt that still waits at a
-// server, which has to have a wait itself for that. There is nobody to report a failure
-// to; the grant expires then.
-func (a *acquisition) giveUp(ctx context.Context) {
-	if !a.unknown {
+// releaseUnconfirmed releases the lock that an attempt may have been granted, if its
+// answer was lost. It repeats the request, which the server answers with that lock. If an
+// attempt still waits at a server, the repeated request supersedes it, which requires
+// that it has a wait itself. A failure is not reported: the lock expires.
+func (a *acquisition) releaseUnconfirmed(ctx context.Context) {
+	if !a.mayBeLocked {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerGrace)
 	defer cancel()
 	a.o.MinHold = 0
 	body := a.body()
@@ -377,9 +391,9 @@ func (a *acquisition) giveUp(ctx context.Context) {
 		shortest := time.Microsecond.Seconds()
 		body.WaitSeconds = &shortest
 	}
-	again := a.retries("/locks/request")
-	again.silent = true
-	granted, err := a.retry(ctx, request{method: http.MethodPost, path: "/locks/request", body: body}, again)
+	retries := a.retries("/locks/request")
+	retries.silent = true
+	granted, err := a.retry(ctx, request{method: http.MethodPost, path: "/locks/request", body: body}, retries)
 	if err != nil {
 		return
 	}

@@ -15,9 +15,8 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// BenchmarkLockUnlock measures a Lock and an Unlock through the client, and in turn with
-// them the same two requests without it, on the same server. It reports the medians of
-// both and their ratio.
+// BenchmarkLockUnlock measures Lock and Unlock of the client, alternating with the same
+// two requests without the client. It reports both medians and their ratio.
 func BenchmarkLockUnlock(b *testing.B) {
 	server, err := startServer("sqlite:///" + testdb.SQLite(b))
 	if err != nil {
@@ -50,8 +49,10 @@ func BenchmarkLockUnlock(b *testing.B) {
 				Token int64 `json:"fencing_token"`
 			} `json:"data"`
 		}
-		post(b, &bare, base+"/locks/request", fmt.Sprintf(`{"resource_name":"without","process_id":"p","request_id":"%d","ttl_seconds":60,"wait_seconds":50}`, n), &granted)
-		post(b, &bare, base+"/locks/release", fmt.Sprintf(`{"resource_name":"without","process_id":"p","fencing_token":%d}`, granted.Data.Token), nil)
+		post(b, &bare, base+"/locks/request", fmt.Sprintf(`{"resource_name":"without","process_id":"p",
+			"request_id":"%d","ttl_seconds":60,"wait_seconds":50}`, n), &granted)
+		post(b, &bare, base+"/locks/release", fmt.Sprintf(`{"resource_name":"without","process_id":"p",
+			"fencing_token":%d}`, granted.Data.Token), nil)
 		without = append(without, time.Since(began))
 	}
 	p50 := func(list []time.Duration) float64 {
@@ -63,7 +64,7 @@ func BenchmarkLockUnlock(b *testing.B) {
 	b.ReportMetric(p50(through)/p50(without), "ratio")
 }
 
-// post sends a request as a careful program without the package does.
+// post sends a request like a program that does not use the package.
 func post(b *testing.B, c *http.Client, url, body string, to any) {
 	b.Helper()
 	res, err := c.Post(url, "application/json", strings.NewReader(body))

@@ -6,8 +6,8 @@ import (
 	"unsafe"
 )
 
-// newClock returns a clock that counts through suspend, which Go's own monotonic clock
-// does not: a lock expires while the machine of its holder sleeps.
+// newClock returns a clock that continues while the machine is suspended, unlike Go's
+// monotonic clock: a lock expires also while its holder is suspended.
 func newClock() func() time.Duration {
 	return func() time.Duration {
 		const bootTime = 7 // CLOCK_BOOTTIME

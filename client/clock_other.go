@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// newClock returns a clock that counts through suspend as far as it can be known: of the
-// time that has passed by the monotonic clock, which may stop in a suspend, and by the
-// wall clock, which may be set, each reading counts the larger one. A wall clock that is
-// set ahead therefore ends a lock too early, which is the safe side.
+// newClock returns a clock that continues while the machine is suspended, as far as this
+// can be detected. The monotonic clock may stop in a suspend, and the wall clock may be
+// set. Each reading adds the larger time that has passed by one of the two clocks. A wall
+// clock that is set ahead therefore ends a lock too early, which is safe.
 func newClock() func() time.Duration {
 	var (
 		mu      sync.Mutex

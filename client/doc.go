@@ -5,33 +5,33 @@
 //		return deploy(ctx) // ctx ends if the lock is lost
 //	})
 //
-// [Client.Lock], [Client.TryLock] and [Lock.Unlock] are the parts of that. A lock is
-// renewed while it is held, so it lasts as long as the work does, and expires
-// [LockOptions.TTL] after the program has died or lost the network.
+// [Client.Lock], [Client.TryLock] and [Lock.Unlock] are the building blocks of
+// [Client.Do]. A lock is renewed while it is held, so it lasts as long as the work. It
+// expires [LockOptions.TTL] after the program has died or lost the network.
 //
 // # What the package promises
 //
-// A lock is never said to be held when somebody else may have it, provided that during one
-// TTL this machine's clock and the server's differ by less than a margin: 5 percent of the
-// TTL, at least a second, at most a sixth of the TTL. The time of a lock counts from before
-// its request was sent, by a clock that goes on while the machine is suspended. The
-// exception is a force-release: it is noticed at the next renewal, within a third of the
-// TTL.
+// The package never reports a lock as held when another client may hold it. This requires
+// that during one TTL this machine's clock and the server's clock drift apart by less
+// than a margin: 5 percent of the TTL, at least a second, at most a sixth of the TTL. The
+// time of a lock counts from before its request was sent, by a clock that continues while
+// the machine is suspended. The exception is a force-release: the client detects it at
+// the next renewal, within a third of the TTL.
 //
-// A request whose answer is lost is repeated until it is known what became of it: an
-// acquire carries a request_id, so that it is granted once; renewals and releases carry
-// the fencing token, so that they concern that hold only.
+// Requests are retried idempotently when a response is lost. An acquire has a request_id,
+// so that it is granted once. Renewals and releases have the fencing token, so that they
+// affect that hold only.
 //
 // # What it does not promise
 //
-// A program that is paused between a look at the lock and the work under it does the work
-// without the lock. What must never happen twice has to check [Lock.FencingToken] where
-// it happens; see docs/FENCING.md.
+// A program may be paused between a check of the lock and the work under it. It then does
+// the work without the lock. If work must never happen twice, the protected system must
+// check [Lock.FencingToken] with each write; see docs/FENCING.md.
 //
 // # Errors
 //
 // Compare them by [errors.Is] with [ErrHeld], [ErrLost], [ErrReleased], [ErrUnavailable],
 // [ErrUnauthorized], [ErrForbidden] and [ErrOtherDatabase], and get details by
-// [errors.As] with [HeldError], [LostError] and [APIError]. The contexts' own errors are
-// passed on.
+// [errors.As] with [HeldError], [LostError] and [APIError]. Errors also wrap those of a
+// context that has ended.
 package client

@@ -11,7 +11,7 @@ import (
 
 // Errors to compare with by [errors.Is].
 var (
-	// ErrHeld is any [HeldError]: the lock was not acquired, because somebody else has
+	// ErrHeld is any [HeldError]: the lock was not acquired, because another client holds
 	// it.
 	ErrHeld = errors.New("the resource is locked")
 	// ErrLost is any [LostError]: the lock was acquired, and ended before it was
@@ -19,27 +19,26 @@ var (
 	ErrLost = errors.New("the lock is lost")
 	// ErrReleased means that Unlock or Abandon has ended the lock.
 	ErrReleased = errors.New("the lock was released")
-	// ErrUnavailable is any failure to get an answer that settles the matter: no server
-	// could be reached, or each said that it cannot serve requests now.
+	// ErrUnavailable is any failure to get a final answer: no server could be reached, or
+	// every server answered that it cannot serve requests now.
 	ErrUnavailable = errors.New("the lock service does not answer")
 	// ErrUnauthorized is any [APIError] with the status 401.
 	ErrUnauthorized = errors.New("the lock service wants other credentials")
 	// ErrForbidden is any [APIError] with the status 403.
 	ErrForbidden = errors.New("the lock service does not permit this")
-	// ErrOtherDatabase means that a server keeps its locks in another database than the
-	// server that the client talked to first. Locks of the two exclude nothing from each
-	// other.
+	// ErrOtherDatabase means that a server uses another database than the server that has
+	// answered first. The locks of the two databases are independent of each other.
 	ErrOtherDatabase = errors.New("the server has another database of locks")
 )
 
-// HeldError is why a lock was not acquired. It is [ErrHeld]. When the context's deadline
-// ended the wait, it is [context.DeadlineExceeded] as well.
+// HeldError reports why a lock was not acquired. It is [ErrHeld]. If the context's
+// deadline ended the wait, it is [context.DeadlineExceeded] as well.
 type HeldError struct {
 	Resource   string
 	Code       string        // the API's code: already_locked, reserved, wait_timeout or queue_full
-	Holder     *Hold         // who holds the resource; nil: it is free and about to be granted to a waiter, or not known
-	Waiters    int           // how many requests wait for it
-	RetryAfter time.Duration // when the hold expires unless it is renewed; 0: not known
+	Holder     *Hold         // nil: unknown, or the resource is about to be granted to a waiter
+	Waiters    int           // the number of requests that wait for the resource
+	RetryAfter time.Duration // the time until the hold expires unless it is renewed; 0: unknown
 
 	cause error
 }
@@ -61,25 +60,25 @@ func (e *HeldError) Is(target error) bool { return target == ErrHeld }
 
 func (e *HeldError) Unwrap() error { return e.cause }
 
-// LossReason is why a lock was lost.
+// LossReason is the reason why a lock was lost.
 type LossReason string
 
 const (
-	LossExpired           LossReason = "expired"            // its time was over: by the server, or by this machine's clock after a pause
-	LossForceReleased     LossReason = "force_released"     // somebody broke it: see By and Reason
-	LossReleasedElsewhere LossReason = "released_elsewhere" // somebody released it with this owner's name
-	LossUnreachable       LossReason = "unreachable"        // no renewal succeeded in time; the server may still show the hold
+	LossExpired           LossReason = "expired"            // by the server, or by this machine's clock after a pause
+	LossForceReleased     LossReason = "force_released"     // see By and Reason
+	LossReleasedElsewhere LossReason = "released_elsewhere" // another process released it with this owner's name
+	LossUnreachable       LossReason = "unreachable"        // no renewal succeeded in time
 	LossNotHeld           LossReason = "not_held"           // the owner has no hold of the resource, or another one
 )
 
-// LostError is why a lock ended before it was released. It is [ErrLost]. When the servers
-// could not be reached, it wraps the last failure.
+// LostError reports why a lock ended before it was released. It is [ErrLost]. If no
+// server could be reached, it wraps the last failure.
 type LostError struct {
 	Resource     string
 	FencingToken int64
 	Why          LossReason
-	By           string // of LossForceReleased: who broke it; empty: not known
-	Reason       string // of LossForceReleased: why; empty: not known
+	By           string // of LossForceReleased: who force-released it; empty: unknown
+	Reason       string // of LossForceReleased: why; empty: unknown
 
 	cause error
 }
@@ -111,14 +110,14 @@ func (e *LostError) Is(target error) bool { return target == ErrLost }
 
 func (e *LostError) Unwrap() error { return e.cause }
 
-// APIError is an answer of the service, or of a proxy before it, that is neither success
-// nor explained by another error of this package.
+// APIError is an unsuccessful answer of the service, or of a proxy in front of it, for
+// which this package has no other error.
 type APIError struct {
 	Status    int           // the HTTP status
-	Code      string        // the API's code; empty: the answer is not the lock service's
-	Detail    string        // the API's text, or the beginning of an answer that is not its own
-	RequestID string        // finds the request in the server's log; empty: unknown
-	Fields    []string      // of the status 422: the fields that are wrong
+	Code      string        // the API's code; empty: the answer is not from the lock service
+	Detail    string        // the API's text, or the beginning of an answer that is not from the service
+	RequestID string        // the ID of the request in the server's log; empty: unknown
+	Fields    []string      // of the status 422: the invalid fields
 	retry     time.Duration // the Retry-After header
 }
 
@@ -148,26 +147,28 @@ func (e *APIError) Is(target error) bool {
 // temporary reports whether the same request may succeed later, or at another server.
 func (e *APIError) temporary() bool {
 	switch e.Status {
-	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable,
+		http.StatusGatewayTimeout:
 		return true
 	}
 	return false
 }
 
-// transportError is a failure to get a whole answer.
+// transportError is a failure to get a complete answer.
 type transportError struct {
 	server string
 	cause  error
-	unsent bool // the request was not sent, because the server gave no sign of life before
+	unsent bool // the request was not sent, because the server did not answer the probe before it
 }
 
-// newTransportError leaves out the URL of the request, and says what ended it if that was
-// not the caller's context.
+// newTransportError returns an error without the URL of the request. If ctx has ended,
+// its cause is the cause of ctx.
 func newTransportError(ctx context.Context, base *url.URL, err error) *transportError {
 	if cause, is := errors.AsType[*url.Error](err); is {
 		err = cause.Err
 	}
-	if cause := context.Cause(ctx); cause != nil && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)) {
+	ended := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+	if cause := context.Cause(ctx); cause != nil && ended {
 		err = cause
 	}
 	return &transportError{server: base.Redacted(), cause: err}

@@ -12,14 +12,15 @@ import (
 	"resource-lock-manager/client"
 )
 
-// Do something under a lock. The context of the work ends if the lock is lost.
+// Do work under a lock. The context of the work ends if the lock is lost.
 func Example() {
 	ctx := context.Background()
 	c, err := client.New(os.Getenv("LOCKCTL_URL"), client.Options{}) // such as http://localhost:8000
 	if err != nil {
 		log.Fatal(err)
 	}
-	err = c.Do(ctx, "deploy/web", client.LockOptions{Reason: "release 1.4"}, func(_ context.Context, l *client.Lock) error {
+	options := client.LockOptions{Reason: "release 1.4"}
+	err = c.Do(ctx, "deploy/web", options, func(_ context.Context, l *client.Lock) error {
 		fmt.Println("deploying under the lock", l.Name())
 		return nil
 	})
@@ -29,7 +30,7 @@ func Example() {
 	// Output: deploying under the lock deploy/web
 }
 
-// Wait for at most ten seconds, and pass the fencing token on to what the lock protects.
+// Wait for at most ten seconds, and pass the fencing token to the protected system.
 func ExampleClient_Lock() {
 	c, err := client.New(os.Getenv("LOCKCTL_URL"), client.Options{})
 	if err != nil {
@@ -44,12 +45,12 @@ func ExampleClient_Lock() {
 	}
 	fmt.Println("a token to write with:", l.FencingToken() > 0)
 	if err := l.Unlock(ctx); errors.Is(err, client.ErrLost) {
-		log.Print("somebody else may have worked at the same time: ", err)
+		log.Print("another client may have worked at the same time: ", err)
 	}
 	// Output: a token to write with: true
 }
 
-// Leave the work to another process that does it already.
+// Skip the work if another process does it already.
 func ExampleClient_TryLock() {
 	ctx := context.Background()
 	c, err := client.New(os.Getenv("LOCKCTL_URL"), client.Options{})
@@ -70,7 +71,7 @@ func ExampleClient_TryLock() {
 	// Output: skipped: host-1 has it for backup
 }
 
-// Be the leader for as long as the lock is held, and try again when it is lost.
+// Lead while the lock is held, and campaign again after it is lost.
 func ExampleLock_Context() {
 	c, err := client.New(os.Getenv("LOCKCTL_URL"), client.Options{})
 	if err != nil {
@@ -90,14 +91,14 @@ func ExampleLock_Context() {
 			shutDown() // a real leader works until leading is done
 		}
 		cancel()
-		_ = l.Unlock(ctx) // another one leads from now on
+		_ = l.Unlock(ctx) // another process may lead now
 	}
 	// Output:
 	// leading, until the lock is lost: true
 	// leading, until the lock is lost: true
 }
 
-// Log what happens to the locks, and count the losses.
+// Log the events of locks, and count the losses.
 func ExampleObserver() {
 	losses := 0
 	c, err := client.New(os.Getenv("LOCKCTL_URL"), client.Options{
@@ -111,7 +112,8 @@ func ExampleObserver() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	err = c.Do(context.Background(), "stage", client.LockOptions{}, func(context.Context, *client.Lock) error { return nil })
+	work := func(context.Context, *client.Lock) error { return nil }
+	err = c.Do(context.Background(), "stage", client.LockOptions{}, work)
 	fmt.Println(losses, err)
 	// Output:
 	// acquired stage
@@ -119,7 +121,7 @@ func ExampleObserver() {
 	// 0 <nil>
 }
 
-// List who holds what.
+// List the locks below a prefix with their owners.
 func ExampleClient_Locks() {
 	ctx := context.Background()
 	c, err := client.New(os.Getenv("LOCKCTL_URL"), client.Options{})

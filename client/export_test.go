@@ -7,5 +7,5 @@ func (c *Client) Inject(now func() time.Duration, jitter func() float64) {
 	c.now, c.jitter = now, jitter
 }
 
-// NewClock is the clock of clients.
+// NewClock returns the clock that clients use.
 var NewClock = newClock

@@ -10,14 +10,12 @@ import (
 	"resource-lock-manager/client"
 )
 
-const url = "http://a:1"
-
 func TestLockIsRenewedEveryThirdOfItsTTL(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, c := serve(t, url, client.Options{})
+		s, c := startService(t, url, client.Options{})
 		l := mustLock(t, c, client.LockOptions{TTL: 30 * time.Second})
-		after(5*time.Minute + time.Second)
+		advance(5*time.Minute + time.Second)
 		wantDone(t, l, false)
 		renewals := s.requests("/locks/renew")
 		if len(renewals) != 30 {
@@ -38,7 +36,7 @@ func TestLockIsRenewedEveryThirdOfItsTTL(t *testing.T) {
 		if err := l.Unlock(context.Background()); err != nil {
 			t.Error(err)
 		}
-		after(time.Minute)
+		advance(time.Minute)
 		if n := len(s.requests("/locks/renew")); n != len(renewals) {
 			t.Error("a released lock was renewed")
 		}
@@ -48,14 +46,14 @@ func TestLockIsRenewedEveryThirdOfItsTTL(t *testing.T) {
 func TestRenewalsAreSpread(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, c := serve(t, url, client.Options{})
+		s, c := startService(t, url, client.Options{})
 		for jitter, want := range map[float64]time.Duration{0: 9 * time.Second, 0.999: 11 * time.Second} {
 			c.Inject(s.now, func() float64 { return jitter })
-			before, begin := len(s.requests("/locks/renew")), s.now()
+			before, began := len(s.requests("/locks/renew")), s.now()
 			l := mustLock(t, c, client.LockOptions{TTL: 30 * time.Second})
-			after(12 * time.Second)
+			advance(12 * time.Second)
 			l.Abandon()
-			got := s.requests("/locks/renew")[before].at - begin
+			got := s.requests("/locks/renew")[before].at - began
 			if got > want || got < want-10*time.Millisecond {
 				t.Errorf("with jitter %v the renewal came after %v, want %v", jitter, got, want)
 			}
@@ -63,8 +61,8 @@ func TestRenewalsAreSpread(t *testing.T) {
 	})
 }
 
-// TestLockEndsBeforeAnybodyElseCanHaveIt: when nobody answers, Done is closed in time
-// before the hold expires, as counted from the start of the last request that succeeded.
+// If no server answers, Done is closed before the hold expires, as counted from the start
+// of the last successful request.
 func TestLockEndsBeforeAnybodyElseCanHaveIt(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -87,7 +85,7 @@ func TestLockEndsBeforeAnybodyElseCanHaveIt(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					var lost *client.LostError
-					s, c := serve(t, url, client.Options{Observer: client.Observer{
+					s, c := startService(t, url, client.Options{Observer: client.Observer{
 						Lost: func(_ *client.Lock, err *client.LostError) { lost = err },
 					}})
 					s.on("/locks/renew", func(sent) reply { return fault })
@@ -98,7 +96,8 @@ func TestLockEndsBeforeAnybodyElseCanHaveIt(t *testing.T) {
 					}
 					synctest.Wait()
 					var err *client.LostError
-					if !errors.As(l.Err(), &err) || err.Why != client.LossUnreachable || errors.Unwrap(err) == nil || err != lost {
+					if !errors.As(l.Err(), &err) || err.Why != client.LossUnreachable ||
+						errors.Unwrap(err) == nil || err != lost {
 						t.Errorf("Err is %v, the observer got %v", l.Err(), lost)
 					}
 					if deadline := time.Until(l.Deadline()); deadline != test.grace {
@@ -119,7 +118,9 @@ func TestOutagesShorterThanTheTTLAreBorne(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var failures int
-		s, c := serve(t, url, client.Options{Observer: client.Observer{RenewFailed: func(*client.Lock, error) { failures++ }}})
+		s, c := startService(t, url, client.Options{Observer: client.Observer{
+			RenewFailed: func(*client.Lock, error) { failures++ },
+		}})
 		s.on("/locks/renew", func(r sent) reply {
 			if r.at < 46*time.Second {
 				return reply{err: errRefused}
@@ -127,21 +128,19 @@ func TestOutagesShorterThanTheTTLAreBorne(t *testing.T) {
 			return granted(7, time.Minute, "")
 		})
 		l := mustLock(t, c, client.LockOptions{TTL: time.Minute, Grace: 10 * time.Second})
-		after(2 * time.Minute)
+		advance(2 * time.Minute)
 		wantDone(t, l, false)
-		if failures < 20 { // twice a second on average, since the renewal after 20 s
+		if failures < 20 { // twice a second on average, after the renewal at 20 s
 			t.Errorf("%d attempts failed in 26 s", failures)
 		}
 		l.Abandon()
 	})
 }
 
-// TestTimeCountsFromTheStartOfTheRequest: an answer that was on its way for long grants
-// less.
 func TestTimeCountsFromTheStartOfTheRequest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, c := serve(t, url, client.Options{})
+		s, c := startService(t, url, client.Options{})
 		s.on("/locks/request", func(sent) reply {
 			r := granted(7, time.Minute, "")
 			r.after = 9 * time.Second
@@ -155,157 +154,10 @@ func TestTimeCountsFromTheStartOfTheRequest(t *testing.T) {
 	})
 }
 
-// TestGrantOfUnknownAgeIsRenewedAtOnce: a grant that waited or was repeated may be old.
-func TestGrantOfUnknownAgeIsRenewedAtOnce(t *testing.T) {
-	t.Parallel()
-	for name, grant := range map[string]reply{
-		"waited":   granted(7, time.Minute, `,"waited_seconds":12`),
-		"repeated": granted(7, 5*time.Second, `,"repeated":true`),
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				s, c := serve(t, url, client.Options{})
-				s.on("/locks/request", func(sent) reply { return grant })
-				s.on("/locks/renew", func(sent) reply {
-					r := granted(7, time.Minute, "")
-					r.after = time.Second
-					return r
-				})
-				l := mustLock(t, c, client.LockOptions{TTL: time.Minute})
-				if left := time.Until(l.Deadline()); left != 56*time.Second { // 60 - 1, less a margin of 3
-					t.Errorf("the deadline is in %v", left)
-				}
-				l.Abandon()
-			})
-		})
-	}
-}
-
-// TestGrantThatWasOverIsAskedForAnew: under another request_id, or the old grant would be
-// meant.
-func TestGrantThatWasOverIsAskedForAnew(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s, c := serve(t, url, client.Options{})
-		s.on("/locks/request", inOrder(granted(7, time.Minute, `,"waited_seconds":12`), granted(8, time.Minute, "")))
-		s.on("/locks/renew", inOrder(refusal(404, "expired"), granted(8, time.Minute, "")))
-		l := mustLock(t, c, client.LockOptions{})
-		asked := s.requests("/locks/request")
-		if l.FencingToken() != 8 || len(asked) != 2 || asked[0].body["request_id"] == asked[1].body["request_id"] {
-			t.Errorf("token %d after %v", l.FencingToken(), asked)
-		}
-		l.Abandon()
-	})
-}
-
-func TestServerSaysThatTheLockIsLost(t *testing.T) {
-	t.Parallel()
-	for code, want := range map[string]client.LossReason{
-		"expired":          client.LossExpired,
-		"already_released": client.LossReleasedElsewhere,
-		"not_held":         client.LossNotHeld,
-		"token_mismatch":   client.LossNotHeld,
-		"force_released":   client.LossForceReleased,
-	} {
-		t.Run(code, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				s, c := serve(t, url, client.Options{})
-				s.on("/locks/renew", func(sent) reply { return refusal(404, code) })
-				s.on("/locks/history", func(sent) reply {
-					return success(`{"next_cursor":null,"events":[
-						{"id":9,"event":"force_released","resource_name":"r","process_id":"x","fencing_token":6,"reason":"another","by":"x"},
-						{"id":8,"event":"force_released","resource_name":"r","process_id":"p","fencing_token":7,"reason":"runner died","by":"ops"}]}`)
-				})
-				l := mustLock(t, c, client.LockOptions{TTL: 30 * time.Second})
-				<-l.Done()
-				if s.now() != 10*time.Second {
-					t.Errorf("noticed after %v, want the first renewal", s.now())
-				}
-				var err *client.LostError
-				if !errors.As(l.Err(), &err) || err.Why != want || err.FencingToken != 7 || err.Resource != "r" {
-					t.Fatalf("Err is %#v", l.Err())
-				}
-				if want == client.LossForceReleased && (err.By != "ops" || err.Reason != "runner died") {
-					t.Errorf("broken by %q because %q", err.By, err.Reason)
-				}
-				if err := l.Unlock(context.Background()); !errors.Is(err, client.ErrLost) {
-					t.Errorf("Unlock returns %v", err)
-				}
-				if len(s.requests("/locks/release")) > 0 {
-					t.Error("a lost lock was released")
-				}
-				// The same, when Unlock is the first to notice it.
-				s.on("/locks/release", func(sent) reply { return refusal(404, code) })
-				l = mustLock(t, c, client.LockOptions{TTL: 30 * time.Second})
-				noticed := l.Unlock(context.Background())
-				if found := err; !errors.As(noticed, &found) || found.Why != want || found.By != err.By || found.Reason != err.Reason {
-					t.Errorf("Unlock returns %#v", noticed)
-				}
-			})
-		})
-	}
-}
-
-// TestHistoryThatHangsDoesNotWithholdALoss for longer than half a second.
-func TestHistoryThatHangsDoesNotWithholdALoss(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s, c := serve(t, url, client.Options{})
-		s.on("/locks/renew", func(sent) reply { return refusal(404, "force_released") })
-		s.on("/locks/history", func(sent) reply { return reply{after: time.Hour} })
-		l := mustLock(t, c, client.LockOptions{TTL: 30 * time.Second})
-		<-l.Done()
-		if s.now() != 10500*time.Millisecond {
-			t.Errorf("noticed after %v", s.now())
-		}
-	})
-}
-
-// TestSuspendedMachineLosesTheLock: its timers have stood still, but the clock has not.
-func TestSuspendedMachineLosesTheLock(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s, c := serve(t, url, client.Options{})
-		l := mustLock(t, c, client.LockOptions{TTL: time.Minute})
-		after(1500 * time.Millisecond)
-		s.pause(56 * time.Second)
-		var err *client.LostError
-		if !errors.As(l.Err(), &err) || err.Why != client.LossExpired {
-			t.Errorf("right after it woke up Err is %v", l.Err())
-		}
-		if ok, err := l.Valid(context.Background()); ok || err != nil {
-			t.Errorf("Valid says %v, %v", ok, err)
-		}
-		after(500 * time.Millisecond) // the next tick
-		wantDone(t, l, true)
-		if len(s.requests("/locks/renew")) > 0 {
-			t.Error("a renewal was sent after the deadline")
-		}
-	})
-}
-
-func TestSuspendedMachineRenewsAtOnce(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s, c := serve(t, url, client.Options{})
-		l := mustLock(t, c, client.LockOptions{TTL: time.Minute})
-		after(1500 * time.Millisecond)
-		s.pause(50 * time.Second)
-		after(500 * time.Millisecond)
-		wantDone(t, l, false)
-		if len(s.requests("/locks/renew")) != 1 {
-			t.Error("no renewal was sent when the machine woke up")
-		}
-		l.Abandon()
-	})
-}
-
 func TestNoRenew(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, c := serve(t, url, client.Options{})
+		s, c := startService(t, url, client.Options{})
 		l := mustLock(t, c, client.LockOptions{TTL: time.Minute, NoRenew: true})
 		<-l.Done()
 		if s.now() != 57*time.Second || len(s.requests("/locks/renew")) > 0 {
@@ -321,20 +173,21 @@ func TestNoRenew(t *testing.T) {
 func TestForever(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, c := serve(t, url, client.Options{})
+		s, c := startService(t, url, client.Options{})
 		never := success(`{"fencing_token":7,"waited_seconds":0,"expires_at":null,"expires_in_seconds":null}`)
 		s.on("/locks/request", func(sent) reply { return never })
 		l := mustLock(t, c, client.LockOptions{Forever: true})
-		after(1000 * time.Hour)
+		advance(1000 * time.Hour)
 		wantDone(t, l, false)
-		if !l.Deadline().IsZero() || len(s.requests("/locks/renew")) > 0 || s.requests("/locks/request")[0].body["ttl_seconds"] != nil {
+		if !l.Deadline().IsZero() || len(s.requests("/locks/renew")) > 0 ||
+			s.requests("/locks/request")[0].body["ttl_seconds"] != nil {
 			t.Errorf("deadline %v, sent %v", l.Deadline(), s.requests(""))
 		}
 		if err := l.Unlock(context.Background()); err != nil {
 			t.Error(err)
 		}
 
-		// A server with a default TTL is asked for a hold without an end.
+		// If the server has applied a default TTL, a renewal removes it.
 		s.on("/locks/request", func(sent) reply { return granted(8, time.Minute, "") })
 		s.on("/locks/renew", func(sent) reply { return never })
 		l = mustLock(t, c, client.LockOptions{Forever: true})
@@ -345,36 +198,6 @@ func TestForever(t *testing.T) {
 	})
 }
 
-func TestContextEndsWithTheLock(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s, c := serve(t, url, client.Options{})
-		s.on("/locks/renew", func(sent) reply { return refusal(404, "expired") })
-		l := mustLock(t, c, client.LockOptions{})
-		ctx, cancel := l.Context(context.Background())
-		defer cancel()
-		<-ctx.Done()
-		if cause := context.Cause(ctx); !errors.Is(cause, l.Err()) || !errors.Is(cause, client.ErrLost) {
-			t.Errorf("the cause is %v", cause)
-		}
-
-		s.on("/locks/renew", nil)
-		l = mustLock(t, c, client.LockOptions{})
-		ctx, cancel = l.Context(context.Background())
-		cancel()
-		<-ctx.Done()
-		wantDone(t, l, false)
-		l.Abandon()
-		if !errors.Is(l.Err(), client.ErrReleased) {
-			t.Errorf("Err is %v", l.Err())
-		}
-		wantDone(t, l, true)
-		if len(s.requests("/locks/release")) > 0 {
-			t.Error("an abandoned lock was released")
-		}
-	})
-}
-
 func TestClockCountsUp(t *testing.T) {
 	t.Parallel()
 	now := client.NewClock()
@@ -382,6 +205,6 @@ func TestClockCountsUp(t *testing.T) {
 	began := time.Now()
 	<-time.After(2 * time.Millisecond)
 	if passed, wall := now()-before, time.Since(began); passed < 2*time.Millisecond || passed > wall+time.Second {
-		t.Errorf("%v have passed by the clock, %v by Go's", passed, wall)
+		t.Errorf("%v have passed by the client's clock, %v by Go's clock", passed, wall)
 	}
 }

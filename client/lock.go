@@ -11,23 +11,22 @@ import (
 )
 
 const (
-	// tick is how often the clock is read while a lock is held: timers stand still in a
+	// tick is how often the clock is read while a lock is held, because timers stop in a
 	// suspend.
 	tick = time.Second
-	// unlockTime is what Unlock has at least, even if its context is over.
+	// unlockTime is the minimum time of Unlock, even if its context has ended.
 	unlockTime = 5 * time.Second
-	// detailsTime is how long a loss may be withheld to find out who caused it.
+	// detailsTime is how long the report of a loss may be delayed to read its cause.
 	detailsTime = 500 * time.Millisecond
 )
 
-// Lock is a lock that was acquired. Goroutines of its own watch its time and renew it;
-// they end with Unlock, Abandon or the loss of the lock, so each lock needs a call of
-// Unlock or Abandon. All methods are safe for concurrent use.
+// Lock is an acquired lock. It has goroutines that check its deadline and renew it. They
+// end with Unlock, Abandon or the loss of the lock, so the caller must call Unlock or
+// Abandon. All methods are safe for concurrent use.
 //
-// A lock is held until Done is closed. That is when Unlock or Abandon is called, when a
-// server says that it is lost, or in time before it expires because it could not be
-// renewed. A paused program notices that late: what must not happen twice should check
-// the fencing token.
+// A lock is held until Done is closed: by Unlock or Abandon, when a server reports its
+// loss, or before it expires because it could not be renewed. A program that was paused
+// detects this late. Work that must not happen twice should check the fencing token.
 type Lock struct {
 	c        *Client
 	resource string
@@ -40,12 +39,12 @@ type Lock struct {
 
 	mu        sync.Mutex
 	expiry    time.Duration // by the client's clock
-	last      error         // of the renewals since the last one that succeeded
+	renewErr  error         // of the last renewal; nil if it succeeded
 	err       error         // set when done is closed
 	abandoned bool
 
-	unlocking chan struct{} // held while Unlock runs; its capacity is 1
-	again     *retries      // of all calls of Unlock
+	unlocking chan struct{} // a mutex of Unlock; its capacity is 1
+	retries   *retries      // of all calls of Unlock
 	unlocked  bool          // the result of Unlock is final
 	result    error         // of the last call of Unlock
 }
@@ -53,11 +52,11 @@ type Lock struct {
 func newLock(c *Client, resource string, o LockOptions, token int64, began time.Duration) *Lock {
 	return &Lock{
 		c: c, resource: resource, o: o, token: token, began: began,
-		done: make(chan struct{}), unlocking: make(chan struct{}, 1), again: c.retries("/locks/release"),
+		done: make(chan struct{}), unlocking: make(chan struct{}, 1), retries: c.retries("/locks/release"),
 	}
 }
 
-// start begins to keep the lock.
+// start starts the goroutines of the lock.
 func (l *Lock) start(waited time.Duration) {
 	ctx, cancel := context.WithCancel(context.Background())
 	l.stop = cancel
@@ -74,17 +73,17 @@ func (l *Lock) start(waited time.Duration) {
 // Name returns the name of the resource.
 func (l *Lock) Name() string { return l.resource }
 
-// Owner returns what the API calls process_id.
+// Owner returns the API's process_id.
 func (l *Lock) Owner() string { return l.o.Owner }
 
-// FencingToken returns the number of this hold: it is larger than that of every earlier
-// hold of the resource, and below 2^53. Pass it on to what the lock protects, so that it
-// can refuse a holder that is late.
+// FencingToken returns the number of this hold. It is larger than the number of every
+// earlier hold of the resource, and below 2^53. Pass it to the protected system, so that
+// it can reject writes of an earlier holder.
 func (l *Lock) FencingToken() int64 { return l.token }
 
-// Deadline returns when the lock ends unless it is renewed: the time at which it may
-// expire, less a margin of 5 percent of TTL, at least a second, at most a sixth of TTL.
-// The zero time means that the lock never expires.
+// Deadline returns the time at which the lock ends unless it is renewed. It is before the
+// expiry by a margin of 5 percent of TTL, at least a second, at most a sixth of TTL. The
+// zero time means that the lock never expires.
 func (l *Lock) Deadline() time.Time {
 	if l.o.Forever {
 		return time.Time{}
@@ -94,12 +93,12 @@ func (l *Lock) Deadline() time.Time {
 	return time.Now().Add(l.deadline() - l.c.now())
 }
 
-// Done returns a channel that is closed when the lock is not to be relied on any more.
-// Err says why.
+// Done returns a channel that is closed when the lock is no longer held. Err returns the
+// reason.
 func (l *Lock) Done() <-chan struct{} { return l.done }
 
-// Err returns nil while the lock is held. When Done is closed it returns why, a
-// [LostError] or [ErrReleased], and from then on always the same.
+// Err returns nil while the lock is held. After Done is closed it returns a [LostError]
+// or [ErrReleased], always the same.
 func (l *Lock) Err() error {
 	l.expire()
 	l.mu.Lock()
@@ -107,9 +106,9 @@ func (l *Lock) Err() error {
 	return l.err
 }
 
-// Context returns a context that also ends when the lock does; its cause is then Err. The
-// caller must call the function when the context is no longer needed, as with
-// [context.WithCancel]; that does not release the lock.
+// Context returns a context that also ends when the lock ends; its cause is then Err. As
+// with [context.WithCancel], the caller must call the function when the context is no
+// longer needed. This does not release the lock.
 func (l *Lock) Context(parent context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(parent)
 	go func() {
@@ -122,8 +121,8 @@ func (l *Lock) Context(parent context.Context) (context.Context, context.CancelF
 	return ctx, func() { cancel(context.Canceled) }
 }
 
-// Valid asks a server whether this lock still exists. It is repeated until a server
-// answers or ctx ends. The lock may end right after the answer.
+// Valid reports whether the server still has this lock. It retries until a server answers
+// or ctx ends. The lock may end right after the answer.
 func (l *Lock) Valid(ctx context.Context) (bool, error) {
 	if l.Err() != nil {
 		return false, nil
@@ -131,15 +130,16 @@ func (l *Lock) Valid(ctx context.Context) (bool, error) {
 	return l.c.Validate(ctx, l.resource, l.token)
 }
 
-// Unlock closes Done, releases the lock and waits for the server to confirm it. It works
-// when ctx is over: it goes on for five seconds after that, but no longer than
-// [Options.ServerTimeout] and the lock last. It returns nil when the lock was held until
-// now, and a [LostError] when it was lost before; this is the last chance to learn that.
-// Any other error means that the release is not confirmed and that the lock ends by its
-// expiry at the latest; Unlock may be called again then. Once the result is final, every
-// further call returns the same. After Abandon it does nothing.
+// Unlock closes Done, releases the lock and waits for the server to confirm it. It also
+// works if ctx has ended: it continues for five seconds after the end of ctx, but not
+// longer than [Options.ServerTimeout] and not after the expiry of the lock.
+//
+// Unlock returns nil if the lock was held until the call, and a [LostError] if it was
+// lost before. Any other error means that the release is not confirmed: the lock ends at
+// its expiry at the latest, and Unlock may be called again. Once the result is final,
+// further calls return the same result. After Abandon, Unlock does nothing.
 func (l *Lock) Unlock(ctx context.Context) error {
-	ctx, cancel := past(ctx, unlockTime, unlockTime)
+	ctx, cancel := extendContext(ctx, unlockTime, unlockTime)
 	defer cancel()
 	select {
 	case l.unlocking <- struct{}{}:
@@ -153,39 +153,39 @@ func (l *Lock) Unlock(ctx context.Context) error {
 	l.expire()
 	l.mu.Lock()
 	l.end(ErrReleased)
-	before, isLost := errors.AsType[*LostError](l.err)
+	before, lostBefore := errors.AsType[*LostError](l.err)
 	abandoned := l.abandoned
 	l.mu.Unlock()
 	if abandoned {
 		return nil
 	}
 	err := l.release(ctx, before)
-	lost, found := errors.AsType[*LostError](err)
-	if found && !isLost {
+	lost, isLost := errors.AsType[*LostError](err)
+	if isLost && !lostBefore {
 		lost = l.explain(ctx, lost.Why)
 		err = lost
 	}
-	l.unlocked, l.result = l.unlocked || found || err == nil, err
+	l.unlocked, l.result = l.unlocked || isLost || err == nil, err
 	switch {
 	case err == nil:
 		l.c.observeReleased(l, l.c.now()-l.began)
-	case found && !isLost:
+	case isLost && !lostBefore:
 		l.c.observeLost(l, lost)
 	}
 	return err
 }
 
-// release asks the server to end the hold, unless that is over for sure. A hold that was
-// lost because no server answered may still be there.
+// release asks the server to end the hold, unless the hold has certainly ended. If it was
+// lost because no server answered, the server may still have it.
 func (l *Lock) release(ctx context.Context, lost *LostError) error {
 	l.mu.Lock()
 	left := l.expiry - l.c.now()
 	l.mu.Unlock()
-	over := !l.o.Forever && left <= 0
+	expired := !l.o.Forever && left <= 0
 	switch {
-	case lost != nil && (lost.Why != LossUnreachable || over):
+	case lost != nil && (lost.Why != LossUnreachable || expired):
 		return lost
-	case over: // an earlier call was not confirmed, and now there is nothing to release
+	case expired: // an earlier call was not confirmed, and now the hold has expired
 		l.unlocked = true
 		return l.result
 	}
@@ -194,27 +194,28 @@ func (l *Lock) release(ctx context.Context, lost *LostError) error {
 		ctx, cancel = context.WithTimeout(ctx, left)
 		defer cancel()
 	}
-	l.again.reset()
-	err := l.c.release(ctx, l.resource, l.o.Owner, l.token, l.again)
+	l.retries.reset()
+	err := l.c.release(ctx, l.resource, l.o.Owner, l.token, l.retries)
 	if lost != nil {
 		return lost
 	}
-	if found, is := errors.AsType[*LostError](err); is && found.Why == LossReleasedElsewhere && l.again.uncertain {
-		return nil // it was this release, whose answer was lost
+	found, is := errors.AsType[*LostError](err)
+	if is && found.Why == LossReleasedElsewhere && l.retries.mayBeExecuted {
+		return nil // an earlier attempt released the lock, and its answer was lost
 	}
 	return err
 }
 
-// Abandon closes Done, ends the renewals and leaves the lock to its expiry: nobody else
-// gets it before that. It does not wait for anything.
+// Abandon closes Done and ends the renewals without releasing the lock: no other client
+// gets it before it expires. Abandon does not block.
 func (l *Lock) Abandon() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.abandoned = l.end(ErrReleased) || l.abandoned
 }
 
-// watch closes Done when the time of the lock is over. It does nothing else, so that
-// nothing holds it up.
+// watch closes Done when the lock reaches its stop time. It does nothing else, so that
+// nothing can delay it.
 func (l *Lock) watch(ctx context.Context) {
 	for !l.expire() {
 		l.mu.Lock()
@@ -226,7 +227,7 @@ func (l *Lock) watch(ctx context.Context) {
 	}
 }
 
-// keep renews the lock until ctx ends or a server says that it is lost.
+// keep renews the lock until ctx ends or a server reports its loss.
 func (l *Lock) keep(ctx context.Context) {
 	next := l.c.now() + l.interval()
 	failures := 0
@@ -255,12 +256,12 @@ func (l *Lock) keep(ctx context.Context) {
 	}
 }
 
-// renew makes one attempt. It takes half of the time that is left at most, so that there
-// is another one.
+// renew makes one attempt. The attempt takes at most half of the remaining time, so that
+// another one is possible.
 func (l *Lock) renew(ctx context.Context) error {
 	l.mu.Lock()
 	left := l.deadline() - l.o.Grace - l.c.now()
-	if left <= 0 { // the program was paused until now
+	if left <= 0 { // the program was paused
 		left += l.o.Grace
 	}
 	l.mu.Unlock()
@@ -272,7 +273,7 @@ func (l *Lock) renew(ctx context.Context) error {
 	}
 	if err != nil {
 		l.mu.Lock()
-		l.last = err
+		l.renewErr = err
 		l.mu.Unlock()
 		return err
 	}
@@ -282,48 +283,49 @@ func (l *Lock) renew(ctx context.Context) error {
 
 func (l *Lock) renewal() request { return renewal(l.resource, l.o.Owner, l.token, l.o.TTL) }
 
-// extend notes that the hold lasts for TTL at least since a request began. A lock that
-// has ended stays so.
+// extend sets the expiry to TTL after the start of a successful request. It has no effect
+// on a lock that has ended.
 func (l *Lock) extend(started time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err == nil {
-		l.expiry, l.last = max(l.expiry, started+l.o.TTL), nil
+		l.expiry, l.renewErr = max(l.expiry, started+l.o.TTL), nil
 	}
 }
 
-// interval is a third of the TTL, spread so that many locks are not renewed at the same
-// time.
+// interval returns a third of the TTL with a random deviation, so that many locks are not
+// renewed at the same time.
 func (l *Lock) interval() time.Duration {
 	return time.Duration(float64(l.o.TTL/3) * (0.9 + 0.2*l.c.jitter()))
 }
 
-// backoff is the pause after n failures.
+// backoff returns the pause after n failures.
 func (l *Lock) backoff(n int) time.Duration {
 	bound := min(minPause, l.o.TTL/30) << min(n-1, 10)
 	return time.Duration(l.c.jitter() * float64(min(bound, time.Second, l.o.TTL/6)))
 }
 
-// margin allows for clocks that do not run evenly, and for the time in which a loss is
-// noticed.
+// margin returns the time between the deadline and the expiry. It covers clock drift, and
+// the time until a loss is detected.
 func (l *Lock) margin() time.Duration {
 	return min(max(time.Second, l.o.TTL/20), l.o.TTL/6)
 }
 
 func (l *Lock) deadline() time.Duration { return l.expiry - l.margin() }
 
-// stopTime is when the lock is given up unless it is renewed. Grace is for when no server
-// answers: a program that was paused may still renew in it.
+// stopTime returns the time at which Done is closed unless the lock is renewed. Grace
+// applies only after a failed renewal: a program that was paused may still renew during
+// it.
 func (l *Lock) stopTime() time.Duration {
-	if l.last == nil {
+	if l.renewErr == nil {
 		return l.deadline()
 	}
 	return l.deadline() - l.o.Grace
 }
 
-// expire ends the lock if it is time to give it up, and reports whether it has ended. If
-// no renewal has failed, the program or its machine was paused, or the lock is not
-// renewed at all.
+// expire ends the lock if it has reached its stop time, and reports whether the lock has
+// ended. If no renewal has failed, then the program or its machine was paused, or the
+// lock is not renewed at all.
 func (l *Lock) expire() bool {
 	l.mu.Lock()
 	if l.err != nil || l.o.Forever || l.c.now() < l.stopTime() {
@@ -331,9 +333,9 @@ func (l *Lock) expire() bool {
 		return l.err != nil
 	}
 	lost := l.lost(LossExpired)
-	if l.last != nil {
+	if l.renewErr != nil {
 		lost = l.lost(LossUnreachable)
-		lost.cause = l.last
+		lost.cause = l.renewErr
 	}
 	l.end(lost)
 	l.mu.Unlock()
@@ -341,8 +343,8 @@ func (l *Lock) expire() bool {
 	return true
 }
 
-// isLate reports whether the time of a lock that nobody keeps yet is over.
-func (l *Lock) isLate() bool {
+// pastDeadline reports whether the deadline of a lock that is not started yet has passed.
+func (l *Lock) pastDeadline() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !l.o.Forever && l.c.now() >= l.deadline()
@@ -352,8 +354,8 @@ func (l *Lock) lost(why LossReason) *LostError {
 	return &LostError{Resource: l.resource, FencingToken: l.token, Why: why}
 }
 
-// explain asks the history who broke a lock. The answer is not waited for long, because
-// the holder must stop.
+// explain returns a LostError. For a force-release it reads from the history who did it
+// and why, for a short time only, because the holder must stop.
 func (l *Lock) explain(ctx context.Context, why LossReason) *LostError {
 	lost := l.lost(why)
 	if why != LossForceReleased {
@@ -361,7 +363,8 @@ func (l *Lock) explain(ctx context.Context, why LossReason) *LostError {
 	}
 	ctx, cancel := context.WithTimeout(ctx, detailsTime)
 	defer cancel()
-	for e, err := range l.c.History(ctx, HistoryOptions{Resource: l.resource, Events: []string{string(why)}, Limit: 10}) {
+	history := l.c.History(ctx, HistoryOptions{Resource: l.resource, Events: []string{string(why)}, Limit: 10})
+	for e, err := range history {
 		if err == nil && e.FencingToken == l.token {
 			lost.By, lost.Reason = e.By, e.Reason
 			break
@@ -390,7 +393,8 @@ func (l *Lock) end(err error) bool {
 	return true
 }
 
-// lossOf returns why a hold is over, as a server has answered; empty: it has not said so.
+// lossOf returns why a hold has ended, according to a server's answer. It returns "" if
+// err is not such an answer.
 func lossOf(err error) LossReason {
 	api, is := errors.AsType[*APIError](err)
 	if !is || api.Status != http.StatusNotFound {

@@ -13,7 +13,7 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// TestMain starts the server that the examples use.
+// TestMain starts the server for the examples.
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {

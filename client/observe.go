@@ -49,5 +49,6 @@ func (c *Client) observeRetry(operation string, err error, n int) {
 }
 
 func (c *Client) logLock(level slog.Level, message string, l *Lock, more ...any) {
-	c.log.With("resource", l.resource, "owner", l.o.Owner, "fencing_token", l.token).Log(context.Background(), level, message, more...)
+	log := c.log.With("resource", l.resource, "owner", l.o.Owner, "fencing_token", l.token)
+	log.Log(context.Background(), level, message, more...)
 }

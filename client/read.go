@@ -19,11 +19,13 @@ import (
 // pageSize is how many entries of a list one request asks for.
 const pageSize = 1000
 
-// raw is the JSON that a value was read from. It is what the value is encoded as, so that
-// fields that this package does not know are passed on.
+// raw is the JSON that a value was decoded from. The value is encoded as the same JSON,
+// so that unknown fields are passed on.
 type raw struct{ text json.RawMessage }
 
-// MarshalJSON returns the server's own JSON.
+func newRaw(text []byte) raw { return raw{append(json.RawMessage(nil), text...)} }
+
+// MarshalJSON returns the server's JSON.
 func (r raw) MarshalJSON() ([]byte, error) {
 	if r.text == nil {
 		return []byte("null"), nil
@@ -31,29 +33,28 @@ func (r raw) MarshalJSON() ([]byte, error) {
 	return r.text, nil
 }
 
-// Hold is a lock that somebody has, as the server describes it. It is encoded as the
-// server's JSON.
+// Hold is a lock that a client holds. It is encoded as the server's JSON.
 type Hold struct {
 	raw
 	Resource     string
 	Owner        string // the API's process_id
 	FencingToken int64
-	LockedAt     time.Time       // by the server's clock, like all times here
+	LockedAt     time.Time       // all times are by the server's clock
 	ExpiresAt    time.Time       // zero: never
-	ExpiresIn    time.Duration   // from the answer; 0: never
+	ExpiresIn    time.Duration   // at the time of the answer; 0: never
 	Reason       string          // empty: none
 	Metadata     json.RawMessage // a JSON object; nil: none
-	Renewals     int             // only of Status and Renew
-	MinHoldUntil time.Time       // only of Status; zero: no minimum
-	ReleasedAt   time.Time       // only of Status; not zero: released, and kept taken until ExpiresAt by its minimum hold
+	Renewals     int             // only from Status and Renew
+	MinHoldUntil time.Time       // only from Status; zero: no minimum hold
+	ReleasedAt   time.Time       // only from Status; not zero: released, but locked until ExpiresAt by its minimum hold
 }
 
-// String says who has what, for logs.
+// String returns the resource, owner and token, for logs.
 func (h Hold) String() string {
 	return fmt.Sprintf("%s held by %s with token %d", h.Resource, h.Owner, h.FencingToken)
 }
 
-// UnmarshalJSON reads a hold in each of the forms that the API has for it.
+// UnmarshalJSON decodes each of the API's forms of a hold.
 func (h *Hold) UnmarshalJSON(text []byte) error {
 	var w struct {
 		wire.Lock
@@ -66,7 +67,7 @@ func (h *Hold) UnmarshalJSON(text []byte) error {
 		return err
 	}
 	*h = Hold{
-		raw: raw{append(json.RawMessage(nil), text...)}, Resource: w.ResourceName, Owner: w.ProcessID + w.LockedBy,
+		raw: newRaw(text), Resource: w.ResourceName, Owner: w.ProcessID + w.LockedBy,
 		FencingToken: w.FencingToken, LockedAt: time.Time(w.LockedAt), ExpiresAt: timeOf(w.ExpiresAt),
 		ExpiresIn: duration(orZero(w.ExpiresInSeconds)), Reason: orZero(w.Reason), Metadata: objectOf(w.Metadata),
 		Renewals: w.Renewals, MinHoldUntil: timeOf(w.MinHoldUntil), ReleasedAt: timeOf(w.ReleasedAt),
@@ -74,16 +75,15 @@ func (h *Hold) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// Status is whether a resource is locked, and by whom. It is encoded as the server's
-// JSON.
+// Status is the state of a resource. It is encoded as the server's JSON.
 type Status struct {
 	raw
 	Resource string
 	Holder   *Hold // nil: the resource is free
-	Waiters  int   // how many requests wait for it
+	Waiters  int   // the number of requests that wait for the resource
 }
 
-// String says who has the resource, for logs.
+// String returns who holds the resource, for logs.
 func (s Status) String() string {
 	if s.Holder == nil {
 		return s.Resource + " is free"
@@ -91,13 +91,13 @@ func (s Status) String() string {
 	return s.Holder.String()
 }
 
-// UnmarshalJSON reads the API's form.
+// UnmarshalJSON decodes the API's form.
 func (s *Status) UnmarshalJSON(text []byte) error {
 	var w wire.Status
 	if err := json.Unmarshal(text, &w); err != nil {
 		return err
 	}
-	*s = Status{raw: raw{append(json.RawMessage(nil), text...)}, Resource: w.ResourceName, Waiters: w.Waiters}
+	*s = Status{raw: newRaw(text), Resource: w.ResourceName, Waiters: w.Waiters}
 	if w.IsLocked {
 		s.Holder = &Hold{}
 		return s.Holder.UnmarshalJSON(text)
@@ -108,7 +108,7 @@ func (s *Status) UnmarshalJSON(text []byte) error {
 // Waiter is a request that waits for a resource. It is encoded as the server's JSON.
 type Waiter struct {
 	raw
-	Position int // 1: the next
+	Position int // 1: the first
 	Owner    string
 	Since    time.Time
 	Waited   time.Duration
@@ -116,14 +116,14 @@ type Waiter struct {
 	Metadata json.RawMessage
 }
 
-// UnmarshalJSON reads the API's form.
+// UnmarshalJSON decodes the API's form.
 func (w *Waiter) UnmarshalJSON(text []byte) error {
 	var from wire.Waiter
 	if err := json.Unmarshal(text, &from); err != nil {
 		return err
 	}
 	*w = Waiter{
-		raw: raw{append(json.RawMessage(nil), text...)}, Position: from.Position, Owner: from.ProcessID, Since: time.Time(from.WaitingSince),
+		raw: newRaw(text), Position: from.Position, Owner: from.ProcessID, Since: time.Time(from.WaitingSince),
 		Waited: duration(from.WaitedSeconds), Reason: orZero(from.Reason), Metadata: objectOf(from.Metadata),
 	}
 	return nil
@@ -136,24 +136,24 @@ type Event struct {
 	Event        string // acquired, granted, released, force_released, expired, queued or gave_up
 	At           time.Time
 	Resource     string
-	Owner        string        // the holder, or who waits
-	FencingToken int64         // 0: the event is not about a hold
-	Held         time.Duration // of the end of a hold
-	Waited       time.Duration // of the end of waiting
-	Renewals     int           // of the end of a hold
-	Reason       string        // why it was acquired, was broken, or ended
-	By           string        // who broke it
-	HoldReason   string        // of the end of a hold: why it was acquired
+	Owner        string        // of the hold or of the waiting request
+	FencingToken int64         // 0: the event does not concern a hold
+	Held         time.Duration // if the event ends a hold
+	Waited       time.Duration // if the event ends a wait
+	Renewals     int           // if the event ends a hold
+	Reason       string        // of the request, the force-release or the end
+	By           string        // who force-released the hold
+	HoldReason   string        // if the event ends a hold: the reason of its request
 }
 
-// UnmarshalJSON reads the API's form.
+// UnmarshalJSON decodes the API's form.
 func (e *Event) UnmarshalJSON(text []byte) error {
 	var w wire.Event
 	if err := json.Unmarshal(text, &w); err != nil {
 		return err
 	}
 	*e = Event{
-		raw: raw{append(json.RawMessage(nil), text...)}, ID: w.ID, Event: w.Event, At: time.Time(w.At), Resource: w.ResourceName,
+		raw: newRaw(text), ID: w.ID, Event: w.Event, At: time.Time(w.At), Resource: w.ResourceName,
 		Owner: w.ProcessID, FencingToken: orZero(w.FencingToken), Held: duration(orZero(w.HeldSeconds)),
 		Waited: duration(orZero(w.WaitedSeconds)), Renewals: orZero(w.Renewals), Reason: orZero(w.Reason), By: orZero(w.By),
 		HoldReason: orZero(w.HoldReason),
@@ -161,7 +161,7 @@ func (e *Event) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// objectOf returns nil for no object.
+// objectOf returns nil for null.
 func objectOf(metadata json.RawMessage) json.RawMessage {
 	if string(metadata) == "null" {
 		return nil
@@ -178,29 +178,30 @@ func orZero[T any](p *T) (zero T) {
 
 func timeOf(t *wire.Time) time.Time { return time.Time(orZero(t)) }
 
-// Status reads who holds a resource. Like every read, it is repeated until a server answers,
-// ctx ends, or no server has answered for [Options.ServerTimeout].
+// Status returns the state of a resource. Like every read, it is retried until a server
+// answers, ctx ends, or no server has answered for [Options.ServerTimeout].
 func (c *Client) Status(ctx context.Context, resource string) (Status, error) {
 	return read[Status](ctx, c, "/locks/status", url.Values{"resource_name": {resource}})
 }
 
-// Validate reports whether a fencing token is that of the hold that the resource has now.
+// Validate reports whether token is the fencing token of the current hold of the
+// resource.
 func (c *Client) Validate(ctx context.Context, resource string, token int64) (bool, error) {
 	v, err := read[wire.Validity](ctx, c, "/locks/validate",
 		url.Values{"resource_name": {resource}, "fencing_token": {strconv.FormatInt(token, 10)}})
 	return v.Valid, err
 }
 
-// ListOptions narrow a list of locks. The zero value is all of them.
+// ListOptions filter a list of locks. The zero value selects all locks.
 type ListOptions struct {
-	Prefix string // of the resources' names
+	Prefix string // of the names of the resources
 	Owner  string
 	Limit  int // the maximum number of locks; 0: all
 }
 
-// Locks lists the locks that are held, ordered by name if there is a Prefix. It reads a
-// page at a time; a lock that comes or goes meanwhile may be missed or shown. An error
-// ends the list.
+// Locks lists the current holds, ordered by name if there is a Prefix. It reads a page at
+// a time. A hold that begins or ends meanwhile may be missing or listed. An error ends
+// the list.
 func (c *Client) Locks(ctx context.Context, o ListOptions) iter.Seq2[Hold, error] {
 	query := url.Values{}
 	setIf(query, "prefix", o.Prefix)
@@ -214,8 +215,8 @@ func (c *Client) Locks(ctx context.Context, o ListOptions) iter.Seq2[Hold, error
 	})
 }
 
-// Queue lists the requests that wait for a resource, in the order in which they will be
-// served; at most limit of them, or all if it is 0.
+// Queue lists the requests that wait for a resource, in the order in which they are
+// granted. It lists at most limit requests, or all if limit is 0.
 func (c *Client) Queue(ctx context.Context, resource string, limit int) iter.Seq2[Waiter, error] {
 	return pages(ctx, c, "/locks/queue", url.Values{"resource_name": {resource}}, limit, func(p struct {
 		Waiters    []Waiter `json:"waiters"`
@@ -226,17 +227,17 @@ func (c *Client) Queue(ctx context.Context, resource string, limit int) iter.Seq
 	})
 }
 
-// HistoryOptions narrow the history. The zero value is all of it.
+// HistoryOptions filter the history. The zero value selects all events.
 type HistoryOptions struct {
 	Resource string
 	Owner    string
-	Events   []string  // only these kinds
-	Since    time.Time // only events at this time or later
-	Until    time.Time // only events before this time
+	Events   []string  // the kinds of events; empty: all
+	Since    time.Time // the earliest time; zero: no limit
+	Until    time.Time // only events before this time; zero: no limit
 	Limit    int       // the maximum number of events; 0: all
 }
 
-// History lists what happened, newest first.
+// History lists the events of the history, newest first.
 func (c *Client) History(ctx context.Context, o HistoryOptions) iter.Seq2[Event, error] {
 	query := url.Values{}
 	setIf(query, "resource_name", o.Resource)
@@ -263,10 +264,12 @@ func setIf(query url.Values, name, value string) {
 	}
 }
 
-// pages asks for one page after the other while the caller wants more.
-func pages[P, T any](ctx context.Context, c *Client, path string, query url.Values, limit int, split func(P) ([]T, *string)) iter.Seq2[T, error] {
+// pages lists the items of a paged list. It reads a page when the caller needs it.
+func pages[P, T any](
+	ctx context.Context, c *Client, path string, query url.Values, limit int, split func(P) ([]T, *string),
+) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
-		left, query := limit, maps.Clone(query) // the list may be read several times
+		left, query := limit, maps.Clone(query) // the caller may iterate several times
 		for {
 			size := pageSize
 			if limit > 0 {
@@ -302,9 +305,10 @@ func read[T any](ctx context.Context, c *Client, path string, query url.Values) 
 	return data[T](a)
 }
 
-// Renew has a hold expire when ttl has passed since the server's answer; 0: never. It is
-// for holds that outlive the program that acquired them: a [Lock] renews itself. token 0
-// is whichever hold the owner has. It returns a [LostError] when there is no such hold.
+// Renew makes a hold expire after ttl, counted from the server's answer; 0 means never.
+// It is for holds that outlive the program that acquired them: a [Lock] renews itself. If
+// token is 0, it renews any hold of the owner. It returns a [LostError] if there is no
+// such hold.
 func (c *Client) Renew(ctx context.Context, resource, owner string, token int64, ttl time.Duration) (Hold, error) {
 	if err := valid(text{"resource", resource}, text{"owner", owner}); err != nil {
 		return Hold{}, err
@@ -331,9 +335,9 @@ func renewal(resource, owner string, token int64, ttl time.Duration) request {
 	return request{method: http.MethodPost, path: "/locks/renew", body: &body}
 }
 
-// Release ends a hold, for holds that outlive the program that acquired them. token 0 is
-// whichever hold the owner has. A hold that the owner has released before is no error;
-// one that was lost is a [LostError].
+// Release ends a hold. It is for holds that outlive the program that acquired them. If
+// token is 0, it ends any hold of the owner. It returns nil if the owner has released the
+// hold before, and a [LostError] if the hold was lost.
 func (c *Client) Release(ctx context.Context, resource, owner string, token int64) error {
 	err := c.release(ctx, resource, owner, token, c.retries("/locks/release"))
 	if lost, is := errors.AsType[*LostError](err); is && lost.Why == LossReleasedElsewhere {
@@ -342,7 +346,7 @@ func (c *Client) Release(ctx context.Context, resource, owner string, token int6
 	return err
 }
 
-func (c *Client) release(ctx context.Context, resource, owner string, token int64, again *retries) error {
+func (c *Client) release(ctx context.Context, resource, owner string, token int64, retries *retries) error {
 	if err := valid(text{"resource", resource}, text{"owner", owner}); err != nil {
 		return err
 	}
@@ -350,10 +354,10 @@ func (c *Client) release(ctx context.Context, resource, owner string, token int6
 	if token != 0 {
 		body.FencingToken = &token
 	}
-	a, err := c.retry(ctx, request{method: http.MethodPost, path: "/locks/release", body: &body}, again)
+	a, err := c.retry(ctx, request{method: http.MethodPost, path: "/locks/release", body: &body}, retries)
 	if err == nil {
 		_, err = data[wire.Released](a)
-		again.uncertain = again.uncertain || err != nil
+		retries.mayBeExecuted = retries.mayBeExecuted || err != nil
 	}
 	if why := lossOf(err); why != "" {
 		return &LostError{Resource: resource, FencingToken: token, Why: why, cause: err}
@@ -361,16 +365,16 @@ func (c *Client) release(ctx context.Context, resource, owner string, token int6
 	return err
 }
 
-// ForceReleaseOptions say which hold is broken, and for the history why and by whom.
+// ForceReleaseOptions are the options of a force-release.
 type ForceReleaseOptions struct {
-	Reason       string // must not be empty
-	By           string // empty: the address of this machine, as the server sees it
-	FencingToken int64  // only this hold is broken; 0: whichever there is, also one that has just begun
+	Reason       string // for the history; must not be empty
+	By           string // for the history; empty: this machine's address, as the server sees it
+	FencingToken int64  // only this hold is ended; 0: the current hold, also one that has just begun
 }
 
-// ForceRelease ends a hold of anybody. It returns the hold as it was. Its error is an
-// [APIError] with the status 404 if there is no such hold. It is sent at most once to a
-// server that may have executed it, unless there is a FencingToken.
+// ForceRelease ends a hold of any owner and returns the ended hold. It returns an
+// [APIError] with the status 404 if there is no such hold. Without a FencingToken it is
+// not retried after a server may have executed it.
 func (c *Client) ForceRelease(ctx context.Context, resource string, o ForceReleaseOptions) (Hold, error) {
 	if err := valid(text{"resource", resource}, text{"By", o.By}, text{"Reason", o.Reason}); err != nil {
 		return Hold{}, err
@@ -382,37 +386,43 @@ func (c *Client) ForceRelease(ctx context.Context, resource string, o ForceRelea
 	if o.FencingToken != 0 {
 		body.FencingToken = &o.FencingToken
 	}
-	again := c.retries("/locks/force-release")
-	again.once = o.FencingToken == 0
-	a, err := c.retry(ctx, request{method: http.MethodPost, path: "/locks/force-release", body: &body}, again)
+	retries := c.retries("/locks/force-release")
+	retries.once = o.FencingToken == 0
+	a, err := c.retry(ctx, request{method: http.MethodPost, path: "/locks/force-release", body: &body}, retries)
 	if api, is := errors.AsType[*APIError](err); is && api.Status == http.StatusNotFound && o.FencingToken != 0 {
-		return c.brokenBefore(ctx, resource, o, err)
+		return c.endedBefore(ctx, resource, o, err)
 	}
 	if err != nil {
 		return Hold{}, err
 	}
-	broken, err := data[struct {
+	ended, err := data[struct {
 		Holder Hold `json:"holder"`
 	}](a)
-	broken.Holder.Resource = resource
-	return broken.Holder, err
+	ended.Holder.Resource = resource
+	return ended.Holder, err
 }
 
-// brokenBefore looks in the history whether the hold is one that the same request has
-// broken: its answer may have been lost. Otherwise it returns the error.
-func (c *Client) brokenBefore(ctx context.Context, resource string, o ForceReleaseOptions, err error) (Hold, error) {
-	for e, failed := range c.History(ctx, HistoryOptions{Resource: resource, Events: []string{"force_released"}, Limit: 10}) {
-		if failed == nil && e.FencingToken == o.FencingToken && e.Reason == o.Reason && (o.By == "" || e.By == o.By) {
-			broken := wire.Hold{ProcessID: e.Owner, Times: wire.Times{LockedAt: wire.Time(e.At.Add(-e.Held))}, FencingToken: e.FencingToken}
+// endedBefore returns the hold if the same request has ended it before, and its answer
+// was lost. It reads this from the history. Otherwise it returns notFound.
+func (c *Client) endedBefore(
+	ctx context.Context, resource string, o ForceReleaseOptions, notFound error,
+) (Hold, error) {
+	history := c.History(ctx, HistoryOptions{Resource: resource, Events: []string{"force_released"}, Limit: 10})
+	for e, err := range history {
+		if err == nil && e.FencingToken == o.FencingToken && e.Reason == o.Reason && (o.By == "" || e.By == o.By) {
+			ended := wire.Hold{
+				ProcessID: e.Owner, FencingToken: e.FencingToken,
+				Times: wire.Times{LockedAt: wire.Time(e.At.Add(-e.Held))},
+			}
 			if e.HoldReason != "" {
-				broken.Reason = &e.HoldReason
+				ended.Reason = &e.HoldReason
 			}
 			var hold Hold
-			if failed = hold.UnmarshalJSON(wire.Append(nil, &broken)); failed == nil {
+			if err = hold.UnmarshalJSON(wire.Append(nil, &ended)); err == nil {
 				hold.Resource = resource
 				return hold, nil
 			}
 		}
 	}
-	return Hold{}, err
+	return Hold{}, notFound
 }

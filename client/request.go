@@ -17,24 +17,24 @@ import (
 )
 
 const (
-	attemptTimeout = 10 * time.Second // of an attempt, beyond what it asks to wait
+	attemptTimeout = 10 * time.Second // of one attempt, in addition to its wait
 	minPause       = 100 * time.Millisecond
-	maxPause       = 2 * time.Second // shorter than a server keeps the place of a request in the queue
+	maxPause       = 2 * time.Second // shorter than the time for which a server keeps a place in the queue
 	maxRetryAfter  = 30 * time.Second
 	maxAnswer      = 16 << 20 // bytes; a page of a list is smaller
 )
 
-// request is what is sent, the same at each attempt.
+// request is an HTTP request. Each attempt sends the same.
 type request struct {
 	method  string
 	path    string
 	query   url.Values
 	body    any           // nil: none
-	wait    time.Duration // how long the server may hold it in its queue
-	timeout time.Duration // of one attempt; 0: wait, and attemptTimeout or less for the answer
+	wait    time.Duration // how long the server may keep the request in its queue
+	timeout time.Duration // of one attempt; 0: wait + answerTime
 }
 
-// answer is an answer with the status 200.
+// answer is a response with the status 200.
 type answer struct {
 	started time.Duration // when its attempt began, by the client's clock
 	body    []byte
@@ -44,25 +44,25 @@ type answer struct {
 func data[T any](a answer) (T, error) {
 	var envelope wire.Success[T]
 	if err := json.Unmarshal(a.body, &envelope); err != nil || !envelope.Success {
-		return envelope.Data, &APIError{Status: http.StatusOK, Detail: "not an answer of the lock service: " + excerpt(a.body)}
+		detail := "not an answer of the lock service: " + excerpt(a.body)
+		return envelope.Data, &APIError{Status: http.StatusOK, Detail: detail}
 	}
 	return envelope.Data, nil
 }
 
-// call repeats a request until it is answered: an answer that says that the service
-// cannot serve it now does not count as one. Only a request that is safe to repeat may be
-// passed to it.
+// call retries a request until it gets a final answer. An answer that the service cannot
+// serve requests now is not final. The request must be idempotent.
 func (c *Client) call(ctx context.Context, r request) (answer, error) {
 	return c.retry(ctx, r, c.retries(r.path))
 }
 
-func (c *Client) retry(ctx context.Context, r request, again *retries) (answer, error) {
+func (c *Client) retry(ctx context.Context, r request, retries *retries) (answer, error) {
 	for {
-		a, err := again.attempt(ctx, r)
+		a, err := retries.attempt(ctx, r)
 		if err == nil {
 			return a, nil
 		}
-		if err := again.after(ctx, err); err != nil {
+		if err := retries.after(ctx, err); err != nil {
 			return answer{}, err
 		}
 	}
@@ -72,96 +72,100 @@ func (c *Client) retry(ctx context.Context, r request, again *retries) (answer, 
 type retries struct {
 	c         *Client
 	operation string
-	silent    bool          // the Observer is not told
-	once      bool          // what may have been executed is not repeated
-	n         int           // attempts that have failed since the last answer
-	since     time.Duration // since when no server answers
-	began     time.Duration // the last attempt
+	silent    bool          // the Observer is not notified
+	once      bool          // do not retry a request that may have been executed
+	failures  int           // the number of failed attempts since the last answer
+	since     time.Duration // the time since which no server answers
+	began     time.Duration // the start of the last attempt
 	wait      time.Duration // of the last attempt
-	uncertain bool          // an attempt that has failed may have been executed
+
+	mayBeExecuted bool // a failed attempt may have been executed
 }
 
 func (c *Client) retries(path string) *retries {
 	return &retries{c: c, operation: path[strings.LastIndexByte(path, '/')+1:]}
 }
 
-// reset notes that a server has answered.
-func (r *retries) reset() { r.n = 0 }
+// reset records that a server has answered.
+func (r *retries) reset() { r.failures = 0 }
 
-// attempt makes one attempt, of what is left of ServerTimeout at most.
+// attempt makes one attempt. It is limited to the remaining time of ServerTimeout.
 func (r *retries) attempt(ctx context.Context, one request) (answer, error) {
 	r.began, r.wait = r.c.now(), one.wait
 	one.timeout = one.wait + r.c.answerTime()
-	if r.c.patience > 0 && r.n > 0 {
-		one.timeout = one.wait + min(r.c.answerTime(), max(r.since+r.c.patience-r.began, minPause))
+	if r.c.serverTimeout > 0 && r.failures > 0 {
+		left := r.since + r.c.serverTimeout - r.began
+		one.timeout = one.wait + min(r.c.answerTime(), max(left, minPause))
 	}
 	return r.c.attempt(ctx, one)
 }
 
-// after returns nil when it is time for the next attempt, and otherwise the error to end
-// the call with. With several servers the next one is asked without a pause, until each
-// has been asked.
+// after decides what to do after an attempt failed with err. It returns nil when the next
+// attempt is due. Otherwise it returns the error of the whole call. With several servers
+// it pauses only after every server has been tried.
 func (r *retries) after(ctx context.Context, err error) error {
-	r.uncertain = r.uncertain || uncertain(err)
+	r.mayBeExecuted = r.mayBeExecuted || mayBeExecuted(err)
 	if ctx.Err() != nil {
 		return ended(ctx, err)
 	}
-	if !errors.Is(err, ErrUnavailable) || r.once && r.uncertain {
+	if !errors.Is(err, ErrUnavailable) || r.once && r.mayBeExecuted {
 		return err
 	}
 	now := r.c.now()
-	if r.n == 0 { // while it held the request in its queue, the server was there
+	if r.failures == 0 { // assume that the server was up while the request waited in its queue
 		r.since = min(now, r.began+r.wait)
 		if silent, is := errors.AsType[*transportError](err); is && silent.unsent {
 			r.since = r.began
 		}
 	}
-	if r.c.patience > 0 && now-r.since >= r.c.patience {
+	if r.c.serverTimeout > 0 && now-r.since >= r.c.serverTimeout {
 		return err
 	}
-	r.n++
+	r.failures++
 	if !r.silent {
-		r.c.observeRetry(r.operation, err, r.n)
+		r.c.observeRetry(r.operation, err, r.failures)
 	}
-	if r.n%len(r.c.urls) != 0 {
+	if r.failures%len(r.c.urls) != 0 {
 		return nil
 	}
 	bound := maxPause
-	if round := r.n / len(r.c.urls); round < 16 {
+	if round := r.failures / len(r.c.urls); round < 16 {
 		bound = min(maxPause, minPause<<(round-1))
 	}
 	pause := time.Duration(r.c.jitter() * float64(bound))
-	if api, is := errors.AsType[*APIError](err); is { // not all clients at the same time
+	if api, is := errors.AsType[*APIError](err); is { // the random pause spreads the clients
 		pause += min(api.retry, maxRetryAfter)
 	}
-	over := false
-	if left := r.since + r.c.patience - now; r.c.patience > 0 && pause >= left {
-		pause, over = left, true
+	timedOut := false
+	if left := r.since + r.c.serverTimeout - now; r.c.serverTimeout > 0 && pause >= left {
+		pause, timedOut = left, true
 	}
 	if sleep(ctx, pause) != nil {
 		return ended(ctx, err)
 	}
-	if over {
+	if timedOut {
 		return err
 	}
 	return nil
 }
 
-// answerTime is how long an answer may take that is due at once.
+// answerTime returns the timeout of a request that does not wait in a queue. It leaves
+// time to try each server within ServerTimeout.
 func (c *Client) answerTime() time.Duration {
-	if c.patience > 0 { // each server is asked
-		return min(attemptTimeout, max(c.patience/time.Duration(len(c.urls)), time.Millisecond))
+	if c.serverTimeout > 0 {
+		return min(attemptTimeout, max(c.serverTimeout/time.Duration(len(c.urls)), time.Millisecond))
 	}
 	return attemptTimeout
 }
 
-// ended is the error of a call whose context has ended: both are its causes.
+// ended returns the error of a call whose context has ended. It wraps the cause of ctx
+// and the last error.
 func ended(ctx context.Context, last error) error {
 	cause := causeOf(ctx)
-	none, is := errors.AsType[*transportError](last)
+	failed, is := errors.AsType[*transportError](last)
 	switch {
-	case is && errors.Is(last, context.DeadlineExceeded): // no server has answered until then
-		last = &transportError{server: none.server, cause: errNoAnswer}
+	case is && errors.Is(last, context.DeadlineExceeded): // no answer before the deadline
+		last = &transportError{server: failed.server, cause: errNoAnswer}
 	case last == nil || errors.Is(last, cause) || errors.Is(last, context.Canceled):
 		return cause
 	}
@@ -170,26 +174,28 @@ func ended(ctx context.Context, last error) error {
 
 var errNoAnswer = errors.New("no answer")
 
-// causeOf is why a context has ended: its error, and its cause if that is another one.
+// causeOf returns why a context has ended: its error, and its cause if that is another
+// error.
 func causeOf(ctx context.Context) error {
 	cause := context.Cause(ctx)
-	if errors.Is(cause, ctx.Err()) || cause == context.DeadlineExceeded { //nolint:errorlint // see past: it is the other context's error
+	//nolint:errorlint // extendContext makes the error of the original context the cause
+	if errors.Is(cause, ctx.Err()) || cause == context.DeadlineExceeded {
 		return cause
 	}
 	return fmt.Errorf("%w: %w", ctx.Err(), cause)
 }
 
-// attempt sends a request once, to the current server, and goes to the next server if
-// that does not answer.
+// attempt sends a request once, to the current server. If that server does not answer,
+// the next server becomes the current one.
 func (c *Client) attempt(ctx context.Context, r request) (answer, error) {
 	timeout := r.timeout
 	if timeout == 0 {
 		timeout = r.wait + c.answerTime()
 	}
-	timed, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout.Round(time.Millisecond)))
+	timed, cancel := withTimeout(ctx, timeout)
 	defer cancel()
 	server := c.server()
-	err := c.verify(timed, server, r)
+	err := c.probe(timed, server, r)
 	if err == nil {
 		var a answer
 		if a, err = c.exchange(timed, server, r); err == nil {
@@ -197,9 +203,15 @@ func (c *Client) attempt(ctx context.Context, r request) (answer, error) {
 		}
 	}
 	if (errors.Is(err, ErrUnavailable) || errors.Is(err, ErrOtherDatabase)) && ctx.Err() == nil {
-		c.leave(server)
+		c.skip(server)
 	}
 	return answer{}, err
+}
+
+// withTimeout is like context.WithTimeout. The cause of the timeout states its length.
+func withTimeout(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	cause := fmt.Errorf("no answer within %v", timeout.Round(time.Millisecond))
+	return context.WithTimeoutCause(ctx, timeout, cause)
 }
 
 func (c *Client) server() int {
@@ -208,8 +220,8 @@ func (c *Client) server() int {
 	return c.current
 }
 
-// leave makes the next server the current one, unless another goroutine has done so.
-func (c *Client) leave(server int) {
+// skip makes the next server the current one, unless another goroutine has done so.
+func (c *Client) skip(server int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.current == server {
@@ -217,19 +229,20 @@ func (c *Client) leave(server int) {
 	}
 }
 
-// verify asks a server for a sign of life in two cases. One that has never answered is asked
-// for its database, before it is asked to change anything in it; the first server needs no
-// such question, because its database is the right one. And a request that may wait is not
-// sent to a server that has not answered recently: nobody could tell its silence from a wait.
-func (c *Client) verify(ctx context.Context, server int, r request) error {
+// probe checks with a GET /livez that a server answers and has the right database. It
+// does so before the first request to a server other than the first one, so that no
+// request changes another database. It also does so before a request that may wait, if
+// the server has not answered recently: a dead server and a wait look the same to the
+// client.
+func (c *Client) probe(ctx context.Context, server int, r request) error {
 	c.mu.Lock()
-	known := c.verified[server] || c.database == ""
-	heard := c.heard[server]
+	verified := c.verified[server] || c.database == "" // the first answer decides the database
+	answeredAt := c.answeredAt[server]
 	c.mu.Unlock()
-	if known && (r.wait == 0 || heard != 0 && c.now()-heard < attemptTimeout) {
+	if verified && (r.wait == 0 || answeredAt != 0 && c.now()-answeredAt < attemptTimeout) {
 		return nil
 	}
-	timed, cancel := context.WithTimeoutCause(ctx, c.answerTime(), fmt.Errorf("no answer within %v", c.answerTime().Round(time.Millisecond)))
+	timed, cancel := withTimeout(ctx, c.answerTime())
 	defer cancel()
 	_, err := c.exchange(timed, server, request{method: http.MethodGet, path: "/livez"})
 	if silent, is := errors.AsType[*transportError](err); is {
@@ -240,7 +253,7 @@ func (c *Client) verify(ctx context.Context, server int, r request) error {
 
 // checkDatabase compares a server's database with that of the first answer.
 func (c *Client) checkDatabase(server int, id string) error {
-	if id == "" { // an answer of a proxy, or of a server of before the header
+	if id == "" { // an answer of a proxy, or of an old server without the header
 		return nil
 	}
 	c.mu.Lock()
@@ -250,15 +263,16 @@ func (c *Client) checkDatabase(server int, id string) error {
 		c.database = id
 	case id:
 	default:
-		return fmt.Errorf("%w: %s has %s, the first server had %s", ErrOtherDatabase, c.urls[server].Redacted(), id, c.database)
+		return fmt.Errorf("%w: %s has %s, the first server had %s",
+			ErrOtherDatabase, c.urls[server].Redacted(), id, c.database)
 	}
 	c.verified[server] = true
 	return nil
 }
 
-// exchange sends a request once and returns the answer if it has the status 200. Other
-// answers are an [APIError] or a [HeldError], or what ended before one came a
-// [transportError].
+// exchange sends a request once and returns the answer if it has the status 200. For
+// other answers it returns an [APIError] or a [HeldError], and a [transportError] if
+// there is no complete answer.
 func (c *Client) exchange(ctx context.Context, server int, r request) (answer, error) {
 	base := c.urls[server]
 	target := *base
@@ -288,7 +302,7 @@ func (c *Client) exchange(ctx context.Context, server int, r request) (answer, e
 		return answer{}, newTransportError(ctx, base, fmt.Errorf("the answer was cut off: %w", err))
 	}
 	c.mu.Lock()
-	c.heard[server] = c.now()
+	c.answeredAt[server] = c.now()
 	c.mu.Unlock()
 	if err := c.checkDatabase(server, res.Header.Get(wire.DatabaseHeader)); err != nil {
 		return answer{}, err
@@ -299,7 +313,7 @@ func (c *Client) exchange(ctx context.Context, server int, r request) (answer, e
 	return a, nil
 }
 
-// failure reads an answer that has not the status 200.
+// failure returns the error for an answer whose status is not 200.
 func failure(res *http.Response, body []byte) error {
 	var f struct {
 		Detail            json.RawMessage `json:"detail"`
@@ -323,16 +337,19 @@ func failure(res *http.Response, body []byte) error {
 	}
 	switch res.StatusCode {
 	case http.StatusConflict:
-		return &HeldError{Code: string(f.Code), Holder: f.Holder, Waiters: f.Waiters, RetryAfter: duration(f.RetryAfterSeconds), cause: api}
+		return &HeldError{
+			Code: string(f.Code), Holder: f.Holder, Waiters: f.Waiters,
+			RetryAfter: duration(f.RetryAfterSeconds), cause: api,
+		}
 	case http.StatusUnprocessableEntity:
 		api.setFaults(f.Detail)
 	default:
-		_ = json.Unmarshal(f.Detail, &api.Detail) // left empty if it is no text
+		_ = json.Unmarshal(f.Detail, &api.Detail) // stays empty if it is not a string
 	}
 	return api
 }
 
-// setFaults makes one text of the faults of the status 422.
+// setFaults sets Detail and Fields from the faults of the status 422.
 func (e *APIError) setFaults(detail []byte) {
 	var faults []wire.Fault
 	if json.Unmarshal(detail, &faults) != nil {
@@ -342,7 +359,7 @@ func (e *APIError) setFaults(detail []byte) {
 	var texts []string
 	for _, f := range faults {
 		field := ""
-		if len(f.Loc) > 1 { // the first says whether it is of the body or the query
+		if len(f.Loc) > 1 { // the first element is "body" or "query"
 			field = fmt.Sprint(f.Loc[1])
 			e.Fields = append(e.Fields, field)
 		}
@@ -351,12 +368,12 @@ func (e *APIError) setFaults(detail []byte) {
 	e.Detail = strings.Join(texts, "; ")
 }
 
-// excerpt is the beginning of an answer that cannot be read.
+// excerpt returns the beginning of an answer that cannot be parsed.
 func excerpt(body []byte) string {
-	const most = 200
+	const maxRunes = 200
 	text := strings.Join(strings.Fields(strings.ToValidUTF8(string(body), "�")), " ")
-	if r := []rune(text); len(r) > most {
-		text = string(r[:most]) + "…"
+	if r := []rune(text); len(r) > maxRunes {
+		text = string(r[:maxRunes]) + "…"
 	}
 	return text
 }

@@ -16,9 +16,9 @@ import (
 	"resource-lock-manager/client"
 )
 
-// sent is a request as the service got it.
+// sent is a request that the service has received.
 type sent struct {
-	at     time.Duration // since the test began, by the clock that stands still in a suspend
+	at     time.Duration // since the start of the test, by the clock that stops in a suspend
 	host   string
 	method string
 	path   string
@@ -26,21 +26,24 @@ type sent struct {
 	body   map[string]any
 }
 
-// reply is how the service answers.
+// reply is an answer of the service.
 type reply struct {
-	after  time.Duration // how long the answer is on its way
+	after  time.Duration // the delay of the answer
 	err    error         // instead of an answer
 	status int           // 200 if 0
 	header map[string]string
 	body   string
 }
 
+// url is the base URL of a service with one server.
+const url = "http://a:1"
+
 var errRefused = errors.New("connection refused")
 
 func granted(token int, ttl time.Duration, more string) reply {
-	return reply{body: fmt.Sprintf(`{"success":true,"message":"","data":{"lock_id":1,"resource_name":"r","process_id":"p",
-		"locked_at":"2026-01-15T10:30:00.123456+00:00","expires_at":null,"expires_in_seconds":%v,"fencing_token":%d,"waited_seconds":0%s}}`,
-		ttl.Seconds(), token, more)}
+	return reply{body: fmt.Sprintf(`{"success":true,"message":"","data":{"lock_id":1,"resource_name":"r",
+		"process_id":"p","locked_at":"2026-01-15T10:30:00.123456+00:00","expires_at":null,
+		"expires_in_seconds":%v,"fencing_token":%d,"waited_seconds":0%s}}`, ttl.Seconds(), token, more)}
 }
 
 func success(data string) reply {
@@ -52,9 +55,10 @@ func refusal(status int, code string) reply {
 }
 
 func held(code string) reply {
-	return reply{status: http.StatusConflict, body: `{"detail":"because","code":"` + code + `","waiters":2,"retry_after_seconds":30,"holder":
-		{"process_id":"other","locked_at":"2026-01-15T10:30:00.123456+00:00","expires_at":"2026-01-15T10:31:00.123456+00:00",
-		"expires_in_seconds":30,"fencing_token":5,"reason":"release 1.4","metadata":{"ci":77}}}`}
+	return reply{status: http.StatusConflict, body: `{"detail":"because","code":"` + code + `","waiters":2,
+		"retry_after_seconds":30,"holder":{"process_id":"other","locked_at":"2026-01-15T10:30:00.123456+00:00",
+		"expires_at":"2026-01-15T10:31:00.123456+00:00","expires_in_seconds":30,"fencing_token":5,
+		"reason":"release 1.4","metadata":{"ci":77}}}`}
 }
 
 // service is a scripted lock service in a synctest bubble.
@@ -62,14 +66,15 @@ type service struct {
 	t       *testing.T
 	began   time.Time
 	mu      sync.Mutex
-	suspend time.Duration // how long the machine has been suspended in all
+	suspend time.Duration // the total time of all suspends
 	got     []sent
 	answer  func(sent) reply
-	by      map[string]func(sent) reply // by path; wins over answer
+	by      map[string]func(sent) reply // by path; replaces answer
 }
 
-// serve makes a service that grants, renews and releases everything, and a client of it.
-func serve(t *testing.T, urls string, o client.Options) (*service, *client.Client) {
+// startService returns a service that grants, renews and releases every lock, and a
+// client of it.
+func startService(t *testing.T, urls string, o client.Options) (*service, *client.Client) {
 	t.Helper()
 	s := &service{t: t, began: time.Now(), by: map[string]func(sent) reply{}}
 	s.answer = func(r sent) reply {
@@ -95,13 +100,14 @@ func (s *service) now() time.Duration {
 	return time.Since(s.began) + s.suspend
 }
 
-// pause suspends the machine.
-func (s *service) pause(d time.Duration) {
+// suspendFor suspends the machine.
+func (s *service) suspendFor(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.suspend += d
 }
 
+// on sets the answers to requests of a path.
 func (s *service) on(path string, answer func(sent) reply) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,7 +157,7 @@ func (s *service) RoundTrip(r *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// requests that came for a path; all if it is empty.
+// requests returns the requests received for a path, or all if path is empty.
 func (s *service) requests(path string) (got []sent) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,7 +169,7 @@ func (s *service) requests(path string) (got []sent) {
 	return got
 }
 
-// inOrder answers with one reply after the other, and with the last one from then on.
+// inOrder answers with the replies in their order, and then always with the last one.
 func inOrder(replies ...reply) func(sent) reply {
 	var mu sync.Mutex
 	return func(sent) reply {
@@ -177,13 +183,13 @@ func inOrder(replies ...reply) func(sent) reply {
 	}
 }
 
-// after lets time pass in the bubble.
-func after(d time.Duration) {
+// advance lets time pass in the bubble.
+func advance(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()
 }
 
-// wantDone checks whether the lock has ended by now.
+// wantDone checks whether the lock has ended.
 func wantDone(t *testing.T, l *client.Lock, want bool) {
 	t.Helper()
 	select {
