@@ -13,7 +13,7 @@ import (
 	"resource-lock-manager/client"
 )
 
-// acquireFlags are those of run and acquire.
+// acquireFlags are the common flags of run and acquire.
 type acquireFlags struct {
 	wait      waitFlag
 	noWait    bool
@@ -28,7 +28,7 @@ type acquireFlags struct {
 	json      bool
 }
 
-// waitFlag is a duration that may be unlimited.
+// waitFlag is a maximum wait. It is unlimited if it is not set.
 type waitFlag struct {
 	set bool
 	d   time.Duration
@@ -50,14 +50,16 @@ func (*waitFlag) Type() string { return "duration" }
 
 func (f *acquireFlags) define(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.VarP(&f.wait, "wait", "w", "how long to wait in the queue (default: for ever)")
+	flags.VarP(&f.wait, "wait", "w", "maximum time to wait in the queue (default: no limit)")
 	flags.BoolVarP(&f.noWait, "no-wait", "n", false, "do not wait: the same as --wait 0s")
-	durationVar(flags, &f.ttl, "ttl", time.Minute, "how long the lock outlives lockctl")
-	durationVar(flags, &f.minHold, "min-hold", 0, "keep the resource taken at least this long, even if the lock is released earlier")
-	flags.IntVarP(&f.conflict, "conflict-exit-code", "E", exitNotAcquired, "exit `CODE` when the lock cannot be had; 0 skips the work quietly")
+	durationVar(flags, &f.ttl, "ttl", time.Minute, "time after which the lock expires if it is not renewed")
+	durationVar(flags, &f.minHold, "min-hold", 0,
+		"minimum time for which the resource stays locked, even if the lock is released earlier")
+	flags.IntVarP(&f.conflict, "conflict-exit-code", "E", exitNotAcquired,
+		"exit `CODE` if another process holds the lock; 0 skips the work quietly")
 	flags.StringToStringVar(&f.metadata, "metadata", nil, "`KEY=VALUE` to show with the lock; may be repeated")
-	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing on stderr about the lock")
-	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print more on stderr")
+	flags.BoolVarP(&f.quiet, "quiet", "q", false, "do not report on stderr")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "report more on stderr")
 	cmd.MarkFlagsMutuallyExclusive("wait", "no-wait")
 	cmd.MarkFlagsMutuallyExclusive("quiet", "verbose")
 }
@@ -67,7 +69,8 @@ func (f *acquireFlags) check() error {
 	case f.ttl <= 0:
 		return usagef("--ttl: want more than 0s")
 	case f.minHold > f.ttl:
-		return usagef("--min-hold: got %s, want at most --ttl, which is %s", shortDuration(f.minHold), shortDuration(f.ttl))
+		return usagef("--min-hold: got %s, want at most --ttl, which is %s",
+			shortDuration(f.minHold), shortDuration(f.ttl))
 	case f.conflict < 0 || f.conflict > 255:
 		return usagef("--conflict-exit-code: got %d, want 0 to 255", f.conflict)
 	}
@@ -90,9 +93,11 @@ func (f *acquireFlags) options() client.LockOptions {
 	return o
 }
 
-// acquire waits for the lock as the flags say, and reports meanwhile who is in the way.
-// Its error has been reported, but for usage errors.
-func (f *acquireFlags) acquire(signaled context.Context, c *client.Client, r *reporter, o client.LockOptions) (*client.Lock, error) {
+// acquire acquires the lock according to the flags. While it waits, it reports the
+// holder. Errors other than usage errors and signals have been reported.
+func (f *acquireFlags) acquire(
+	signaled context.Context, c *client.Client, r *reporter, o client.LockOptions,
+) (*client.Lock, error) {
 	get, ctx := c.Lock, signaled
 	if f.noWait || f.wait.set && f.wait.d == 0 {
 		get = c.TryLock
@@ -122,11 +127,11 @@ func (f *acquireFlags) acquire(signaled context.Context, c *client.Client, r *re
 	}
 	code := exitCode(err)
 	switch {
-	case signaled.Err() != nil: // which is the caller's to report
+	case signaled.Err() != nil: // the caller reports the signal
 		return nil, err
 	case errors.Is(err, client.ErrHeld):
 		code = f.conflict
-	case errors.Is(err, context.DeadlineExceeded): // the wait is over, and no server has said why
+	case errors.Is(err, context.DeadlineExceeded): // the wait timed out without an answer of a server
 		code = exitUnavailable
 	case code == exitUsage:
 		return nil, err
@@ -134,14 +139,14 @@ func (f *acquireFlags) acquire(signaled context.Context, c *client.Client, r *re
 	return nil, r.notAcquired(code, err)
 }
 
-// notAcquired reports why the lock was not acquired, and that the command was not run.
+// notAcquired reports why the lock was not acquired, and returns the error with the code.
 func (r *reporter) notAcquired(code int, err error) error {
 	r.done()
 	e := event{Event: "not_acquired", Error: err.Error(), ExitCode: code}
 	if held, is := errors.AsType[*client.HeldError](err); is {
 		e.Holder, e.Waiters = holderOf(held.Holder), held.Waiters
 	}
-	if code == 0 { // -E 0: to be skipped is as good
+	if code == 0 { // -E 0: the work is skipped quietly
 		r.detail(e, "not acquired: %v", err)
 	} else {
 		r.report(e, "not acquired: %v", err)
@@ -156,8 +161,8 @@ func newAcquire(p *program) *cobra.Command {
 		Short: "Acquire a lock and print its fencing token",
 		Long: `Acquire a lock and print its fencing token.
 
-The lock stays when lockctl has ended, until it is released or its TTL is over. Nothing renews it:
-where a command is to be run under a lock, "lockctl run" does that.`,
+The lock remains after lockctl has ended, until it is released or its TTL has passed. It is not
+renewed. To run a command under a lock, use "lockctl run".`,
 		Example: `  token=$(lockctl acquire deploy/web --ttl 10m --reason "release 1.4")
   lockctl renew deploy/web "$token" --ttl 10m
   lockctl release deploy/web "$token"`,
@@ -174,13 +179,14 @@ where a command is to be run under a lock, "lockctl run" does that.`,
 		},
 	}
 	f.define(cmd)
-	cmd.Flags().StringVar(&f.reason, "reason", "", "`TEXT` that is shown to others who want the resource")
-	cmd.Flags().StringVar(&f.processID, "process-id", "", "who acquires the lock (default LOCKCTL_PROCESS_ID, else USER@HOST)")
+	cmd.Flags().StringVar(&f.reason, "reason", "", "`TEXT` that is shown to other clients that request the resource")
+	cmd.Flags().StringVar(&f.processID, "process-id", "",
+		"process ID of the holder (default LOCKCTL_PROCESS_ID, else USER@HOST)")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print the lock as a JSON object")
 	return cmd
 }
 
-// print acquires a lock for whoever has called lockctl.
+// print acquires a lock and prints its token. The lock remains when lockctl ends.
 func (f *acquireFlags) print(ctx context.Context, p *program, resource string) error {
 	r := f.reporter(p, resource, false)
 	ctx, signals := watchSignals(ctx)
@@ -227,18 +233,19 @@ func (f *acquireFlags) printToken(ctx context.Context, p *program, r *reporter, 
 			WaitedSeconds    float64 `json:"waited_seconds"`
 		}{l.Name(), l.Owner(), l.FencingToken(), f.ttl.Seconds(), waited.Seconds()})
 	}
-	if err != nil { // nobody has the token: whoever called has no lock
+	if err != nil { // the caller did not get the token
 		_ = l.Unlock(ctx)
 	}
 	return err
 }
 
-// commandName is the default reason: never the whole command line, whose arguments hold
-// secrets. The name of a file may have characters that a reason may not, and be longer.
+// commandName returns the default reason: the name of the command, without its arguments,
+// which may contain secrets. A file name may be longer than a reason and may contain
+// characters that a reason must not contain.
 func commandName(command []string) string {
 	name := command[0]
 	if i := strings.LastIndexAny(name, `/\`); i >= 0 && i < len(name)-1 {
 		name = name[i+1:]
 	}
-	return cut(escape(name), 200)
+	return truncate(escape(name), 200)
 }

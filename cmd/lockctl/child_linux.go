@@ -10,23 +10,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setUp has the kernel end the command when lockctl is killed.
+// setUp makes the kernel end the command when lockctl is killed.
 func setUp(cmd *exec.Cmd, newGroup bool) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: newGroup, Pdeathsig: syscall.SIGTERM}
 }
 
-// adoptOrphans makes lockctl the parent of those of its descendants whose own parent ends
-// from now on: they are still found then.
+// adoptOrphans makes lockctl the parent of descendants whose own parent ends later, so
+// that lockctl can still find them.
 func adoptOrphans() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
 
-// process is one that runs.
+// process is a running process.
 type process struct {
 	pid, parent, group int
-	started            string // distinguishes it from a later one with the same pid
+	started            string // the start time; distinguishes it from a later process with the same pid
 }
 
-// processes returns all that run. One that has ended and was not awaited does not:
-// perhaps nobody ever awaits it, as in a container without an init.
+// processes returns all running processes, without zombies: a zombie may never be reaped,
+// as in a container without an init.
 func processes() ([]process, error) {
 	entries, err := os.ReadDir("/proc")
 	var list []process
@@ -39,8 +39,8 @@ func processes() ([]process, error) {
 		if gone != nil {
 			continue
 		}
-		// The name of the program stands in parentheses and may hold anything; state,
-		// parent, group and the time of its start follow it.
+		// The name of the program is in parentheses and may contain any character. State,
+		// parent, group and start time follow it.
 		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 		if len(fields) < 20 || fields[0][0] == 'Z' || fields[0][0] == 'X' {
 			continue
@@ -53,7 +53,7 @@ func processes() ([]process, error) {
 	return list, err
 }
 
-// groupRuns reports whether a process group has a process that runs.
+// groupRuns reports whether a process group has a running process.
 func groupRuns(group int) bool {
 	if syscall.Kill(-group, 0) != nil {
 		return false
@@ -67,8 +67,8 @@ func groupRuns(group int) bool {
 	return err != nil
 }
 
-// descendants returns the processes that a process has started, and those that these have,
-// without those whose parent has ended, and without some and what these have started.
+// descendants returns the children of a process and their descendants. It leaves out the
+// processes in without, given by pid and start time, and their descendants.
 func descendants(pid int, without map[int]string) []process {
 	list, _ := processes()
 	children := map[int][]process{}

@@ -22,14 +22,16 @@ const (
 	hasProcessGroups = true
 )
 
-// endingSignals are those that end a program by default, as far as others send them.
-var endingSignals = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE}
+// endingSignals are the signals from other processes that end a program by default.
+var endingSignals = []os.Signal{
+	syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE,
+}
 
-// harmless reports whether a signal is caught only so that it does not end lockctl: that
-// the reader of stderr is gone must not take the lock away from the command.
+// harmless reports whether a signal is caught only so that it does not end lockctl.
+// SIGPIPE is harmless: if the reader of stderr has ended, the command must keep its lock.
 func harmless(s os.Signal) bool { return s == syscall.SIGPIPE }
 
-// signalByName returns the signal of a name such as TERM or SIGTERM.
+// signalByName returns the signal with a name such as TERM or SIGTERM.
 func signalByName(name string) (os.Signal, error) {
 	upper := strings.ToUpper(name)
 	if !strings.HasPrefix(upper, "SIG") {
@@ -41,8 +43,8 @@ func signalByName(name string) (os.Signal, error) {
 	return nil, fmt.Errorf("--signal: unknown signal %q, want a name such as TERM, INT or HUP", name)
 }
 
-// hasTerminal reports whether the process belongs to a terminal, whatever its streams
-// are.
+// hasTerminal reports whether the process has a controlling terminal. Its streams do not
+// matter.
 func hasTerminal() bool {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
@@ -51,45 +53,46 @@ func hasTerminal() bool {
 	return tty.Close() == nil
 }
 
-// shell is the command line that runs a string.
+// shell returns the command line that runs a string by the shell.
 func shell(text string) []string { return []string{"/bin/sh", "-c", text} }
 
 // child is the command that runs under the lock.
 //
-// Without a terminal it has a process group of its own, and every signal is for the whole
-// group. With one it stays in the group of lockctl, so that it can use the terminal,
-// which itself signals both then. What stops the command goes to its descendants as well,
-// whatever their group is.
+// Without a terminal the command has a process group of its own, and every signal goes to
+// the whole group. With a terminal it stays in the group of lockctl, so that it can use
+// the terminal. The terminal then sends its signals to both. Signals that stop the
+// command also go to its descendants in other groups.
 type child struct {
 	cmd      *exec.Cmd
 	newGroup bool
 	terminal bool
-	done     chan struct{} // closed when the command has ended; its descendants may live on
+	done     chan struct{} // closed when the command has ended; its descendants may still run
 
-	// before are the children that lockctl had already: the shell that has become lockctl may
-	// have started them, such as tee for >(tee log). They are none of the command's.
-	before map[int]string // by pid, when they were started
+	// earlier are the children that lockctl had before the command. The shell that has
+	// executed lockctl may have started them, such as tee for >(tee log). The values are
+	// their start times.
+	earlier map[int]string
 }
 
-// start starts a command. Its error is one of starting it.
+// start starts a command.
 func start(cmd *exec.Cmd, newGroup, terminal bool) (*child, error) {
 	c := &child{cmd: cmd, newGroup: newGroup, terminal: terminal, done: make(chan struct{})}
-	c.before = map[int]string{}
+	c.earlier = map[int]string{}
 	for _, p := range descendants(os.Getpid(), nil) {
-		c.before[p.pid] = p.started
+		c.earlier[p.pid] = p.started
 	}
 	setUp(cmd, newGroup)
-	// What lockctl ignores the command would ignore as well, but not what lockctl
-	// catches.
+	// The command inherits ignored signals, but not caught ones. So lockctl catches TTOU
+	// while it starts the command.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGTTOU)
 	defer ignoreTerminalOutput()
 	started := make(chan error)
 	go func() {
-		// The signal that the kernel sends to the command when lockctl is killed belongs
-		// to the thread that has started it, which must therefore live as long.
+		// The kernel signals the command when the thread that has started it ends. So
+		// the thread must live as long as the command.
 		runtime.LockOSThread()
 		err := cmd.Start()
-		if errors.Is(err, syscall.ENOEXEC) { // a script without a first line that names its interpreter
+		if errors.Is(err, syscall.ENOEXEC) { // a script without a #! line
 			script := &exec.Cmd{
 				Path: "/bin/sh", Args: append([]string{"/bin/sh", cmd.Path}, cmd.Args[1:]...),
 				Env: cmd.Env, Stdin: cmd.Stdin, Stdout: cmd.Stdout, Stderr: cmd.Stderr,
@@ -110,11 +113,12 @@ func start(cmd *exec.Cmd, newGroup, terminal bool) (*child, error) {
 	return c, nil
 }
 
-// pid is that of the command, and in a group of its own that of the group.
+// pid returns the process ID of the command. It is also the ID of a new group.
 func (c *child) pid() int { return c.cmd.Process.Pid }
 
-// passedSignals are those that are passed on, besides those that end a program. With a
-// terminal, Ctrl-Z stops the command and lockctl without being caught.
+// passedSignals returns the signals to pass on to the command, besides endingSignals.
+// TSTP is not passed on in the terminal's group, where Ctrl-Z stops both the command and
+// lockctl.
 func passedSignals(newGroup, terminal bool) []os.Signal {
 	list := []os.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGWINCH, syscall.SIGCONT}
 	if newGroup || !terminal {
@@ -123,13 +127,14 @@ func passedSignals(newGroup, terminal bool) []os.Signal {
 	return list
 }
 
-// pass sends on a signal that lockctl has got. An early one came before there was a command.
+// pass sends a signal that lockctl has received to the command. An early signal was
+// received before the command was started.
 func (c *child) pass(s os.Signal, early bool) {
 	if harmless(s) || c.fromTerminal(s) && !early {
 		return
 	}
 	if c.newGroup {
-		_ = syscall.Kill(-c.pid(), s.(syscall.Signal)) // it may have ended
+		_ = syscall.Kill(-c.pid(), s.(syscall.Signal)) // it may have ended already
 	} else {
 		_ = c.cmd.Process.Signal(s)
 	}
@@ -161,11 +166,11 @@ func (c *child) stop(s os.Signal) {
 	}
 }
 
-// others returns the descendants of lockctl but for the command and the processes of its
-// own group: a shell with job control and timeout(1) give what they run another group.
+// others returns the descendants of lockctl that are neither the command nor in its own
+// group. A shell with job control and timeout(1) start processes in other groups.
 func (c *child) others() []int {
 	var list []int
-	for _, p := range descendants(os.Getpid(), c.before) {
+	for _, p := range descendants(os.Getpid(), c.earlier) {
 		if p.pid != c.pid() && (!c.newGroup || p.group != c.pid()) {
 			list = append(list, p.pid)
 		}
@@ -173,10 +178,10 @@ func (c *child) others() []int {
 	return list
 }
 
-// kill ends the command and what it has started.
+// kill kills the command and its descendants.
 func (c *child) kill() { c.stop(syscall.SIGKILL) }
 
-// alive reports whether the command, or anything that stop would signal, still runs.
+// alive reports whether the command, or a process that stop would signal, still runs.
 func (c *child) alive() bool {
 	select {
 	case <-c.done:
@@ -186,7 +191,8 @@ func (c *child) alive() bool {
 	return c.newGroup && groupRuns(c.pid()) || len(c.others()) > 0
 }
 
-// exitCode is that of the command, as a shell would tell it. It must have ended.
+// exitCode returns the exit code of the command, as a shell would show it. The command
+// must have ended.
 func (c *child) exitCode() int {
 	status := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if status.Signaled() {
@@ -195,7 +201,8 @@ func (c *child) exitCode() int {
 	return status.ExitStatus()
 }
 
-// findFault is why a command cannot be run, with the exit code that a shell has for it.
+// findFault returns the error for a command that cannot be run, with the exit code that a
+// shell uses.
 func findFault(name string, err error) error {
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EISDIR) {
 		return &exitError{exitNotExecutable, fmt.Errorf("cannot execute %s: %w", name, unwrapExec(err))}
@@ -210,17 +217,16 @@ func unwrapExec(err error) error {
 	return err
 }
 
-// ignoreTerminalOutput keeps lockctl from being stopped when it writes to its terminal
-// from the background while the terminal forbids that.
+// ignoreTerminalOutput lets lockctl write to its terminal from the background without
+// being stopped by TTOU.
 func ignoreTerminalOutput() { signal.Ignore(syscall.SIGTTOU) }
 
-// endByInterrupt ends the program like Ctrl-C does by default. It returns if that is
-// ignored.
+// endByInterrupt ends the program by SIGINT. It returns if the signal is ignored.
 func endByInterrupt() {
 	if signal.Ignored(syscall.SIGINT) {
 		return
 	}
 	signal.Reset(syscall.SIGINT)
 	_ = syscall.Kill(os.Getpid(), syscall.SIGINT)
-	<-time.After(time.Minute) // another thread may get the signal
+	<-time.After(time.Minute) // until the signal, which another thread may get, ends the program
 }

@@ -17,30 +17,30 @@ var endingSignals = []os.Signal{os.Interrupt, syscall.SIGTERM} // Ctrl-C, and th
 
 func harmless(os.Signal) bool { return false }
 
-// signalByName knows only what Windows can do.
+// signalByName returns the only signal of Windows, KILL.
 func signalByName(name string) (os.Signal, error) {
 	if strings.EqualFold(strings.TrimPrefix(strings.ToUpper(name), "SIG"), "KILL") {
 		return os.Kill, nil
 	}
-	return nil, fmt.Errorf("--signal: Windows has no signal %s: a command can only be ended at once, as by KILL", name)
+	return nil, fmt.Errorf("--signal: Windows has no signal %s, want KILL", name)
 }
 
 func hasTerminal() bool { return true }
 
-// shell is the command line that runs a string. With /S, cmd takes what stands between
-// the outermost quotes as it is.
+// shell returns the command line that runs a string by the shell. With /S, cmd does not
+// change the text between the outermost quotes.
 func shell(text string) []string { return []string{"cmd", "/S", "/C", text} }
 
 // child is the command that runs under the lock. The console signals it together with
-// lockctl. Windows neither signals processes nor groups of them: to stop is to end the
-// command itself at once, and what it has started lives on.
+// lockctl. Windows cannot signal processes or groups of processes. So stop kills the
+// command, and processes that it has started continue.
 type child struct {
 	cmd  *exec.Cmd
 	done chan struct{}
 }
 
 func start(cmd *exec.Cmd, _, _ bool) (*child, error) {
-	if len(cmd.Args) == 4 && cmd.Args[1] == "/S" { // cmd has rules of its own for quotes
+	if len(cmd.Args) == 4 && cmd.Args[1] == "/S" { // cmd has its own rules for quotes
 		cmd.SysProcAttr = &syscall.SysProcAttr{CmdLine: `cmd /S /C "` + cmd.Args[3] + `"`}
 	}
 	if err := cmd.Start(); err != nil {

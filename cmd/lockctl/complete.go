@@ -11,13 +11,15 @@ import (
 
 const (
 	completionTime = time.Second
-	completionMost = 100
+	maxCompletions = 100
 )
 
-// completeName offers the names of locked resources for the first argument. Nothing is
-// offered when the server cannot be asked: an error would only disturb the line that is
-// being typed.
-func (p *program) completeName(cmd *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+// completeName completes the first argument with the names of locked resources. If no
+// server answers, it returns no names: an error would disturb the line that the user
+// types.
+func (p *program) completeName(
+	cmd *cobra.Command, args []string, typed string,
+) ([]cobra.Completion, cobra.ShellCompDirective) {
 	if len(args) > 0 || p.load(cmd) != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
@@ -29,11 +31,11 @@ func (p *program) completeName(cmd *cobra.Command, args []string, typed string) 
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
 	defer cancel()
 	var names []cobra.Completion
-	for hold, err := range c.Locks(ctx, client.ListOptions{Prefix: typed, Limit: completionMost}) {
+	for hold, err := range c.Locks(ctx, client.ListOptions{Prefix: typed, Limit: maxCompletions}) {
 		if err != nil {
 			break
 		}
-		if hold.Resource == escape(hold.Resource) { // others cannot be typed, and would break the list
+		if hold.Resource == escape(hold.Resource) { // other names cannot be typed, and would break the list
 			names = append(names, hold.Resource)
 		}
 	}

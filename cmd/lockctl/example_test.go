@@ -14,26 +14,30 @@ import (
 	"resource-lock-manager/client"
 )
 
-// TestExamplesWork runs the examples of each verb's help as they are pasted into a shell,
-// by somebody who holds deploy/web and has its token, unless the verb acquires it.
+// TestExamplesWork runs the examples of each command's help in a shell. Unless the
+// command acquires locks itself, the caller holds deploy/web, and the variable token has
+// its token.
 func TestExamplesWork(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
 	c, err := client.New(base, client.Options{})
 	must(t, err)
 	t.Cleanup(c.CloseIdleConnections)
-	environ := []string{"LOCKCTL_URL=" + base, "LOCKCTL_CONFIG=" + os.DevNull, "USER=tester", "PATH=" + os.Getenv("PATH")}
+	environ := []string{
+		"LOCKCTL_URL=" + base, "LOCKCTL_CONFIG=" + os.DevNull, "USER=tester", "PATH=" + os.Getenv("PATH"),
+	}
 	p := &program{out: io.Discard, err: io.Discard, environ: environ}
 	for _, cmd := range newRoot(p).Commands() {
-		if slices.Contains([]string{"completion", "help"}, cmd.Name()) { // cobra's own
+		if slices.Contains([]string{"completion", "help"}, cmd.Name()) { // defined by cobra
 			continue
 		}
 		if cmd.Example == "" || cmd.Short == "" || strings.HasSuffix(cmd.Short, ".") {
-			t.Errorf("%s: wants an Example, and a Short without a full stop", cmd.Name())
+			t.Errorf("%s: want an Example, and a Short without a full stop", cmd.Name())
 		}
 		var token int64
 		if !slices.Contains([]string{"run", "acquire"}, cmd.Name()) {
-			hold, err := post(t.Context(), base, `{"resource_name":"deploy/web","process_id":"`+defaultProcessID(p)+`","ttl_seconds":60}`)
+			hold, err := post(t.Context(), base, `{"resource_name":"deploy/web","ttl_seconds":60,
+				"process_id":"`+defaultProcessID(p)+`"}`)
 			must(t, err)
 			token = hold.FencingToken
 		}
@@ -43,12 +47,12 @@ func TestExamplesWork(t *testing.T) {
 		if out, err := script.CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s\n%s", cmd.Name(), err, cmd.Example, out)
 		}
-		// The verb may have ended it.
+		// The command may have ended the hold.
 		_ = c.Release(t.Context(), "deploy/web", defaultProcessID(p), token)
 	}
 }
 
-// TestHelpFitsATerminal: cobra does not wrap what is written here.
+// Cobra does not wrap the help texts.
 func TestHelpFitsATerminal(t *testing.T) {
 	t.Parallel()
 	root := newRoot(&program{out: io.Discard, err: io.Discard})

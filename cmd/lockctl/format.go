@@ -10,9 +10,9 @@ import (
 	"resource-lock-manager/client"
 )
 
-// escape makes other people's text safe to print: what is no visible character is shown
-// by its number, such as \x1b or \u202e, so that a name or a reason can neither control a
-// terminal nor look like another line. A backslash stays as it is.
+// escape makes text of other clients safe to print. It replaces each character that is
+// not printable by its number, such as \x1b or \u202e. So a name or a reason can neither
+// control a terminal nor look like another line. A backslash is not changed.
 func escape(text string) string {
 	var b strings.Builder
 	for len(text) > 0 {
@@ -34,12 +34,12 @@ func escape(text string) string {
 	return b.String()
 }
 
-// shortDuration is a duration without parts that are 0: 1h, not 1h0m0s.
+// shortDuration formats a duration without parts that are 0: 1h, not 1h0m0s.
 func shortDuration(d time.Duration) string {
 	text := d.String()
 	if d >= time.Minute {
 		text = strings.TrimSuffix(text, "0s")
-		if !strings.HasSuffix(text, "m") { // 10s has lost its zero
+		if !strings.HasSuffix(text, "m") { // the suffix was that of 10s
 			text = d.String()
 		}
 	}
@@ -49,12 +49,12 @@ func shortDuration(d time.Duration) string {
 	return text
 }
 
-// timeLayout is RFC 3339 with all digits that the service has.
+// timeLayout is RFC 3339 with the precision of the service.
 const timeLayout = "2006-01-02T15:04:05.000000Z07:00"
 
-// moment is a time for a table: for a person how long ago it was or how soon it is, else
-// the time itself.
-func (p *program) moment(t, now time.Time) string {
+// tableTime formats a time for a table: relative to now on a terminal, otherwise the time
+// itself.
+func (p *program) tableTime(t, now time.Time) string {
 	switch {
 	case t.IsZero():
 		return "never"
@@ -65,16 +65,16 @@ func (p *program) moment(t, now time.Time) string {
 	}
 }
 
-// both is a time with how long ago it was or how soon it is.
-func (p *program) both(t, now time.Time) string {
+// timeWithAge formats a time, and the same time relative to now.
+func (p *program) timeWithAge(t, now time.Time) string {
 	if t.IsZero() {
 		return "never"
 	}
 	return fmt.Sprintf("%s (%s)", t.UTC().Format(time.RFC3339), relative(t, now))
 }
 
-// length is a duration for a table; empty: none.
-func (p *program) length(d time.Duration) string {
+// tableDuration formats a duration for a table. It returns "" for 0.
+func (p *program) tableDuration(d time.Duration) string {
 	switch {
 	case d == 0:
 		return ""
@@ -85,8 +85,9 @@ func (p *program) length(d time.Duration) string {
 	}
 }
 
-// serverTime is the time by the server's clock when it described a hold. Only a hold that
-// expires shows it; for others it is this machine's time.
+// serverTime returns the time of the server's answer, by the server's clock. If the hold
+// never expires, the answer does not contain it, and serverTime returns this machine's
+// time.
 func (p *program) serverTime(h client.Hold) time.Time {
 	if h.ExpiresAt.IsZero() {
 		return p.now()
@@ -101,7 +102,7 @@ func relative(t, now time.Time) string {
 	return rounded(now.Sub(t)) + " ago"
 }
 
-// rounded is a duration as a person would say it, in at most two units.
+// rounded formats a duration for people, in at most two units.
 func rounded(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch {

@@ -54,19 +54,22 @@ func TestRounded(t *testing.T) {
 	}
 }
 
-// hostile is text that would control a terminal. As JSON it must be escaped once more.
+// hostile is the JSON form of a text that would control a terminal.
 const hostile = `\u001b]0;owned\u0007\u009b2J\r\nlockctl: forged\u202e`
 
-// hostileServer answers everything with hostile text wherever there can be text.
+// hostileServer has hostile text in every text of its answers.
 func hostileServer(tb testing.TB, status int) string {
 	tb.Helper()
 	const times = `"locked_at":"2026-01-31T08:00:00+00:00","expires_at":null,"expires_in_seconds":null,"fencing_token":7,`
 	hold := strings.ReplaceAll(`"process_id":"X","reason":"X","metadata":{"X":"X"},`+times+`"renewals":0`, "X", hostile)
 	answers := map[string]string{
-		"/locks/status":        `{"resource_name":"X","is_locked":true,"locked_by":"X","reason":"X","metadata":{"X":"\u009b"},` + times + `"waiters":1,"renewals":3}`,
-		"/locks/all-locked":    `{"locks":[{"id":1,"resource_name":"X",` + hold + `}]}`,
-		"/locks/queue":         `{"waiters":[{"position":1,"process_id":"X","waiting_since":"2026-01-31T08:00:00Z","waited_seconds":1,"reason":"X"}]}`,
-		"/locks/history":       `{"events":[{"id":1,"event":"X","at":"2026-01-31T08:00:00Z","resource_name":"X","process_id":"X","reason":"X","by":"X"}]}`,
+		"/locks/status": `{"resource_name":"X","is_locked":true,"locked_by":"X","reason":"X","metadata":{"X":"\u009b"},` +
+			times + `"waiters":1,"renewals":3}`,
+		"/locks/all-locked": `{"locks":[{"id":1,"resource_name":"X",` + hold + `}]}`,
+		"/locks/queue": `{"waiters":[{"position":1,"process_id":"X","waiting_since":"2026-01-31T08:00:00Z",
+			"waited_seconds":1,"reason":"X"}]}`,
+		"/locks/history": `{"events":[{"id":1,"event":"X","at":"2026-01-31T08:00:00Z","resource_name":"X",
+			"process_id":"X","reason":"X","by":"X"}]}`,
 		"/locks/renew":         `{"resource_name":"X",` + hold + `}`,
 		"/locks/release":       `{}`,
 		"/locks/validate":      `{"valid":true}`,
@@ -75,7 +78,8 @@ func hostileServer(tb testing.TB, status int) string {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if status != http.StatusOK {
 			w.WriteHeader(status)
-			_, _ = w.Write([]byte(`{"code":"` + hostile + `","detail":"` + hostile + `","holder":{"process_id":"` + hostile + `"}}`))
+			body := strings.ReplaceAll(`{"code":"X","detail":"X","holder":{"process_id":"X"}}`, `"X"`, `"`+hostile+`"`)
+			_, _ = w.Write([]byte(body))
 			return
 		}
 		data := strings.ReplaceAll(answers[r.URL.Path], `"X"`, `"`+hostile+`"`)
@@ -85,7 +89,7 @@ func hostileServer(tb testing.TB, status int) string {
 	return server.URL
 }
 
-// silentServer accepts requests and never answers them.
+// silentServer accepts requests but does not answer them.
 func silentServer(tb testing.TB, requested chan<- struct{}) string {
 	tb.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -99,8 +103,8 @@ func silentServer(tb testing.TB, requested chan<- struct{}) string {
 	return server.URL
 }
 
-// speaking are command lines of every verb that asks a server.
-var speaking = [][]string{
+// requestingCommands has a command line of every command that sends a request.
+var requestingCommands = [][]string{
 	{"status", "web"},
 	{"list"},
 	{"list", "--json"},
@@ -112,12 +116,12 @@ var speaking = [][]string{
 	{"force-release", "web", "--reason", "gone", "--yes"},
 }
 
-// TestOthersTextIsNeverPrintedRaw: neither in answers nor in errors.
-func TestOthersTextIsNeverPrintedRaw(t *testing.T) {
+// Text of other clients is escaped in output and in errors.
+func TestTextOfOtherClientsIsEscaped(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{200, 404, 409, 500} {
 		base := hostileServer(t, status)
-		for _, args := range speaking {
+		for _, args := range requestingCommands {
 			r := lockctl(t, nil, base, args...)
 			if (r.code == 0) != (status == 200) {
 				t.Errorf("%d %q: exit code %d: %s", status, args, r.code, r.err)
@@ -127,7 +131,8 @@ func TestOthersTextIsNeverPrintedRaw(t *testing.T) {
 				shown = ""
 			}
 			for _, text := range []string{shown, r.err} {
-				if i := strings.IndexFunc(text, func(c rune) bool { return c != '\n' && !unicode.IsPrint(c) }); i >= 0 {
+				control := func(c rune) bool { return c != '\n' && !unicode.IsPrint(c) }
+				if i := strings.IndexFunc(text, control); i >= 0 {
 					t.Errorf("%d %q: prints %q", status, args, text[i:])
 				}
 				for line := range strings.Lines(text) {
@@ -136,8 +141,9 @@ func TestOthersTextIsNeverPrintedRaw(t *testing.T) {
 					}
 				}
 			}
-			if status == 200 && args[0] != "release" && args[0] != "validate" && !strings.Contains(r.out+r.err, "owned") {
-				t.Errorf("%q: prints none of it, so this proves nothing: %q", args, r.out+r.err)
+			if status == 200 && args[0] != "release" && args[0] != "validate" &&
+				!strings.Contains(r.out+r.err, "owned") {
+				t.Errorf("%q: prints none of the text, so the test proves nothing: %q", args, r.out+r.err)
 			}
 		}
 	}

@@ -17,9 +17,9 @@ func newRenew(p *program) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "renew NAME [TOKEN]",
-		Short: "Have a hold expire later",
-		Long: `Have a hold expire when the time of --ttl has passed from now. Without TOKEN it is whichever hold
-the process has. The exit code is 76 if the process does not hold the resource any more.`,
+		Short: "Extend a hold",
+		Long: `Make a hold expire when --ttl has passed from now. Without TOKEN it renews any hold of the process.
+The exit code is 76 if the process does not hold the resource any more.`,
 		Example: `  lockctl renew deploy/web --ttl 5m
   lockctl renew deploy/web "$token" --ttl 90s`,
 		Args:              arguments(1, 2),
@@ -30,7 +30,7 @@ the process has. The exit code is 76 if the process does not hold the resource a
 			case err != nil:
 				return err
 			case ttl == 0:
-				return usagef("--ttl is missing: want how long the hold lasts from now, such as --ttl 5m")
+				return usagef("--ttl is missing: want the time until the hold expires, such as --ttl 5m")
 			}
 			c, err := p.client(client.Options{})
 			if err != nil {
@@ -43,14 +43,15 @@ the process has. The exit code is 76 if the process does not hold the resource a
 			case asJSON:
 				return p.printJSON(hold)
 			case verbose:
-				p.say("%s: renewed for %s until %s", args[0], hold.Owner, p.both(hold.ExpiresAt, p.serverTime(hold)))
+				until := p.timeWithAge(hold.ExpiresAt, p.serverTime(hold))
+				p.say("%s: renewed for %s until %s", args[0], hold.Owner, until)
 			}
 			return nil
 		},
 	}
-	durationVar(cmd.Flags(), &ttl, "ttl", 0, "how long the hold lasts from now (required)")
+	durationVar(cmd.Flags(), &ttl, "ttl", 0, "time until the hold expires, counted from now (required)")
 	p.processIDVar(cmd, &owner)
-	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "say on stderr until when")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "report the new expiry on stderr")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the API's JSON")
 	return cmd
 }
@@ -63,8 +64,8 @@ func newRelease(p *program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "release NAME [TOKEN]",
 		Short: "End a hold",
-		Long: `End a hold. Without TOKEN it is whichever hold the process has. To release twice is no error. The
-exit code is 76 if the hold had been lost before, or never was.`,
+		Long: `End a hold. Without TOKEN it ends any hold of the process. A second release of the same hold
+succeeds. The exit code is 76 if the hold was lost before, or never existed.`,
 		Example:           `  lockctl release deploy/web`,
 		Args:              arguments(1, 2),
 		ValidArgsFunction: p.completeName,
@@ -87,16 +88,16 @@ exit code is 76 if the hold had been lost before, or never was.`,
 		},
 	}
 	p.processIDVar(cmd, &owner)
-	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "say on stderr that it was released")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "report the release on stderr")
 	return cmd
 }
 
-// processIDVar defines the flag for who asks.
+// processIDVar defines the flag --process-id.
 func (p *program) processIDVar(cmd *cobra.Command, owner *string) {
-	cmd.Flags().StringVar(owner, "process-id", "", "who asks (default "+nameProcessID+", else USER@HOST)")
+	cmd.Flags().StringVar(owner, "process-id", "", "process ID of the request (default "+nameProcessID+", else USER@HOST)")
 }
 
-// processID is who asks: the flag, if it was given.
+// processID returns the value of --process-id or its default.
 func (p *program) processID(flag string) string {
 	if flag != "" {
 		return flag

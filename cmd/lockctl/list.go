@@ -20,7 +20,8 @@ func newList(p *program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [PREFIX]",
 		Short: "List the locked resources",
-		Long:  "List the locked resources in the order of their names, or only those whose names begin with PREFIX.",
+		Long: `List the locked resources in the order of their names. With PREFIX, list only resources whose
+names begin with PREFIX.`,
 		Example: `  lockctl list
   lockctl list deploy/ --limit 20
   lockctl list --process-id "$USER@$(hostname)" --json`,
@@ -39,12 +40,13 @@ func newList(p *program) *cobra.Command {
 				[]string{"NAME", "HOLDER", "SINCE", "EXPIRES", "REASON"},
 				func(h client.Hold) []string {
 					now := p.serverTime(h)
-					return []string{h.Resource, h.Owner, p.moment(h.LockedAt, now), p.moment(h.ExpiresAt, now), h.Reason}
+					since, expires := p.tableTime(h.LockedAt, now), p.tableTime(h.ExpiresAt, now)
+					return []string{h.Resource, h.Owner, since, expires, h.Reason}
 				})
 		},
 	}
 	t.flags(cmd)
-	cmd.Flags().StringVar(&owner, "process-id", "", "only what this process holds")
+	cmd.Flags().StringVar(&owner, "process-id", "", "only holds of this process")
 	return cmd
 }
 
@@ -53,7 +55,7 @@ func newQueue(p *program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "queue NAME",
 		Short:             "List the requests that wait for a resource",
-		Long:              "List the requests that wait for a resource, in the order in which they will be served.",
+		Long:              "List the requests that wait for a resource, in the order in which they are granted.",
 		Example:           "  lockctl queue deploy/web",
 		Args:              arguments(1, 1),
 		ValidArgsFunction: p.completeName,
@@ -62,10 +64,11 @@ func newQueue(p *program) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printTable(p, t, c.Queue(cmd.Context(), args[0], t.limit), "nobody waits for "+args[0],
+			return printTable(p, t, c.Queue(cmd.Context(), args[0], t.limit), "no request waits for "+args[0],
 				[]string{"POSITION", "PROCESS", "SINCE", "REASON"},
 				func(w client.Waiter) []string {
-					return []string{strconv.Itoa(w.Position), w.Owner, p.moment(w.Since, w.Since.Add(w.Waited)), w.Reason}
+					since := p.tableTime(w.Since, w.Since.Add(w.Waited))
+					return []string{strconv.Itoa(w.Position), w.Owner, since, w.Reason}
 				})
 		},
 	}
@@ -82,8 +85,8 @@ func newHistory(p *program) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "history [NAME]",
-		Short: "List what happened, newest first",
-		Long:  "List what happened, or what happened to one resource, newest first.",
+		Short: "List the events of locks, newest first",
+		Long:  "List the events of all locks, or of one resource, newest first.",
 		Example: `  lockctl history deploy/web --limit 10
   lockctl history --event force_released,expired --since 24h
   lockctl history --since 2026-01-31T08:00:00Z --until 10m --json`,
@@ -95,10 +98,10 @@ func newHistory(p *program) *cobra.Command {
 				o.Resource = args[0]
 			}
 			var err error
-			if o.Since, err = p.parseMoment("--since", since); err != nil {
+			if o.Since, err = p.parseTime("--since", since); err != nil {
 				return err
 			}
-			if o.Until, err = p.parseMoment("--until", until); err != nil {
+			if o.Until, err = p.parseTime("--until", until); err != nil {
 				return err
 			}
 			c, err := p.client(client.Options{})
@@ -112,24 +115,30 @@ func newHistory(p *program) *cobra.Command {
 					if reason == "" {
 						reason = e.HoldReason
 					}
-					return []string{p.moment(e.At, p.now()), e.Event, e.Resource, e.Owner, p.length(e.Held), p.length(e.Waited), e.By, reason}
+					return []string{
+						p.tableTime(e.At, p.now()), e.Event, e.Resource, e.Owner,
+						p.tableDuration(e.Held), p.tableDuration(e.Waited), e.By, reason,
+					}
 				})
 		},
 	}
 	t.flags(cmd)
 	cmd.Flags().StringVar(&owner, "process-id", "", "only holds and waits of this process")
-	cmd.Flags().StringSliceVar(&events, "event", nil, "only these `kinds`, separated by commas: "+strings.Join(eventKinds, ", "))
-	cmd.Flags().StringVar(&since, "since", "", "only events at this `time` or later: RFC 3339, or how long ago, such as 2h")
-	cmd.Flags().StringVar(&until, "until", "", "only events before this `time`, in the same forms")
-	_ = cmd.RegisterFlagCompletionFunc("event", cobra.FixedCompletions(eventKinds, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
+	cmd.Flags().StringSliceVar(&events, "event", nil,
+		"only these `kinds`, separated by commas: "+strings.Join(eventKinds, ", "))
+	cmd.Flags().StringVar(&since, "since", "",
+		"only events at this `time` or later: RFC 3339, or a duration before now, such as 2h")
+	cmd.Flags().StringVar(&until, "until", "", "only events before this `time`, in the same formats")
+	complete := cobra.FixedCompletions(eventKinds, cobra.ShellCompDirectiveNoFileComp)
+	_ = cmd.RegisterFlagCompletionFunc("event", complete) // fails only if there is no such flag
 	return cmd
 }
 
-// eventKinds are those that the help names. The server decides what it accepts.
+// eventKinds are the kinds of events that the help lists. The server checks the flag.
 var eventKinds = []string{"acquired", "granted", "released", "force_released", "expired", "queued", "gave_up"}
 
-// parseMoment reads a time, or how long ago it was; empty: no time.
-func (p *program) parseMoment(flag, text string) (time.Time, error) {
+// parseTime parses a time, or a duration before now. It returns the zero time for "".
+func (p *program) parseTime(flag, text string) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
 	}
@@ -138,12 +147,13 @@ func (p *program) parseMoment(flag, text string) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return t, usagef("%s %q: want a time such as 2026-01-31T08:00:00Z, or how long ago it was, such as 2h", flag, text)
+		return t, usagef("%s %q: want a time such as 2026-01-31T08:00:00Z, or a duration before now, such as 2h",
+			flag, text)
 	}
 	return t, nil
 }
 
-// table is how a list is printed.
+// table holds the flags that decide how a list is printed.
 type table struct {
 	asJSON    bool
 	noHeaders bool
@@ -151,23 +161,25 @@ type table struct {
 }
 
 func (t *table) flags(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&t.asJSON, "json", false, "print the API's JSON, one object a line")
-	cmd.Flags().BoolVar(&t.noHeaders, "no-headers", false, "leave out the line with the names of the columns")
-	cmd.Flags().Var((*count)(&t.limit), "limit", "the maximum `number` of lines (default all)")
+	cmd.Flags().BoolVar(&t.asJSON, "json", false, "print the API's JSON, one object per line")
+	cmd.Flags().BoolVar(&t.noHeaders, "no-headers", false, "do not print the names of the columns")
+	cmd.Flags().Var((*count)(&t.limit), "limit", "maximum `number` of lines (default: all)")
 }
 
-// together is how many lines are aligned with each other: a longer list is printed while
-// it is read.
-const together = 1000
+// alignedLines is the number of lines that are aligned with each other. So a longer list
+// is printed while it is read.
+const alignedLines = 1000
 
-// printTable prints a line for each item. The cells need not be escaped. Nothing is
-// printed to stdout for no items, only a hint for a person.
-func printTable[T any](p *program, t table, items iter.Seq2[T, error], empty string, header []string, cells func(T) []string) error {
+// printTable prints a line for each item. It escapes the cells. If there are no items, it
+// prints nothing to stdout, and the text empty to stderr of a terminal.
+func printTable[T any](
+	p *program, t table, items iter.Seq2[T, error], empty string, header []string, cells func(T) []string,
+) error {
 	w := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
 	n := 0
 	for item, err := range items {
 		if err != nil {
-			_ = w.Flush() // the lines before the failure are right
+			_ = w.Flush() // the lines before the failure are valid
 			return err
 		}
 		if t.asJSON {
@@ -188,7 +200,7 @@ func printTable[T any](p *program, t table, items iter.Seq2[T, error], empty str
 			}
 		}
 		write(w, line...)
-		if n++; n%together == 0 {
+		if n++; n%alignedLines == 0 {
 			if err := w.Flush(); err != nil {
 				return err
 			}
@@ -200,7 +212,7 @@ func printTable[T any](p *program, t table, items iter.Seq2[T, error], empty str
 	return w.Flush()
 }
 
-// write writes a line of cells. A tabwriter reports what fails at its Flush.
+// write writes a line of cells. A tabwriter returns errors from Flush only.
 func write(w io.Writer, cells ...string) {
 	fmt.Fprintln(w, strings.Join(cells, "\t"))
 }

@@ -1,5 +1,5 @@
-// Command lockctl is the command line of the lock service. Its settings come from flags,
-// the environment and a file: see `lockctl --help`.
+// Command lockctl is the command line client of the lock service. Its settings come from
+// flags, the environment and a file: see `lockctl --help`.
 package main
 
 import (
@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// Single verbs install no handler for signals: the default action ends them, which a
-// shell reports as 130 for Ctrl-C, and which also ends the shell's loops.
+// Commands other than run and acquire install no signal handler. The default action ends
+// them: a shell then reports 130 for Ctrl-C, and also ends its loops.
 func main() {
 	os.Exit(run(context.Background(), os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 }

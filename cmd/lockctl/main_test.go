@@ -28,18 +28,18 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// TestMain makes lockctl a command that the tests can start, from this test binary.
+// TestMain makes this test binary the commands lockctl and terminal, which the tests
+// start.
 func TestMain(m *testing.M) {
 	testscript.Main(cleanUp{m}, map[string]func(){"lockctl": main, "terminal": onTerminal})
 }
 
-// cleanUp removes what the tests have built.
+// cleanUp runs the tests and removes the programs that they have built.
 type cleanUp struct{ *testing.M }
 
 func (c cleanUp) Run() int {
 	apptest.CatchIgnored()
-	// Most of the tests wait for processes, so more of them fit on the machine than it
-	// has cores.
+	// Most tests wait for processes, so more tests than cores can run in parallel.
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
@@ -52,21 +52,22 @@ func (c cleanUp) Run() int {
 	return code
 }
 
-// lockd builds the server, for the first test that asks for it, and returns the program.
+// lockd builds the server when a test first needs it, and returns the path of the
+// program.
 var lockd = sync.OnceValues(func() (string, error) {
 	built.Store(true)
-	folder, err := os.MkdirTemp("", "lockctl-test")
+	dir, err := os.MkdirTemp("", "lockctl-test")
 	if err != nil {
 		return "", err
 	}
-	if out, err := exec.Command("go", "build", "-o", folder, "../lockd").CombinedOutput(); err != nil {
-		_ = os.RemoveAll(folder)
+	if out, err := exec.Command("go", "build", "-o", dir, "../lockd").CombinedOutput(); err != nil {
+		_ = os.RemoveAll(dir)
 		return "", fmt.Errorf("building lockd: %w\n%s", err, out)
 	}
-	return filepath.Join(folder, "lockd"), nil
+	return filepath.Join(dir, "lockd"), nil
 })
 
-// built says whether there is something to remove.
+// built reports whether lockd was called, so that there is a directory to remove.
 var built atomic.Bool
 
 // startServer runs lockd on a new SQLite database and returns its base URL.
@@ -87,7 +88,7 @@ func must(tb testing.TB, err error) {
 	}
 }
 
-// result is how a command line ended.
+// result is the result of a command line.
 type result struct {
 	code     int
 	out, err string
@@ -102,9 +103,9 @@ func lockctl(tb testing.TB, in io.Reader, base string, args ...string) result {
 	return result{code, out.String(), errs.String()}
 }
 
-// onTerminal is a command: terminal INPUT COMMAND ARG... runs a command on a terminal,
-// types a line unless INPUT is empty, prints what the terminal shows, and ends with the
-// command's exit code.
+// onTerminal is the command "terminal INPUT COMMAND ARG...". It runs a command on a
+// terminal, types INPUT as a line unless it is empty, prints the output of the terminal,
+// and exits with the command's exit code.
 func onTerminal() {
 	cmd := exec.Command(os.Args[2], os.Args[3:]...)
 	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 24, Cols: 200})
@@ -116,7 +117,7 @@ func onTerminal() {
 	if input := os.Args[1]; input != "" {
 		_, _ = tty.WriteString(input + "\n")
 	}
-	shown, _ := io.ReadAll(tty) // ends with an error of the system when the command has ended
+	shown, _ := io.ReadAll(tty) // returns a system error when the command has ended
 	_ = cmd.Wait()
 	watchdog.Stop()
 	_, _ = os.Stdout.Write(bytes.ReplaceAll(shown, []byte("\r\n"), []byte("\n")))
@@ -149,7 +150,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// wantCode is a command of the scripts: code N COMMAND ARG... fails unless the exit code
+// wantCode is the script command "code N COMMAND ARG...". It fails unless the exit code
 // is N.
 func wantCode(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := strconv.Atoi(args[0])
@@ -167,15 +168,15 @@ func wantCode(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// lock is a command of the scripts: lock JSON acquires a lock and sets TOKEN.
+// lock is the script command "lock JSON". It acquires a lock and sets TOKEN.
 func lock(ts *testscript.TestScript, base, body string) {
 	answer, err := post(context.Background(), base, body)
 	ts.Check(err)
 	ts.Setenv("TOKEN", strconv.FormatInt(answer.FencingToken, 10))
 }
 
-// await is a command of the scripts: await JSON starts a request, and returns when it
-// waits. It waits until the script ends.
+// await is the script command "await JSON". It starts a request and returns when the
+// request waits. The request is canceled when the script ends.
 func await(ts *testscript.TestScript, base, body string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -228,9 +229,8 @@ func post(ctx context.Context, base, body string) (client.Hold, error) {
 	return answer.Data, err
 }
 
-// TestForceReleaseBreaksOnlyWhatWasShown: the lock changes hands while the question is on
-// the screen.
-func TestForceReleaseBreaksOnlyWhatWasShown(t *testing.T) {
+// force-release does not end a new hold that began while the user was asked.
+func TestForceReleaseEndsOnlyTheShownHold(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
 	_, err := post(t.Context(), base, `{"resource_name":"web","process_id":"first"}`)
@@ -245,14 +245,15 @@ func TestForceReleaseBreaksOnlyWhatWasShown(t *testing.T) {
 	code := make(chan int, 1)
 	go func() {
 		environ := []string{"LOCKCTL_URL=" + base, "LOCKCTL_CONFIG=" + os.DevNull}
-		code <- run(t.Context(), []string{"force-release", "web", "--reason", "gone"}, environ, tty, io.Discard, stderr)
+		args := []string{"force-release", "web", "--reason", "gone"}
+		code <- run(t.Context(), args, environ, tty, io.Discard, stderr)
 		stderr.Close()
 	}()
 	shown := bufio.NewReader(asked)
 	question, err := shown.ReadString('?')
 	must(t, err)
 	if !strings.Contains(question, "web: locked by first since ") {
-		t.Errorf("it asks %q", question)
+		t.Errorf("the question is %q", question)
 	}
 	c, err := client.New(base, client.Options{})
 	must(t, err)
@@ -264,18 +265,20 @@ func TestForceReleaseBreaksOnlyWhatWasShown(t *testing.T) {
 	must(t, err)
 	rest, err := io.ReadAll(shown)
 	must(t, err)
-	if got := <-code; got != exitNo || !strings.Contains(string(rest), "web: the hold of first had ended before; nothing was changed") {
-		t.Errorf("exit code %d, and it says %q", got, rest)
+	want := "web: the hold of first had ended before; nothing was changed"
+	if got := <-code; got != exitNo || !strings.Contains(string(rest), want) {
+		t.Errorf("exit code %d, stderr %q", got, rest)
 	}
 	s, err := c.Status(t.Context(), "web")
 	must(t, err)
 	if s.Holder == nil || s.Holder.Owner != "second" {
-		t.Errorf("the new hold was broken: %+v", s.Holder)
+		t.Errorf("the new hold was ended: %+v", s.Holder)
 	}
 }
 
-// TestSignalEndsAVerb: the shell reports this end as 130, and leaves its loops.
-func TestSignalEndsAVerb(t *testing.T) {
+// Commands other than run and acquire are ended by SIGINT itself. So a shell reports 130
+// and ends its loops.
+func TestSignalEndsACommand(t *testing.T) {
 	t.Parallel()
 	requested := make(chan struct{}, 1)
 	base := silentServer(t, requested)
@@ -285,6 +288,6 @@ func TestSignalEndsAVerb(t *testing.T) {
 	must(t, cmd.Process.Signal(os.Interrupt))
 	err := cmd.Wait()
 	if exit, is := errors.AsType[*exec.ExitError](err); !is || exit.String() != "signal: interrupt" {
-		t.Errorf("it ended with %v", err)
+		t.Errorf("lockctl ended with %v", err)
 	}
 }

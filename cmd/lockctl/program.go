@@ -20,16 +20,16 @@ import (
 	"resource-lock-manager/internal/version"
 )
 
-// Exit codes, by sysexits.h and the shell.
+// Exit codes, according to sysexits.h and the shell.
 const (
 	exitNo            = 1  // the answer is no: free, not valid, not locked
 	exitUsage         = 64 // wrong usage
 	exitUnavailable   = 69 // no server answers
 	exitInternal      = 70 // anything else
-	exitNotAcquired   = 75 // held by somebody else
+	exitNotAcquired   = 75 // held by another process
 	exitLost          = 76 // the hold has ended
-	exitDenied        = 77 // credentials are missing, or do not permit this
-	exitConfig        = 78 // a setting is wrong
+	exitDenied        = 77 // credentials are missing or not sufficient
+	exitConfig        = 78 // invalid setting
 	exitNotExecutable = 126
 	exitNotFound      = 127
 	exitInterrupted   = 130
@@ -50,13 +50,13 @@ func (e *exitError) Error() string {
 
 func (e *exitError) Unwrap() error { return e.cause }
 
-// usagef is an error in what was typed. It is printed with a pointer to the help of the
+// usagef returns a usage error. It is printed with a reference to the help of the
 // command.
 func usagef(format string, a ...any) error {
 	return &exitError{exitUsage, fmt.Errorf(format, a...)}
 }
 
-// exitCode is the code that the program ends with after an error.
+// exitCode returns the exit code for an error.
 func exitCode(err error) int {
 	exit, isExit := errors.AsType[*exitError](err)
 	api, isAPI := errors.AsType[*client.APIError](err)
@@ -84,21 +84,21 @@ func exitCode(err error) int {
 	}
 }
 
-// program is what the commands share.
+// program is the state that the commands share.
 type program struct {
 	in       io.Reader
 	out, err io.Writer
 	environ  []string
 	now      func() time.Time
 	settings settings // read before each command's RunE
-	ready    bool     // the command line was understood
+	ready    bool     // the command line was parsed
 }
 
 // run executes a command line and returns the exit code.
 func run(ctx context.Context, args, environ []string, in io.Reader, out, err io.Writer) int {
 	p := &program{in: in, out: out, err: err, environ: environ, now: time.Now}
 	root := newRoot(p)
-	root.SetArgs(append([]string{}, args...)) // never nil, which means those of the process
+	root.SetArgs(append([]string{}, args...)) // not nil, which would mean os.Args
 	cmd, failed := root.ExecuteContextC(ctx)
 	if failed == nil {
 		return 0
@@ -108,8 +108,10 @@ func run(ctx context.Context, args, environ []string, in io.Reader, out, err io.
 	case isExit && exit.cause == nil:
 	case isExit && exit.code == exitUsage:
 		p.say("%v (see %s --help)", failed, cmd.CommandPath())
-	case !p.ready: // an error of cobra, which has several lines if it has suggestions
-		text := strings.NewReplacer("\n\nDid you mean this?\n\t", ", did you mean ", "\n\t", " or ").Replace(failed.Error())
+	case !p.ready: // an error of cobra, which may have lines with suggestions
+		text := strings.NewReplacer(
+			"\n\nDid you mean this?\n\t", ", did you mean ", "\n\t", " or ",
+		).Replace(failed.Error())
 		p.say("%s (see %s --help)", strings.TrimSpace(text), cmd.CommandPath())
 		return exitUsage
 	default:
@@ -118,7 +120,7 @@ func run(ctx context.Context, args, environ []string, in io.Reader, out, err io.
 	return exitCode(failed)
 }
 
-// newRoot returns the command that has all verbs.
+// newRoot returns the root command with all commands.
 func newRoot(p *program) *cobra.Command {
 	var showVersion bool
 	root := &cobra.Command{
@@ -127,14 +129,14 @@ func newRoot(p *program) *cobra.Command {
 		Long: `Lock resources by name, and see who has locked them.
 
 Settings come from flags, then from the environment, then from the file lockctl/config in the
-user's configuration folder, which is $XDG_CONFIG_HOME or ~/.config on Linux:
+user's configuration directory, which is $XDG_CONFIG_HOME or ~/.config on Linux:
 
   LOCKCTL_URL         base URL of the lock service, or several, separated by commas
-  LOCKCTL_PROCESS_ID  who asks, for single commands; if unset, USER@HOST
-  LOCKCTL_CONFIG      another file for the two above
+  LOCKCTL_PROCESS_ID  process ID for all commands but run; if unset, USER@HOST
+  LOCKCTL_CONFIG      path of another file for the two settings above
 
-Exit codes: 64 wrong usage, 69 no server answers, 70 other failures, 75 locked by somebody else,
-76 the lock is lost, 77 not permitted, 78 a setting is wrong.`,
+Exit codes: 64 wrong usage, 69 no server answers, 70 other failures, 75 locked by another process,
+76 the lock is lost, 77 not permitted, 78 invalid setting.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
@@ -157,7 +159,7 @@ Exit codes: 64 wrong usage, 69 no server answers, 70 other failures, 75 locked b
 	root.PersistentFlags().StringVar(&p.settings.urls, "url", "",
 		"base `URL` of the lock service, or several, separated by commas (default LOCKCTL_URL, else "+defaultURL+")")
 	durationVar(root.PersistentFlags(), &p.settings.serverTimeout, "server-timeout", defaultServerTimeout,
-		"how long to go on while no server answers; 0s: for ever")
+		"how long to retry while no server answers; 0s: no limit")
 	root.AddCommand(
 		newRun(p), newAcquire(p),
 		newStatus(p), newList(p), newQueue(p), newHistory(p),
@@ -166,7 +168,7 @@ Exit codes: 64 wrong usage, 69 no server answers, 70 other failures, 75 locked b
 	)
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {
-		if cmd.Name() == "completion" { // it would print its help and succeed, into somebody's file
+		if cmd.Name() == "completion" { // it would print its help and succeed, so a script would save the help as its output
 			cmd.RunE = func(*cobra.Command, []string) error {
 				return usagef("completion: want bash, zsh, fish or powershell")
 			}
@@ -175,7 +177,7 @@ Exit codes: 64 wrong usage, 69 no server answers, 70 other failures, 75 locked b
 	return root
 }
 
-// prepare checks the flags and reads the settings, before the verb runs.
+// prepare checks the flags and reads the settings, before a command runs.
 func (p *program) prepare(cmd *cobra.Command) error {
 	for _, check := range []func() error{cmd.ValidateRequiredFlags, cmd.ValidateFlagGroups} {
 		if err := check(); err != nil {
@@ -188,7 +190,8 @@ func (p *program) prepare(cmd *cobra.Command) error {
 		switch text := f.Value.String(); {
 		case !utf8.ValidString(text):
 			wrong = usagef("--%s: %q is not UTF-8", f.Name, text)
-		case text == "" && slices.Contains([]string{"process-id", "since", "until"}, f.Name): // an unset variable of a script
+		case text == "" && slices.Contains([]string{"process-id", "since", "until"}, f.Name):
+			// The value is probably an unset variable of a script.
 			wrong = usagef("--%s is empty", f.Name)
 		}
 	})
@@ -201,33 +204,35 @@ func (p *program) prepare(cmd *cobra.Command) error {
 	return p.load(cmd)
 }
 
-// isOffline reports whether a command needs no settings, and so works with a broken file
-// of them. Completion reads them itself, when it has parsed the flags.
+// isOffline reports whether a command needs no settings, and so works with an invalid
+// settings file. Completion reads the settings itself, after it has parsed the flags.
 func isOffline(cmd *cobra.Command) bool {
 	for cmd.HasParent() && cmd.Parent().HasParent() {
 		cmd = cmd.Parent()
 	}
-	offline := []string{"completion", "help", "man", "version", cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd}
+	offline := []string{
+		"completion", "help", "man", "version", cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd,
+	}
 	return !cmd.HasParent() || slices.Contains(offline, cmd.Name())
 }
 
-// getenv returns the value of a variable of the environment; empty: not set.
+// getenv returns the value of an environment variable, or "" if it is not set.
 func (p *program) getenv(name string) string {
 	value := ""
 	for _, variable := range p.environ {
 		if n, v, _ := strings.Cut(variable, "="); n == name {
-			value = v // the last one counts
+			value = v // the last one has precedence
 		}
 	}
 	return value
 }
 
-// say prints one line on stderr.
+// say prints one line to stderr.
 func (p *program) say(format string, a ...any) {
 	fmt.Fprintln(p.err, "lockctl: "+escape(fmt.Sprintf(format, a...)))
 }
 
-// printf prints to stdout. Text that came from the server must have been escaped.
+// printf prints to stdout. The caller must escape text that came from the server.
 func (p *program) printf(format string, a ...any) error {
 	_, err := fmt.Fprintf(p.out, format, a...)
 	return err
@@ -252,19 +257,20 @@ func newVersion(p *program) *cobra.Command {
 	}
 }
 
-// arguments checks how many arguments there are, and that they can be sent. Its words are
-// those of the command's Use line.
-func arguments(least, most int) cobra.PositionalArgs {
+// arguments returns a check of the number of arguments and of their encoding. Its errors
+// quote the command's Use line.
+func arguments(minArgs, maxArgs int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		_, want, _ := strings.Cut(cmd.Use, " ")
 		switch {
-		case len(args) > most && most == 0:
+		case len(args) > maxArgs && maxArgs == 0:
 			return usagef("%s takes no arguments, got %q", cmd.Name(), args)
-		case len(args) > most:
-			return usagef("%s: unexpected argument %q, want %s", cmd.Name(), args[most], want)
-		case len(args) < least:
+		case len(args) > maxArgs:
+			return usagef("%s: unexpected argument %q, want %s", cmd.Name(), args[maxArgs], want)
+		case len(args) < minArgs:
 			return usagef("%s: want %s", cmd.Name(), want)
-		case len(args) > 0 && args[0] == "" && strings.Contains(want, "NAME"): // an unset variable of a script
+		case len(args) > 0 && args[0] == "" && strings.Contains(want, "NAME"):
+			// The argument is probably an unset variable of a script.
 			return usagef("%s: NAME is empty", cmd.Name())
 		}
 		for _, arg := range args {

@@ -41,34 +41,35 @@ func TestExitCode(t *testing.T) {
 	}
 }
 
-// TestAnswersOfOthers: what a proxy or another service says is an error of its own, in
-// one line.
-func TestAnswersOfOthers(t *testing.T) {
+// An answer of a proxy or of another service is reported as an error in one line.
+func TestAnswersOfOtherServices(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		status int
 		code   int
 		err    string
 	}{
-		{http.StatusOK, 70, "lockctl: the lock service answered 200: not an answer of the lock service: <html> a page </html>\n"},
-		{http.StatusUnauthorized, 77, "lockctl: the lock service answered 401: <html> a page </html>\n"},
-		{http.StatusForbidden, 77, "lockctl: the lock service answered 403: <html> a page </html>\n"},
-		{http.StatusNotFound, 70, "lockctl: the lock service answered 404: <html> a page </html>\n"},
-		{http.StatusBadGateway, 69, "lockctl: the lock service answered 502: <html> a page </html>\n"},
+		{http.StatusOK, 70, "200: not an answer of the lock service: <html> a page </html>\n"},
+		{http.StatusUnauthorized, 77, "401: <html> a page </html>\n"},
+		{http.StatusForbidden, 77, "403: <html> a page </html>\n"},
+		{http.StatusNotFound, 70, "404: <html> a page </html>\n"},
+		{http.StatusBadGateway, 69, "502: <html> a page </html>\n"},
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(test.status)
 			fmt.Fprint(w, "<html>\na page\n</html>")
 		}))
 		t.Cleanup(server.Close)
-		for _, args := range speaking {
+		for _, args := range requestingCommands {
 			timeout := "30s"
-			if test.code == exitUnavailable { // it is repeated until then
+			if test.code == exitUnavailable { // the request is retried until then
 				timeout = "500ms"
 			}
 			r := lockctl(t, nil, server.URL, append(args, "--server-timeout", timeout)...)
-			if r.code != test.code || r.err != test.err || r.out != "" {
-				t.Errorf("%d %q: exit code %d, stdout %q, stderr %q, want %d and %q", test.status, args, r.code, r.out, r.err, test.code, test.err)
+			stderr := "lockctl: the lock service answered " + test.err
+			if r.code != test.code || r.err != stderr || r.out != "" {
+				t.Errorf("%d %q: exit code %d, stdout %q, stderr %q, want %d and %q",
+					test.status, args, r.code, r.out, r.err, test.code, stderr)
 			}
 		}
 	}

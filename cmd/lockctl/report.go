@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf16"
 
@@ -16,24 +17,23 @@ import (
 	"resource-lock-manager/client"
 )
 
-// reporter writes to stderr what happens to a lock: as text, as JSON objects, or not at
-// all. On a terminal the last line may be one that is rewritten. It is safe for
-// concurrent use. A write that fails is ignored: a full disk or a closed pipe must not
-// end the command that runs.
+// reporter reports the events of a lock on stderr: as text, as JSON objects, or not at
+// all. On a terminal it can rewrite the last line. It is safe for concurrent use. It
+// ignores failed writes: a full disk or a closed pipe must not end the running command.
 type reporter struct {
 	resource string
 	out      *printer
 	quiet    bool
 	verbose  bool
 	json     bool
-	terminal *os.File      // nil: out is none
-	grace    time.Duration // how long before the lock's deadline the work is stopped
+	terminal *os.File      // nil: out is not a terminal
+	grace    time.Duration // the time between stopping the command and the lock's deadline
 
 	mu      sync.Mutex
-	pending bool // the last line is to be rewritten
+	pending bool // the last line will be rewritten
 }
 
-// event is one line of --json.
+// event is one line of the output of --json.
 type event struct {
 	Event         string     `json:"event"`
 	At            time.Time  `json:"at"`
@@ -53,7 +53,7 @@ type event struct {
 	Error         string     `json:"error,omitempty"`
 }
 
-// holder is who holds the resource.
+// holder is the holder of the resource.
 type holder struct {
 	ProcessID    string    `json:"process_id"`
 	FencingToken int64     `json:"fencing_token"`
@@ -68,7 +68,7 @@ func holderOf(h *client.Hold) *holder {
 	return &holder{h.Owner, h.FencingToken, h.LockedAt.UTC(), h.Reason}
 }
 
-// report writes an event, or else the text if it is not empty.
+// report writes the event with --json, and otherwise the text if it is not empty.
 func (r *reporter) report(e event, format string, a ...any) {
 	if r.quiet {
 		return
@@ -77,7 +77,7 @@ func (r *reporter) report(e event, format string, a ...any) {
 	defer r.mu.Unlock()
 	if r.json {
 		e.At, e.ResourceName = time.Now().UTC(), r.resource
-		line, _ := json.Marshal(e) // it has no value that cannot be encoded
+		line, _ := json.Marshal(e) // cannot fail
 		r.out.print(escapeJSON(string(line)) + "\n")
 		return
 	}
@@ -88,7 +88,7 @@ func (r *reporter) report(e event, format string, a ...any) {
 	r.out.print("lockctl: " + escape(fmt.Sprintf(format, a...)) + "\n")
 }
 
-// detail is report, but the text is for --verbose only.
+// detail is like report, but writes the text with --verbose only.
 func (r *reporter) detail(e event, format string, a ...any) {
 	if !r.verbose {
 		format = ""
@@ -96,23 +96,23 @@ func (r *reporter) detail(e event, format string, a ...any) {
 	r.report(e, format, a...)
 }
 
-// rewrite shows a line that the next one replaces.
+// rewrite shows a line that the next line replaces.
 func (r *reporter) rewrite(line string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	line = escape(line)
 	if width, _, err := term.GetSize(int(r.terminal.Fd())); err == nil && width > 0 {
-		line = cut(line, width-1) // a character in the last column may move the cursor to the next line
+		line = truncate(line, width-1) // a character in the last column may move the cursor to the next line
 	}
 	r.clear()
 	r.out.print(line)
 	r.pending = true
 }
 
-// cut shortens a line to a number of columns.
-func cut(line string, most int) string {
+// truncate shortens a line to at most maxColumns.
+func truncate(line string, maxColumns int) string {
 	columns := func(r rune) int {
-		if r >= 0x1100 { // from here on there are characters that are two columns wide
+		if r >= 0x1100 { // characters from here on may be two columns wide
 			return 2
 		}
 		return 1
@@ -121,12 +121,12 @@ func cut(line string, most int) string {
 	for _, r := range line {
 		total += columns(r)
 	}
-	if total <= most {
+	if total <= maxColumns {
 		return line
 	}
 	total = columns('…')
 	for i, r := range line {
-		if total += columns(r); total > most {
+		if total += columns(r); total > maxColumns {
 			return line[:i] + "…"
 		}
 	}
@@ -140,20 +140,20 @@ func (r *reporter) clear() {
 	}
 }
 
-// done removes a line that would have been rewritten.
+// done removes a line that rewrite has shown.
 func (r *reporter) done() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.clear()
 }
 
-// flush waits a moment for what was reported to be written.
+// flush waits at most flushTime until all reports are written.
 func (r *reporter) flush() { r.out.flush() }
 
-// close waits until all is written.
+// close waits until all reports are written, without a timeout.
 func (r *reporter) close() { r.out.close() }
 
-// escapeJSON is escape for text in JSON: its strings may hold all of Unicode.
+// escapeJSON is like escape, for JSON text.
 func escapeJSON(text string) string {
 	var b strings.Builder
 	for _, r := range text {
@@ -170,23 +170,23 @@ func escapeJSON(text string) string {
 	return b.String()
 }
 
-// printer writes in the background. Nobody may read what lockctl writes, as after Ctrl-S
-// on a terminal or when a pager stands still; the lock must be renewed and the command be
-// stopped then as well.
+// printer writes in the background. The output of lockctl may not be read, as after
+// Ctrl-S on a terminal or while a pager waits. lockctl must renew the lock and stop the
+// command also then.
 type printer struct {
 	queue chan printed
 	ended chan struct{}
 }
 
-// printed is a text, or the wish to know that all before it is written.
+// printed is a text to write, or a request of flush or close.
 type printed struct {
 	text    string
-	written chan<- struct{} // nil: a text
-	last    bool            // whatever follows is lost
+	written chan<- struct{} // of flush: closed when all earlier texts are written
+	last    bool            // of close: later texts are lost
 }
 
 const (
-	printerQueue = 1000 // texts; what comes when it is full is lost
+	printerQueue = 1000 // the maximum number of queued texts; further texts are lost
 	flushTime    = time.Second
 )
 
@@ -228,7 +228,7 @@ func (p *printer) flush() {
 	}
 }
 
-// close waits until all is written, for ever if need be.
+// close waits until all texts are written, without a timeout.
 func (p *printer) close() {
 	p.queue <- printed{last: true}
 	<-p.ended
@@ -239,25 +239,21 @@ func seconds(d time.Duration) *float64 {
 	return &s
 }
 
-// observer reports what the client does.
+// observer returns an observer that reports the events of the client.
 func (r *reporter) observer() client.Observer {
-	failing := false // between a renewal that failed and one that did not
-	var mu sync.Mutex
-	swap := func(now bool) (before bool) {
-		mu.Lock()
-		defer mu.Unlock()
-		before, failing = failing, now
-		return before
-	}
+	var failing atomic.Bool // the last renewal has failed
 	return client.Observer{
 		Acquired: func(l *client.Lock, waited time.Duration) {
-			r.detail(event{Event: "acquired", ProcessID: l.Owner(), FencingToken: l.FencingToken(), WaitedSeconds: seconds(waited)},
-				"acquired %s, fencing token %d", l.Name(), l.FencingToken())
+			e := event{
+				Event: "acquired", ProcessID: l.Owner(), FencingToken: l.FencingToken(),
+				WaitedSeconds: seconds(waited),
+			}
+			r.detail(e, "acquired %s, fencing token %d", l.Name(), l.FencingToken())
 		},
 		Renewed: func(l *client.Lock) {
 			deadline := l.Deadline().UTC()
 			e := event{Event: "renewed", FencingToken: l.FencingToken(), Deadline: &deadline}
-			if swap(false) {
+			if failing.Swap(false) {
 				r.report(e, "renewed %s again", l.Name())
 				return
 			}
@@ -265,19 +261,23 @@ func (r *reporter) observer() client.Observer {
 		},
 		RenewFailed: func(l *client.Lock, err error) {
 			deadline := l.Deadline().UTC()
-			e := event{Event: "renew_failed", FencingToken: l.FencingToken(), Deadline: &deadline, Error: err.Error()}
-			if swap(true) {
+			e := event{
+				Event: "renew_failed", FencingToken: l.FencingToken(), Deadline: &deadline, Error: err.Error(),
+			}
+			if failing.Swap(true) {
 				r.detail(e, "%v", err)
 				return
 			}
-			r.report(e, "cannot renew %s, trying for another %v: %v", l.Name(), max(time.Until(l.Deadline())-r.grace, 0).Round(time.Second), err)
+			left := max(time.Until(l.Deadline())-r.grace, 0).Round(time.Second)
+			r.report(e, "cannot renew %s, retrying for %v: %v", l.Name(), left, err)
 		},
 		Released: func(_ *client.Lock, held time.Duration) {
-			r.detail(event{Event: "released", HeldSeconds: seconds(held)}, "released %s after %v", r.resource, held.Round(time.Millisecond))
+			r.detail(event{Event: "released", HeldSeconds: seconds(held)},
+				"released %s after %v", r.resource, held.Round(time.Millisecond))
 		},
 		Retried: func(operation string, err error, n int) {
 			if n == 1 && operation != "status" && operation != "queue" {
-				r.report(event{Event: "retrying", Error: err.Error()}, "%v; trying again", err)
+				r.report(event{Event: "retrying", Error: err.Error()}, "%v; retrying", err)
 			}
 		},
 	}

@@ -16,14 +16,14 @@ import (
 )
 
 const (
-	exitMaxHold = 124 // as timeout(1)
-	leastTTL    = 5 * time.Second
-	// pollStopped is how often it is looked whether the processes of a stopped command
-	// have ended.
+	exitMaxHold = 124 // like timeout(1)
+	minTTL      = 5 * time.Second
+	// pollStopped is the interval of the checks whether the processes of a stopped
+	// command have ended.
 	pollStopped = 20 * time.Millisecond
 )
 
-// runFlags are those of run.
+// runFlags are the flags of run.
 type runFlags struct {
 	acquireFlags
 	grace   time.Duration
@@ -41,35 +41,36 @@ func newRun(p *program) *cobra.Command {
 		Short: "Run a command under a lock",
 		Long: `Run a command under a lock.
 
-The lock is renewed while the command runs and released when it ends, whatever it has left in the
-background. The command is executed without a shell; -c STRING runs a string by the shell.
+The lock is renewed while the command runs. It is released when the command ends, even if processes
+that the command has started still run. The command is executed without a shell; -c STRING runs a
+string by the shell.
 
-When the lock is lost the command is stopped: it gets --signal, and KILL after --grace. When no
-server answers, that is timed so that the command has ended before anybody else can get the lock.
-A signal that lockctl gets is passed on to the command. Without a terminal, as in cron, CI and
-systemd, the command has a process group of its own, and all its processes are signaled. With a
-terminal it stays in the group of lockctl, and the terminal sends Ctrl-C and Ctrl-Z to both. While
-a job is stopped by Ctrl-Z nothing renews its lock.
+If the lock is lost, the command is stopped: it gets --signal, and KILL after --grace. If no server
+answers, the command is stopped so early that it has ended before another process can get the lock.
+lockctl passes the signals that it receives on to the command. Without a terminal, as in cron, CI
+and systemd, the command has a process group of its own, and all its processes are signaled. With a
+terminal it stays in the group of lockctl, and the terminal sends Ctrl-C and Ctrl-Z to both. While a
+job is stopped by Ctrl-Z, its lock is not renewed.
 
-A force-release is noticed at the next renewal: until then, and while it stops, the command may run
-beside the next holder. On macOS with a terminal, and on Windows, what the command has started is
-not stopped with it.
+lockctl detects a force-release at the next renewal. Until the command has stopped, it may run at
+the same time as the next holder. On macOS with a terminal, and on Windows, processes that the
+command has started are not stopped.
 
-The command finds LOCK_RESOURCE_NAME, LOCK_FENCING_TOKEN, LOCK_PROCESS_ID and LOCKCTL_URL in its
-environment.
+The environment of the command has LOCK_RESOURCE_NAME, LOCK_FENCING_TOKEN, LOCK_PROCESS_ID and
+LOCKCTL_URL.
 
-The exit code is the command's, and 128 and N more when signal N has ended it. Otherwise:
+The exit code is that of the command, or 128+N if signal N has ended the command. Otherwise:
   64       wrong usage
   69       no server answers
   70       any other failure
-  75       the lock was not acquired: it is held, or the wait is over (see -E)
+  75       the lock was not acquired: it is held, or the wait timed out (see -E)
   76       the lock was lost while the command ran
-  77, 78   not permitted; a setting is wrong
+  77, 78   not permitted; invalid setting
   124      the command was stopped because of --max-hold
   126, 127 the command cannot be executed; cannot be found
-  128+N    signal N came while lockctl waited
+  128+N    lockctl received signal N while it waited
 
-In all these cases but 76 and 124 the command was not run.`,
+In all these cases except 76 and 124 the command was not run.`,
 		Example: `  lockctl run deploy/web -- echo deploying
   lockctl run -n -E 0 nightly-backup -- echo "only one host runs this"
   lockctl run --wait 5m --reason "release 1.4" deploy/web -c 'echo "token $LOCK_FENCING_TOKEN"'`,
@@ -85,18 +86,21 @@ In all these cases but 76 and 124 the command was not run.`,
 	f.define(cmd)
 	flags := cmd.Flags()
 	flags.StringVarP(&f.shell, "command", "c", "", "run `STRING` by /bin/sh")
-	flags.StringVar(&f.reason, "reason", "", "`TEXT` that is shown to others who want the resource (default: the name of the command)")
-	flags.StringVar(&f.processID, "process-id", "", "who acquires the lock (default HOST:PID:RANDOM)")
-	durationVar(flags, &f.grace, "grace", 10*time.Second, "how long the command has to stop before it is killed; at most a third of --ttl when no server answers")
+	flags.StringVar(&f.reason, "reason", "",
+		"`TEXT` that is shown to other clients that request the resource (default: the name of the command)")
+	flags.StringVar(&f.processID, "process-id", "", "process ID of the holder (default HOST:PID:RANDOM)")
+	durationVar(flags, &f.grace, "grace", 10*time.Second,
+		"time to stop before the command is killed; at most a third of --ttl if no server answers")
 	flags.StringVar(&f.signal, "signal", defaultSignal, "`SIGNAL` that stops the command")
 	flags.StringVar(&f.onLost, "on-lost", "stop", "what to do when the lock is lost: `stop|warn`")
 	durationVar(flags, &f.maxHold, "max-hold", 0, "stop the command after this time (default: never)")
-	flags.StringVar(&f.pgroup, "pgroup", "auto", "process group of the command: `auto|new|same`; auto is new without a terminal")
-	flags.BoolVar(&f.json, "json", false, "report to stderr in JSON objects, one a line")
+	flags.StringVar(&f.pgroup, "pgroup", "auto",
+		"process group of the command: `auto|new|same`; auto is new without a terminal")
+	flags.BoolVar(&f.json, "json", false, "report on stderr in JSON objects, one per line")
 	return cmd
 }
 
-// split finds the name and the command.
+// split splits the arguments into the name and the command.
 func (f *runFlags) split(cmd *cobra.Command, args []string) (string, []string, error) {
 	dash := cmd.ArgsLenAtDash()
 	if dash == 0 && len(args) > 1 && args[1] == "--" { // lockctl run -- -NAME -- COMMAND
@@ -106,7 +110,7 @@ func (f *runFlags) split(cmd *cobra.Command, args []string) (string, []string, e
 	switch {
 	case len(args) == 0 || args[0] == "":
 		return "", nil, usagef("run: want NAME -- COMMAND")
-	case !utf8.ValidString(args[0]): // it would be sent as another name
+	case !utf8.ValidString(args[0]): // JSON would change the name
 		return "", nil, usagef("run: the name %q is not UTF-8", args[0])
 	case hasShell && len(args) > 1:
 		return "", nil, usagef("run: unexpected argument %q beside -c", args[1])
@@ -128,8 +132,8 @@ func (f *runFlags) check() (os.Signal, error) {
 	switch {
 	case err != nil:
 		return nil, &exitError{exitUsage, err}
-	case f.ttl < leastTTL:
-		return nil, usagef("--ttl: got %v, want at least %v: a command could not be stopped in time", f.ttl, leastTTL)
+	case f.ttl < minTTL:
+		return nil, usagef("--ttl: got %v, want at least %v: a command could not be stopped in time", f.ttl, minTTL)
 	case f.onLost != "stop" && f.onLost != "warn":
 		return nil, usagef("--on-lost: got %q, want stop or warn", f.onLost)
 	case f.pgroup == "new" && !hasProcessGroups:
@@ -140,7 +144,7 @@ func (f *runFlags) check() (os.Signal, error) {
 	return stop, nil
 }
 
-// run looks the command up, acquires the lock, runs the command and releases the lock.
+// run acquires the lock, runs the command and releases the lock.
 func (f *runFlags) run(ctx context.Context, p *program, name string, command []string) error {
 	stop, err := f.check()
 	if err != nil {
@@ -150,7 +154,8 @@ func (f *runFlags) run(ctx context.Context, p *program, name string, command []s
 	ctx, signals := watchSignals(ctx)
 	err = f.execute(ctx, p, r, signals, name, command, stop)
 	signals.stop()
-	if exit, is := errors.AsType[*exitError](err); f.json && !f.quiet && err != nil && (!is || exit.cause != nil) {
+	exit, is := errors.AsType[*exitError](err)
+	if f.json && !f.quiet && err != nil && (!is || exit.cause != nil) {
 		code := exitCode(err)
 		r.report(event{Event: "failed", Error: err.Error(), ExitCode: code}, "")
 		err = &exitError{code, nil}
@@ -161,7 +166,9 @@ func (f *runFlags) run(ctx context.Context, p *program, name string, command []s
 }
 
 // execute does the work of run. An error without a cause has been reported.
-func (f *runFlags) execute(ctx context.Context, p *program, r *reporter, signals *signals, name string, command []string, stop os.Signal) error {
+func (f *runFlags) execute(
+	ctx context.Context, p *program, r *reporter, signals *signals, name string, command []string, stop os.Signal,
+) error {
 	path, err := exec.LookPath(command[0])
 	if err != nil && !errors.Is(err, exec.ErrDot) {
 		return findFault(command[0], err)
@@ -183,18 +190,19 @@ func (f *runFlags) execute(ctx context.Context, p *program, r *reporter, signals
 	}
 	r.grace = options.Grace
 	l, err := f.acquire(ctx, c, r, options)
-	r.flush()                                    // what is shown while it waits must not mix with what the command writes
-	if number := signals.caught(); number != 0 { // also if it came with the grant
+	r.flush()                                    // before the command writes to the same stderr
+	if number := signals.caught(); number != 0 { // the signal may race with the grant
 		if err == nil {
 			_ = l.Unlock(ctx)
 		}
-		r.detail(event{Event: "interrupted", ExitCode: signalExit + number}, "interrupted: the command was not run")
+		e := event{Event: "interrupted", ExitCode: signalExit + number}
+		r.detail(e, "interrupted: the command was not run")
 		return &exitError{signalExit + number, nil}
 	}
 	if err != nil {
 		return err
 	}
-	if lost, is := errors.AsType[*client.LostError](l.Err()); is { // lockctl was stopped meanwhile
+	if lost, is := errors.AsType[*client.LostError](l.Err()); is { // lockctl was stopped after the grant
 		_ = l.Unlock(ctx)
 		r.report(lostEvent(lost), "%v; the command was not run", lost)
 		return &exitError{exitLost, nil}
@@ -217,10 +225,12 @@ func (f *runFlags) execute(ctx context.Context, p *program, r *reporter, signals
 		}
 		return &exitError{exitNotExecutable, fmt.Errorf("cannot execute %s: %w", command[0], err)}
 	}
-	run := &execution{runFlags: f, r: r, l: l, child: child, stopSignal: stop, interrupts: make(chan struct{}, 1)}
+	run := &execution{
+		runFlags: f, r: r, l: l, child: child, stopSignal: stop, interrupts: make(chan struct{}, 1),
+	}
 	signals.pass(run.signaled)
 	code := run.wait()
-	signals.pass(nil) // to end the release early
+	signals.pass(nil) // from now on a signal ends the release early
 	return run.finish(ctx, code)
 }
 
@@ -231,16 +241,16 @@ type execution struct {
 	l          *client.Lock
 	child      *child
 	stopSignal os.Signal
-	interrupts chan struct{} // Ctrl-C has come; buffered
+	interrupts chan struct{} // receives Ctrl-C; buffered
 
-	lost    *client.LostError // nil: not lost, as far as is known
-	stopped bool              // the command was told to stop
+	lost    *client.LostError // nil: no loss was detected
+	stopped bool              // the command was signaled to stop
 	killed  bool
-	killAt  func() time.Time // of a command that was told to stop
-	code    int              // the exit code that stopping has determined; 0: the command's
+	killAt  func() time.Time // when a stopped command is killed
+	code    int              // the exit code of a stopped command; 0: its own
 }
 
-// signaled handles a signal that lockctl has got.
+// signaled handles a signal that lockctl has received.
 func (e *execution) signaled(s os.Signal, early bool) {
 	e.child.pass(s, early)
 	if s == os.Interrupt {
@@ -251,8 +261,8 @@ func (e *execution) signaled(s os.Signal, early bool) {
 	}
 }
 
-// wait returns the exit code when the command has ended, and when it was told to stop,
-// everything that was told so as well.
+// wait waits for the end of the command and returns its exit code. If the command was
+// signaled to stop, it also waits for all other processes that were signaled.
 func (e *execution) wait() int {
 	lost, maxHold := e.l.Done(), (<-chan time.Time)(nil)
 	if e.maxHold > 0 {
@@ -268,7 +278,7 @@ func (e *execution) wait() int {
 			if !e.stopped {
 				return e.child.exitCode()
 			}
-			ended = nil // the rest of its group is awaited
+			ended = nil // wait for the other processes
 		case <-lost:
 			lost = nil
 			e.lose()
@@ -276,11 +286,11 @@ func (e *execution) wait() int {
 			if e.stopped { // the lock was lost before
 				continue
 			}
-			e.r.report(event{Event: "max_hold"}, "stopping the command: --max-hold of %v is over", e.maxHold)
+			e.r.report(event{Event: "max_hold"}, "stopping the command: --max-hold of %v has passed", e.maxHold)
 			e.code = exitMaxHold
 			e.stop(func() time.Time { return time.Time{} }, e.grace)
 		case <-e.interrupts:
-			if e.stopped { // once more while it stops
+			if e.stopped { // a second Ctrl-C, or one after the loss
 				e.kill()
 			}
 		case <-poll:
@@ -306,7 +316,7 @@ func (e *execution) wait() int {
 func (e *execution) lose() {
 	errors.As(e.l.Err(), &e.lost)
 	if e.onLost == "warn" {
-		e.r.report(lostEvent(e.lost), "%v; the command runs on", e.lost)
+		e.r.report(lostEvent(e.lost), "%v; the command continues", e.lost)
 		return
 	}
 	e.r.report(lostEvent(e.lost), "%v; stopping the command", e.lost)
@@ -319,12 +329,15 @@ func (e *execution) lose() {
 }
 
 func lostEvent(lost *client.LostError) event {
-	return event{Event: "lost", Why: string(lost.Why), By: lost.By, Reason: lost.Reason, FencingToken: lost.FencingToken}
+	return event{
+		Event: "lost", Why: string(lost.Why), By: lost.By, Reason: lost.Reason,
+		FencingToken: lost.FencingToken,
+	}
 }
 
-// stop tells the command to stop. It is killed at the deadline, which is read again each
-// time, because the machine may be suspended meanwhile; a zero deadline is that grace has
-// passed.
+// stop signals the command to stop. The command is killed after grace, or at the deadline
+// if that is earlier and not zero. The deadline is read repeatedly, because the machine
+// may be suspended meanwhile.
 func (e *execution) stop(deadline func() time.Time, grace time.Duration) {
 	end := time.Now().Add(grace)
 	killAt := func() time.Time {
@@ -334,7 +347,7 @@ func (e *execution) stop(deadline func() time.Time, grace time.Duration) {
 		return end
 	}
 	if e.stopped && e.killAt().Before(end) {
-		killAt = e.killAt // it has less time left already
+		killAt = e.killAt // the earlier time counts
 	}
 	e.killAt = killAt
 	if !e.stopped {
@@ -343,7 +356,8 @@ func (e *execution) stop(deadline func() time.Time, grace time.Duration) {
 	}
 }
 
-// kill may be called again, for processes that were started meanwhile.
+// kill kills the command. It is called repeatedly, for processes that were started
+// meanwhile.
 func (e *execution) kill() {
 	if !e.killed {
 		e.killed = true
@@ -358,15 +372,15 @@ func (e *execution) finish(ctx context.Context, code int) error {
 	lost, isLost := errors.AsType[*client.LostError](err)
 	switch {
 	case isLost:
-		if e.lost == nil { // the command ended before it was noticed
+		if e.lost == nil { // the command ended before the loss was detected
 			e.r.report(lostEvent(lost), "%v", lost)
 		}
 		if e.onLost == "stop" || code == 0 {
 			code = exitLost
 		}
 	case err != nil:
-		e.r.report(event{Event: "release_failed", Error: err.Error()}, "cannot release %s, which ends by itself within %v: %v",
-			e.l.Name(), e.ttl, err)
+		e.r.report(event{Event: "release_failed", Error: err.Error()},
+			"cannot release %s, which expires within %v: %v", e.l.Name(), e.ttl, err)
 	}
 	if code == 0 {
 		return nil

@@ -16,26 +16,13 @@ import (
 	"resource-lock-manager/internal/apptest"
 )
 
-// got returns how often each process of the probe has got each signal, such as "child
-// TERM".
-func got(lines []string) map[string]int {
-	counts := map[string]int{}
-	for _, line := range lines {
-		if fields := strings.Fields(line); len(fields) == 4 && fields[1] == "got" {
-			name := strings.TrimLeft(fields[0], "^CZ\\") // a terminal shows keys in front of it
-			counts[name+" "+fields[2]]++
-		}
-	}
-	return counts
-}
-
-// TestSignalsReachTheGroup: without a terminal, the command and what it has started get
-// each signal, once. A second signal follows the first when that has come, so that one
-// too many would be seen before it.
+// Without a terminal, the command and its child get each signal once. The test sends the
+// next signal after the previous one has arrived, so it would see a duplicate before the
+// next.
 func TestSignalsReachTheGroup(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
-	c := observed(t, base)
+	c := newClient(t, base)
 	j := startRun(t, base, "--process-id", "me", "group", "--", probe(t), "-keep", "-sub", "-stdin", "-code", "7")
 	j.ready(t, "grandchild", "child")
 	names := []string{"USR1", "USR2", "ALRM", "WINCH", "CONT", "INT", "TERM", "HUP", "QUIT"}
@@ -44,31 +31,32 @@ func TestSignalsReachTheGroup(t *testing.T) {
 		j.signal(t, signalNumber(name))
 		both := []string{j.line(t, ""), j.line(t, "")}
 		for _, process := range []string{"child", "grandchild"} {
-			if !slices.ContainsFunc(both, func(line string) bool { return strings.HasPrefix(line, process+" got "+name+" ") }) {
-				t.Errorf("after %s they print %q", name, both)
+			received := func(line string) bool { return strings.HasPrefix(line, process+" got "+name+" ") }
+			if !slices.ContainsFunc(both, received) {
+				t.Errorf("after %s the processes print %q", name, both)
 			}
 			want[process+" "+name] = 1
 		}
 	}
-	if owner := holderNow(t, c, "group"); owner != "me" {
-		t.Errorf("while it runs the lock is held by %q", owner)
+	if owner := currentHolder(t, c, "group"); owner != "me" {
+		t.Errorf("held by %q while the command runs", owner)
 	}
 	pids := descendants(j.cmd.Process.Pid, nil)
 	must(t, j.in.Close())
 	j.wantCode(t, 7)
-	if owner := holderNow(t, c, "group"); owner != "" {
+	if owner := currentHolder(t, c, "group"); owner != "" {
 		t.Errorf("held by %q after the end of the command", owner)
 	}
-	if len(pids) != 2 || !runs(pids[1].pid) { // it ignores all signals that end others
+	if len(pids) != 2 || !runs(pids[1].pid) { // the grandchild ignores all signals
 		t.Errorf("%v: the grandchild did not survive the command", pids)
 	}
 	must(t, unix.Kill(pids[1].pid, unix.SIGKILL))
-	if counts := got(j.rest(t)); fmt.Sprint(counts) != fmt.Sprint(want) {
+	if counts := signalCounts(j.rest(t)); fmt.Sprint(counts) != fmt.Sprint(want) {
 		t.Errorf("signals: %v, want %v", counts, want)
 	}
 }
 
-// TestStopSignal: TSTP stops the command and lockctl, CONT lets both go on.
+// TSTP stops the command and lockctl, and CONT continues both.
 func TestStopSignal(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
@@ -86,17 +74,18 @@ func TestStopSignal(t *testing.T) {
 	must(t, j.in.Close())
 	j.wantCode(t, 0)
 	must(t, unix.Kill(pids[1], unix.SIGTERM))
-	counts := got(j.rest(t))
-	if want := "map[child CONT:1 child TSTP:1 grandchild CONT:1 grandchild TERM:1 grandchild TSTP:1]"; fmt.Sprint(counts) != want {
+	counts := signalCounts(j.rest(t))
+	want := "map[child CONT:1 child TSTP:1 grandchild CONT:1 grandchild TERM:1 grandchild TSTP:1]"
+	if fmt.Sprint(counts) != want {
 		t.Errorf("signals: %v, want %s", counts, want)
 	}
 }
 
-// TestSignalEndsTheCommand: lockctl ends as the command does.
+// If a signal ends the command, the exit code of lockctl is 128 + the signal number.
 func TestSignalEndsTheCommand(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
-	c := observed(t, base)
+	c := newClient(t, base)
 	for _, s := range []syscall.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1} {
 		t.Run(unix.SignalName(s), func(t *testing.T) {
 			t.Parallel()
@@ -105,14 +94,14 @@ func TestSignalEndsTheCommand(t *testing.T) {
 			j.line(t, "ready")
 			j.signal(t, s)
 			j.wantCode(t, 128+int(s))
-			if owner := holderNow(t, c, name); owner != "" {
+			if owner := currentHolder(t, c, name); owner != "" {
 				t.Errorf("held by %q", owner)
 			}
 		})
 	}
 }
 
-// TestIgnoredSignalsStayIgnored: those of nohup, and those of a script's background jobs.
+// nohup and background jobs of a script ignore signals. lockctl does not catch them.
 func TestIgnoredSignalsStayIgnored(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
@@ -127,7 +116,10 @@ func TestIgnoredSignalsStayIgnored(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			cmd := lockctlCommand(base)
-			cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", test.shell, "sh", "ignored/" + test.name, "-c", "echo ready $PPID; exec sleep 100"}
+			cmd.Path, cmd.Args = "/bin/sh", []string{
+				"sh", "-c", test.shell, "sh",
+				"ignored/" + test.name, "-c", "echo ready $PPID; exec sleep 100",
+			}
 			j := startJob(t, cmd)
 			var pid int
 			_, err := fmt.Sscan(j.line(t, "ready"), &pid)
@@ -141,7 +133,7 @@ func TestIgnoredSignalsStayIgnored(t *testing.T) {
 				}
 				must(t, unix.Kill(pid, s))
 			}
-			must(t, unix.Kill(pid, unix.SIGWINCH)) // harmless: it has been handled when the others have
+			must(t, unix.Kill(pid, unix.SIGWINCH)) // harmless; it is handled after the other signals
 			if !runs(child) {
 				t.Error("the command has ended")
 			}
@@ -163,7 +155,7 @@ func ignores(tb testing.TB, status string, s syscall.Signal) bool {
 	return mask&(1<<(s-1)) != 0
 }
 
-// TestSignalDispositions: the command finds those that it would find without lockctl.
+// The command inherits the same signal dispositions as without lockctl.
 func TestSignalDispositions(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
@@ -176,7 +168,7 @@ func TestSignalDispositions(t *testing.T) {
 	}
 }
 
-// TestKilledLockctl: the kernel stops the command.
+// If lockctl is killed, the kernel sends TERM to the command.
 func TestKilledLockctl(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
@@ -185,11 +177,11 @@ func TestKilledLockctl(t *testing.T) {
 	j.signal(t, os.Kill)
 	j.wantCode(t, -1)
 	j.line(t, "child got TERM")
-	gone(t, pid)
+	awaitExit(t, pid)
 }
 
-// TestPgroupSame: without a terminal nobody else has sent the command a signal that
-// lockctl got.
+// In the same process group without a terminal, lockctl passes each signal on to the
+// command.
 func TestPgroupSame(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)

@@ -17,24 +17,25 @@ import (
 	"resource-lock-manager/internal/apptest"
 )
 
-// onTerminalRun starts lockctl run with a terminal of its own.
+// onTerminalRun starts lockctl run on a terminal.
 func onTerminalRun(tb testing.TB, base string, args ...string) *job {
 	tb.Helper()
 	return startOnTerminal(tb, lockctlCommand(base, append([]string{"run"}, args...)...), 80)
 }
 
+// typed types keys on the terminal.
 func (j *job) typed(tb testing.TB, keys string) {
 	tb.Helper()
 	_, err := j.tty.WriteString(keys)
 	must(tb, err)
 }
 
-// TestKeysOfTheTerminal: the terminal signals lockctl and the command, so that lockctl
-// must not pass the signal on, and must not end before the command does.
+// The terminal signals both lockctl and the command. So lockctl must not pass the signal
+// on, and must not end before the command.
 func TestKeysOfTheTerminal(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
-	c := observed(t, base)
+	c := newClient(t, base)
 	j := onTerminalRun(t, base, "--process-id", "me", "keys", "--", probe(t), "-keep", "-sub", "-code", "9", "-stdin")
 	pids := j.ready(t, "child", "grandchild")
 	if group, err := unix.Getpgid(pids[0]); err != nil || group != j.cmd.Process.Pid {
@@ -51,26 +52,26 @@ func TestKeysOfTheTerminal(t *testing.T) {
 	j.line(t, "got WINCH")
 	j.line(t, "got WINCH")
 	want["child WINCH"], want["grandchild WINCH"] = 1, 1
-	// What others send to lockctl goes to the command alone.
+	// Signals that other processes send to lockctl go to the command only.
 	for _, name := range []string{"USR1", "HUP", "TERM"} {
 		j.signal(t, signalNumber(name))
 		j.line(t, "child got "+name)
 		want["child "+name] = 1
 	}
-	if owner := holderNow(t, c, "keys"); owner != "me" {
+	if owner := currentHolder(t, c, "keys"); owner != "me" {
 		t.Errorf("held by %q", owner)
 	}
 	j.typed(t, "some text\n")
 	j.line(t, "child read some text")
 	j.typed(t, "\x04")
 	j.wantCode(t, 9)
-	if counts := got(j.seen); fmt.Sprint(counts) != fmt.Sprint(want) {
+	if counts := signalCounts(j.seen); fmt.Sprint(counts) != fmt.Sprint(want) {
 		t.Errorf("signals: %v, want %v", counts, want)
 	}
 	must(t, unix.Kill(pids[1], unix.SIGKILL))
 }
 
-// TestCtrlCEndsTheCommand: the exit code is the command's.
+// After Ctrl-C the exit code is that of the command.
 func TestCtrlCEndsTheCommand(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
@@ -87,18 +88,17 @@ func TestCtrlCEndsTheCommand(t *testing.T) {
 			j.line(t, "child ready")
 			j.typed(t, "\x03")
 			j.wantCode(t, test.code)
-			awaitHolder(t, observed(t, base), "ctrl-c/"+name, "")
+			awaitHolder(t, newClient(t, base), "ctrl-c/"+name, "")
 		})
 	}
 }
 
-// TestCtrlCEndsALoop: a shell ends its loop only if what it runs has been ended by the
-// signal.
+// A shell ends its loop only if its command was ended by the signal.
 func TestCtrlCEndsALoop(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
-	c := observed(t, base)
-	hold(t, c, "loop/held", "somebody")
+	c := newClient(t, base)
+	hold(t, c, "loop/held", "other")
 	for name, command := range map[string]string{
 		"run":     "lockctl run loop/run -- sh -c 'echo ready; exec sleep 1000'",
 		"waiting": "lockctl run loop/held -- true",
@@ -107,7 +107,8 @@ func TestCtrlCEndsALoop(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cmd := lockctlCommand(base)
-			cmd.Path, cmd.Args = "/bin/bash", []string{"bash", "-c", "for i in 1 2 3; do " + command + "; done; echo not reached"}
+			script := "for i in 1 2 3; do " + command + "; done; echo not reached"
+			cmd.Path, cmd.Args = "/bin/bash", []string{"bash", "-c", script}
 			j := startOnTerminal(t, cmd, 80)
 			if name == "run" {
 				j.line(t, "ready")
@@ -117,20 +118,20 @@ func TestCtrlCEndsALoop(t *testing.T) {
 			j.typed(t, "\x03")
 			j.wantCode(t, 130)
 			if shown := j.stderr.String(); strings.Contains(shown, "not reached") {
-				t.Errorf("it went on: %q", shown)
+				t.Errorf("the loop continued: %q", shown)
 			}
 		})
 	}
 }
 
-// TestCtrlCWhileItWaits: the place is given up.
-func TestCtrlCWhileItWaits(t *testing.T) {
+// Ctrl-C during the wait removes the place from the queue.
+func TestCtrlCDuringTheWait(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
-	c := observed(t, base)
-	l := hold(t, c, "waits", "somebody")
+	c := newClient(t, base)
+	l := hold(t, c, "waits", "other")
 	j := onTerminalRun(t, base, "waits", "--", "true")
-	j.waitFor(t, "waiting for waits: held by somebody")
+	j.waitFor(t, "waiting for waits: held by other")
 	j.typed(t, "\x03")
 	j.wantCode(t, 130)
 	must(t, l.Unlock(t.Context()))
@@ -143,17 +144,20 @@ func TestCtrlCWhileItWaits(t *testing.T) {
 	}
 }
 
-// TestWaitingLine: one line, rewritten, that fits into the width, and is gone when the
-// command begins.
+// The waiting line is rewritten, fits into the width of the terminal, and is removed when
+// the command starts.
 func TestWaitingLine(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
-	c := observed(t, base)
+	c := newClient(t, base)
 	name := strings.Repeat("漢字", 20)
-	l, err := c.Lock(t.Context(), name, client.LockOptions{Owner: "somebody", Reason: strings.Repeat("long ", 30)})
+	options := client.LockOptions{Owner: "other", Reason: strings.Repeat("long ", 30)}
+	l, err := c.Lock(t.Context(), name, options)
 	must(t, err)
 	j := startOnTerminal(t, lockctlCommand(base, "run", name, "--", "echo", "mine"), 60)
-	apptest.Eventually(t, "a line that was rewritten", func() bool { return strings.Count(j.stderr.String(), "waiting for ") > 1 })
+	apptest.Eventually(t, "a rewritten line", func() bool {
+		return strings.Count(j.stderr.String(), "waiting for ") > 1
+	})
 	must(t, l.Unlock(t.Context()))
 	j.line(t, "mine")
 	j.wantCode(t, 0)
@@ -167,7 +171,8 @@ func TestWaitingLine(t *testing.T) {
 				columns++
 			}
 		}
-		if !strings.HasPrefix(part, "waiting for 漢字") || !strings.HasSuffix(part, "…") || columns > 59 || columns < 56 || strings.ContainsAny(part, "\r\n") {
+		if !strings.HasPrefix(part, "waiting for 漢字") || !strings.HasSuffix(part, "…") ||
+			columns > 59 || columns < 56 || strings.ContainsAny(part, "\r\n") {
 			t.Errorf("%d columns: %q", columns, part)
 		}
 	}
@@ -176,23 +181,28 @@ func TestWaitingLine(t *testing.T) {
 	}
 }
 
-// TestCommandOpensTheTerminal as sudo and getpass do, although its streams are none.
+// The command can open the terminal although its streams are not the terminal, like sudo.
 func TestCommandOpensTheTerminal(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
-	j := onTerminalRun(t, base, "tty", "--", "sh", "-c", `exec </dev/null; printf 'name?\n' >/dev/tty; read answer </dev/tty; echo "hello $answer"; stty -a </dev/tty >/dev/null`)
+	j := onTerminalRun(t, base, "tty", "--", "sh", "-c", `
+		exec </dev/null
+		printf 'name?\n' >/dev/tty
+		read answer </dev/tty
+		echo "hello $answer"
+		stty -a </dev/tty >/dev/null`)
 	j.line(t, "name?")
 	j.typed(t, "you\n")
 	j.line(t, "hello you")
 	j.wantCode(t, 0)
 }
 
-// TestLossWithATerminal: the group is the shell's as well, so the descendants are
-// signaled.
+// On a terminal the shell is in the same process group, so lockctl signals the
+// descendants instead of the group.
 func TestLossWithATerminal(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
-	c := observed(t, base)
+	c := newClient(t, base)
 	for name, test := range map[string]struct {
 		args  []string
 		grace string
@@ -204,21 +214,22 @@ func TestLossWithATerminal(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			// The shell is a member of the group that must not be stopped.
+			// The shell is in the group, but must not be stopped.
 			cmd := lockctlCommand(base)
 			script := `lockctl run --ttl 5s "$@"; echo code $?`
-			cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", script, "sh", "--grace", test.grace, "loss/" + name, "--", probe(t)}, test.args...)
+			args := []string{"sh", "-c", script, "sh", "--grace", test.grace, "loss/" + name, "--", probe(t)}
+			cmd.Path, cmd.Args = "/bin/sh", append(args, test.args...)
 			j := startOnTerminal(t, cmd, 200)
 			pids := j.ready(t, "child", "grandchild")
-			breakLock(t, c, "loss/"+name, "why")
+			forceRelease(t, c, "loss/"+name, "why")
 			j.line(t, "code 76")
 			for _, pid := range pids {
 				if runs(pid) {
-					t.Errorf("process %d runs on", pid)
+					t.Errorf("process %d still runs", pid)
 				}
 			}
 			j.wantCode(t, 0)
-			counts := got(j.seen)
+			counts := signalCounts(j.seen)
 			if counts["child TERM"]+counts["grandchild TERM"] != test.term || counts["child TERM"] > 1 {
 				t.Errorf("signals: %v", counts)
 			}
@@ -226,8 +237,8 @@ func TestLossWithATerminal(t *testing.T) {
 	}
 }
 
-// TestOrphansWithATerminal: what a command starts when it is told to stop is stopped as
-// well, although neither its parent nor a group leads to it.
+// A process that the command starts during the stop is stopped as well, although its
+// parent has ended and it is not in a group of the command.
 func TestOrphansWithATerminal(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
@@ -238,28 +249,30 @@ func TestOrphansWithATerminal(t *testing.T) {
 	var pid int
 	_, err := fmt.Sscan(j.line(t, "ready"), &pid)
 	must(t, err)
-	breakLock(t, observed(t, base), "orphans", "why")
+	forceRelease(t, newClient(t, base), "orphans", "why")
 	j.line(t, "late")
 	j.wantCode(t, 76)
 	if runs(pid) {
-		t.Errorf("process %d runs on", pid)
+		t.Errorf("process %d still runs", pid)
 	}
 	list, err := processes()
 	must(t, err)
 	for _, p := range list {
 		if p.group == j.cmd.Process.Pid {
-			t.Errorf("process %d runs on", p.pid)
+			t.Errorf("process %d still runs", p.pid)
 		}
 	}
 }
 
-// TestNewGroupOnATerminal: Ctrl-Z and Ctrl-C reach lockctl alone, which passes them on.
+// With a new process group, Ctrl-Z and Ctrl-C signal only lockctl, which passes them on.
 func TestNewGroupOnATerminal(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
 	j := onTerminalRun(t, base, "--pgroup", "new", "newgroup", "--", probe(t), "-sub", "-keep")
 	pids := j.ready(t, "child", "grandchild")
-	for _, key := range []struct{ typed, signal string }{{"\x03", "INT"}, {"\x1c", "QUIT"}, {"\x1a", "TSTP"}} {
+	for _, key := range []struct{ typed, signal string }{
+		{"\x03", "INT"}, {"\x1c", "QUIT"}, {"\x1a", "TSTP"},
+	} {
 		j.typed(t, key.typed)
 		j.line(t, "got "+key.signal)
 		j.line(t, "got "+key.signal)
@@ -274,31 +287,32 @@ func TestNewGroupOnATerminal(t *testing.T) {
 		must(t, unix.Kill(pid, unix.SIGKILL))
 	}
 	j.wantCode(t, 128+9)
-	want := "map[child CONT:1 child INT:1 child QUIT:1 child TSTP:1 grandchild CONT:1 grandchild INT:1 grandchild QUIT:1 grandchild TSTP:1]"
-	if counts := got(j.seen); fmt.Sprint(counts) != want {
+	want := "map[child CONT:1 child INT:1 child QUIT:1 child TSTP:1 " +
+		"grandchild CONT:1 grandchild INT:1 grandchild QUIT:1 grandchild TSTP:1]"
+	if counts := signalCounts(j.seen); fmt.Sprint(counts) != want {
 		t.Errorf("signals: %v, want %s", counts, want)
 	}
 }
 
-// TestCtrlCWhileItStops: a second Ctrl-C kills a command that takes its time.
-func TestCtrlCWhileItStops(t *testing.T) {
+// Ctrl-C during the stop kills the command.
+func TestCtrlCDuringTheStop(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
 	j := onTerminalRun(t, base, "--ttl", "5s", "--grace", "1h", "twice", "--", probe(t), "-keep")
 	pid := j.ready(t, "child")[0]
-	breakLock(t, observed(t, base), "twice", "why")
+	forceRelease(t, newClient(t, base), "twice", "why")
 	j.line(t, "got TERM")
 	j.typed(t, "\x03")
 	j.wantCode(t, 76)
-	gone(t, pid)
+	awaitExit(t, pid)
 }
 
-// TestJobControl: Ctrl-Z stops the job of a shell, fg lets it go on, and the lock is
-// renewed at once.
+// Ctrl-Z stops the job of a shell. After fg the job continues, and the lock is renewed
+// without delay.
 func TestJobControl(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
-	c := observed(t, base)
+	c := newClient(t, base)
 	cmd := lockctlCommand(base)
 	bash, err := exec.LookPath("bash")
 	must(t, err)
@@ -306,7 +320,9 @@ func TestJobControl(t *testing.T) {
 	cmd.Env = append(cmd.Env, "PS1=$ ", "HISTFILE=/dev/null")
 	j := startOnTerminal(t, cmd, 200)
 	j.typed(t, "lockctl run --json --ttl 6s --grace 100ms --process-id me job -- "+probe(t)+" -stdin -code 5\n")
-	pid := j.ready2(t)
+	var pid int
+	_, err = fmt.Sscan(j.line(t, "child ready "), &pid)
+	must(t, err)
 	lockctlID := parent(t, pid)
 	renewals := func() int {
 		s, err := c.Status(t.Context(), "job")
@@ -340,15 +356,7 @@ func TestJobControl(t *testing.T) {
 	j.wantCode(t, 0)
 }
 
-// ready2 waits for the probe in a terminal that shows other things as well.
-func (j *job) ready2(tb testing.TB) int {
-	tb.Helper()
-	var pid int
-	_, err := fmt.Sscan(j.line(tb, "child ready "), &pid)
-	must(tb, err)
-	return pid
-}
-
+// parent returns the parent of a process.
 func parent(tb testing.TB, pid int) int {
 	tb.Helper()
 	list, err := processes()
@@ -362,14 +370,13 @@ func parent(tb testing.TB, pid int) int {
 	return 0
 }
 
-// TestTerminalHangsUp: the window is closed. The command gets HUP, and the lock is
-// released.
-func TestTerminalHangsUp(t *testing.T) {
+// When the terminal is closed, the command gets HUP, and the lock is released.
+func TestClosedTerminal(t *testing.T) {
 	t.Parallel()
 	base := startServer(t)
 	j := onTerminalRun(t, base, "hangup", "--", "sh", "-c", "echo ready; exec sleep 1000")
 	j.line(t, "ready")
 	must(t, j.tty.Close())
 	j.wantCode(t, 128+int(syscall.SIGHUP))
-	awaitHolder(t, observed(t, base), "hangup", "")
+	awaitHolder(t, newClient(t, base), "hangup", "")
 }

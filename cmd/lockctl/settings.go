@@ -24,23 +24,23 @@ import (
 const (
 	defaultURL           = "http://localhost:8000"
 	defaultServerTimeout = 30 * time.Second
-	bom                  = "\ufeff" // editors on Windows begin a file with it
+	byteOrderMark        = "\ufeff" // editors on Windows begin a file with it
 
 	nameURL       = "LOCKCTL_URL"
 	nameProcessID = "LOCKCTL_PROCESS_ID"
 	nameConfig    = "LOCKCTL_CONFIG"
 )
 
-// settings are what the commands have in common, from flags, the environment and the
+// settings are the common settings of the commands, from flags, the environment and the
 // file.
 type settings struct {
 	urls          string
-	urlsFrom      string // names the flag or variable, for errors
+	urlsFrom      string // the name of the flag or variable, for errors
 	processID     string // empty: not set
 	serverTimeout time.Duration
 }
 
-// load completes the settings of the flags by the environment and the file.
+// load reads the settings that were not given as flags from the environment and the file.
 func (p *program) load(cmd *cobra.Command) error {
 	file, values, err := p.readConfig()
 	if err != nil {
@@ -66,16 +66,16 @@ func (p *program) load(cmd *cobra.Command) error {
 	return nil
 }
 
-// readConfig returns the variables of the file of settings, and its name.
+// readConfig returns the path and the variables of the settings file.
 func (p *program) readConfig() (string, map[string]string, error) {
 	file := p.getenv(nameConfig)
 	named := file != ""
 	if !named {
-		folder, err := os.UserConfigDir()
-		if err != nil { // there is no such folder, as for a service without a home
+		dir, err := os.UserConfigDir()
+		if err != nil { // there is no such directory, as for a service without a home
 			return "", nil, nil
 		}
-		file = filepath.Join(folder, "lockctl", "config")
+		file = filepath.Join(dir, "lockctl", "config")
 	}
 	content, err := os.ReadFile(file)
 	switch {
@@ -87,31 +87,33 @@ func (p *program) readConfig() (string, map[string]string, error) {
 		}
 		return "", nil, fmt.Errorf("settings file %s: %w", file, err)
 	}
-	content = bytes.TrimPrefix(content, []byte(bom))
+	content = bytes.TrimPrefix(content, []byte(byteOrderMark))
 	values, ok := parseConfig(content)
 	if !ok {
-		return "", nil, fmt.Errorf("settings file %s, line %d: want NAME=value, a closing quote for each opening one, comments after #",
-			file, badLine(content))
+		return "", nil, fmt.Errorf("settings file %s, line %d: want NAME=value, a closing quote for each opening one, "+
+			"comments after #", file, badLine(content))
 	}
 	for name := range values {
 		if strings.HasPrefix(name, "LOCKCTL_") && !slices.Contains([]string{nameURL, nameProcessID}, name) {
-			return "", nil, fmt.Errorf("settings file %s: unknown setting %s, want %s or %s", file, name, nameURL, nameProcessID)
+			return "", nil, fmt.Errorf("settings file %s: unknown setting %s, want %s or %s",
+				file, name, nameURL, nameProcessID)
 		}
 	}
 	return file, values, nil
 }
 
-// parseConfig is not ok for content that is no list of variables. The errors of godotenv
-// are of no use: they quote the file, passwords included.
+// parseConfig returns the variables, or not ok if content is invalid. It drops the error
+// of godotenv, which quotes the file with its passwords.
 func parseConfig(content []byte) (map[string]string, bool) {
 	values, err := godotenv.UnmarshalBytes(content)
-	// A last line that is only a word makes godotenv report a variable without a name.
+	// If the last line is a single word, godotenv returns a variable without a name
+	// instead of an error.
 	_, nameless := values[""]
 	return values, err == nil && !nameless
 }
 
-// badLine is the number of the line after the longest beginning of content that can be
-// parsed.
+// badLine returns the number of the first invalid line: the line after the longest prefix
+// of content that parses.
 func badLine(content []byte) int {
 	good, end := 0, 0
 	for n := 1; ; n++ {
@@ -126,7 +128,7 @@ func badLine(content []byte) int {
 	}
 }
 
-// client returns a client of the service that the settings name.
+// client returns a client of the service at the URLs of the settings.
 func (p *program) client(o client.Options) (*client.Client, error) {
 	o.ServerTimeout = p.settings.serverTimeout
 	c, err := client.New(p.settings.urls, o)
@@ -134,7 +136,7 @@ func (p *program) client(o client.Options) (*client.Client, error) {
 		return c, nil
 	}
 	text := strings.TrimPrefix(err.Error(), "lock client: ")
-	if strings.Contains(p.settings.urls, "@") { // a part of a password may be in the words of the error
+	if strings.Contains(p.settings.urls, "@") { // the error may contain a part of a password
 		text = "want http://HOST:PORT or https://HOST:PORT, or several, separated by commas"
 	}
 	code := exitConfig
@@ -144,7 +146,8 @@ func (p *program) client(o client.Options) (*client.Client, error) {
 	return nil, &exitError{code, fmt.Errorf("%s: %s", p.settings.urlsFrom, text)}
 }
 
-// defaultProcessID is who asks, for single verbs: several of them have to agree on it.
+// defaultProcessID returns the process ID of all commands but run. It is the same for
+// each call of lockctl, so that one call can release the lock of another.
 func defaultProcessID(p *program) string {
 	if p.settings.processID != "" {
 		return p.settings.processID
@@ -163,15 +166,11 @@ func defaultProcessID(p *program) string {
 	return name + "@" + host
 }
 
-// durationVar defines a flag for a duration, which must have a unit and must not be
+// durationVar defines a flag for a duration. The value must have a unit and must not be
 // negative.
 func durationVar(flags *pflag.FlagSet, to *time.Duration, name string, value time.Duration, usage string) {
-	durationVarP(flags, to, name, "", value, usage)
-}
-
-func durationVarP(flags *pflag.FlagSet, to *time.Duration, name, short string, value time.Duration, usage string) {
 	*to = value
-	flags.VarP((*duration)(to), name, short, usage)
+	flags.Var((*duration)(to), name, usage)
 }
 
 // duration is the value of a flag.
@@ -185,7 +184,7 @@ func (d *duration) Set(text string) error {
 	return err
 }
 
-// String is 0 for no duration, which pflag takes for a default that it need not show.
+// String returns "0" for no duration. pflag does not show such a default.
 func (d *duration) String() string {
 	if *d == 0 {
 		return "0"
@@ -203,7 +202,7 @@ func parseDuration(text string) (time.Duration, error) {
 	return d, nil
 }
 
-// count is the value of a flag: a number of things.
+// count is the value of a flag: a positive number.
 type count int
 
 func (c *count) Set(text string) error {

@@ -9,27 +9,30 @@ import (
 	"syscall"
 )
 
-// signalExit is what a shell adds to the number of a signal that has ended a program.
+// signalExit is the number that a shell adds to the number of a signal that has ended a
+// program.
 const signalExit = 128
 
-// signals are those that lockctl gets. Until a command runs, those that would end lockctl
-// end its context instead; from then on a function handles all.
+// signals handles the signals that lockctl receives. Before the command runs, a signal
+// that would end lockctl cancels its context. While the command runs, a function handles
+// all signals.
 type signals struct {
 	all    chan os.Signal
 	closed chan struct{}
 	cancel context.CancelFunc
 
 	mu     sync.Mutex
-	ctrlC  bool        // INT has come
-	first  int         // the number of the one that has ended the context; 0: none
-	early  []os.Signal // what has come before there was a function to handle it
+	ctrlC  bool        // INT was received
+	first  int         // the number of the signal that has canceled the context; 0: none
+	early  []os.Signal // received before there was a handle function
 	handle func(s os.Signal, early bool)
 }
 
-// watchSignals begins to catch the signals that would end the program. INT and HUP stay
-// ignored if they were when the program started, as nohup wants it, and background jobs
-// of scripts. QUIT is ignored in these jobs as well. Of it and all others Go does not
-// know what they were.
+// watchSignals starts to catch the signals that would end the program. If INT and HUP
+// were ignored at the start of the program, they stay ignored: nohup and background jobs
+// of scripts rely on this. For other signals Go does not preserve the initial state. So
+// watchSignals ignores QUIT if INT is ignored, because shells ignore both in background
+// jobs.
 func watchSignals(ctx context.Context) (context.Context, *signals) {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &signals{all: make(chan os.Signal, 16), closed: make(chan struct{}), cancel: cancel}
@@ -41,7 +44,7 @@ func watchSignals(ctx context.Context) (context.Context, *signals) {
 	return ctx, s
 }
 
-// catch begins to catch more signals.
+// catch starts to catch more signals.
 func (s *signals) catch(list []os.Signal) {
 	for _, one := range list {
 		if !signal.Ignored(one) {
@@ -56,12 +59,12 @@ func (s *signals) receive() {
 		case <-s.closed:
 			return
 		case one := <-s.all:
-			s.got(one)
+			s.received(one)
 		}
 	}
 }
 
-func (s *signals) got(one os.Signal) {
+func (s *signals) received(one os.Signal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ctrlC = s.ctrlC || one == os.Interrupt
@@ -78,15 +81,15 @@ func (s *signals) got(one os.Signal) {
 	}
 }
 
-// caught returns the number of the signal that has ended the context; 0: none has.
+// caught returns the number of the signal that has canceled the context, or 0.
 func (s *signals) caught() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.first
 }
 
-// pass has a function handle all signals, those included that came before, which are
-// early; nil: as at the start.
+// pass sets the function that handles all signals. The function also gets the earlier
+// signals, with early set. With nil, signals are handled as at the start.
 func (s *signals) pass(handle func(s os.Signal, early bool)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -100,8 +103,8 @@ func (s *signals) pass(handle func(s os.Signal, early bool)) {
 	s.early = nil
 }
 
-// stop restores what signals do, but for the harmless ones: what is left to be printed
-// must not end lockctl with another exit code.
+// stop restores the default actions of all signals but the harmless ones, which it
+// ignores: a last report to a closed pipe must not change the exit code.
 func (s *signals) stop() {
 	for _, one := range endingSignals {
 		if harmless(one) {
@@ -113,8 +116,8 @@ func (s *signals) stop() {
 	s.cancel()
 }
 
-// raise ends lockctl by the signal if Ctrl-C is what ended the work. To a shell the exit
-// code is 130 either way, but only so it ends a loop as well.
+// raise ends lockctl by SIGINT if Ctrl-C has ended the work. The exit code is 130 in
+// either case, but a shell ends its loop only if the program was ended by the signal.
 func (s *signals) raise(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

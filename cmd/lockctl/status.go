@@ -16,7 +16,7 @@ func newStatus(p *program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status NAME",
 		Short: "Show who has locked a resource; exit 0 if it is locked, 1 if it is free",
-		Long: `Show who has locked a resource, why and since when. The exit code is 0 if the resource is locked
+		Long: `Show who has locked a resource, why and since when. The exit code is 0 if the resource is locked,
 and 1 if it is free.`,
 		Example: `  lockctl status deploy/web
   lockctl status deploy/web --json`,
@@ -46,7 +46,7 @@ and 1 if it is free.`,
 	return cmd
 }
 
-// printStatus prints a line each of what is known.
+// printStatus prints one line for each property.
 func (p *program) printStatus(s client.Status) error {
 	h := s.Holder
 	if h == nil {
@@ -67,8 +67,8 @@ func (p *program) printStatus(s client.Status) error {
 	}
 	line("holder", escape(h.Owner))
 	line("reason", escape(h.Reason))
-	line("since", p.both(h.LockedAt, now))
-	line("expires", p.both(h.ExpiresAt, now))
+	line("since", p.timeWithAge(h.LockedAt, now))
+	line("expires", p.timeWithAge(h.ExpiresAt, now))
 	line("minimum hold until", p.optional(h.MinHoldUntil, now))
 	line("released", p.optional(h.ReleasedAt, now))
 	line("renewals", strconv.Itoa(h.Renewals))
@@ -80,20 +80,20 @@ func (p *program) printStatus(s client.Status) error {
 	return w.Flush()
 }
 
-// optional is like both, but empty for no time.
+// optional is like timeWithAge, but returns "" for the zero time.
 func (p *program) optional(t, now time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return p.both(t, now)
+	return p.timeWithAge(t, now)
 }
 
 func newValidate(p *program) *cobra.Command {
 	return &cobra.Command{
 		Use:   "validate NAME TOKEN",
 		Short: "Report whether a fencing token is that of the current hold; exit 0 if it is, 1 if not",
-		Long: `Report whether a fencing token is that of the hold that the resource has now: print "valid" and
-exit 0, or print "invalid" and exit 1.`,
+		Long: `Report whether a fencing token is that of the current hold of the resource: print "valid" and exit
+0, or print "invalid" and exit 1.`,
 		Example:           `  lockctl validate deploy/web "$token"`,
 		Args:              arguments(2, 2),
 		ValidArgsFunction: p.completeName,
@@ -121,8 +121,8 @@ exit 0, or print "invalid" and exit 1.`,
 	}
 }
 
-// parseToken returns the fencing token of an argument that may be missing, which is 0. An
-// empty argument is an error: it comes from a variable of a script that was never set.
+// parseToken parses an optional fencing token. It returns 0 if the argument is missing.
+// An empty argument is an error: it is probably an unset variable of a script.
 func parseToken(args []string) (int64, error) {
 	if len(args) == 0 {
 		return 0, nil
@@ -134,7 +134,7 @@ func parseToken(args []string) (int64, error) {
 	return token, nil
 }
 
-// printJSON prints a line of JSON that is not made safe for HTML.
+// printJSON prints a line of JSON without escaping it for HTML.
 func (p *program) printJSON(value any) error {
 	encoder := json.NewEncoder(p.out)
 	encoder.SetEscapeHTML(false)

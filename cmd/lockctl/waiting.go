@@ -9,22 +9,22 @@ import (
 )
 
 const (
-	waitingShown = 300 * time.Millisecond // a wait that is shorter is not worth a word
-	longestQueue = 1000                   // positions beyond it are not looked up
+	waitingDelay = 300 * time.Millisecond // shorter waits are not reported
+	maxPosition  = 1000                   // later positions are not reported
 )
 
-// showWaiting reports who is in the way until ctx ends: on a terminal in one line that is
-// rewritten every second, otherwise once at the start and once when the holder changes.
-// Who cannot be asked is left out: the request that waits reports that itself.
+// showWaiting reports the holder until ctx ends. On a terminal it rewrites one line every
+// second. Otherwise it reports the holder at the start and after each change. It does not
+// report errors: the waiting request reports them itself.
 func showWaiting(ctx context.Context, c *client.Client, r *reporter, owner string) {
 	rewritten := r.terminal != nil && !r.json
 	interval := 5 * time.Second
 	if rewritten {
 		interval = time.Second
 	}
-	timer := time.NewTimer(waitingShown)
+	timer := time.NewTimer(waitingDelay)
 	defer timer.Stop()
-	var last int64 = -1 // the token of the holder that was reported
+	var last int64 = -1 // the token of the last reported holder
 	for {
 		select {
 		case <-ctx.Done():
@@ -47,7 +47,7 @@ func showWaiting(ctx context.Context, c *client.Client, r *reporter, owner strin
 		if ctx.Err() != nil {
 			return
 		}
-		if status.Holder == nil && position <= 1 { // nobody is in the way: the answer is about to come
+		if status.Holder == nil && position <= 1 { // the grant is about to arrive
 			continue
 		}
 		last = token
@@ -56,14 +56,18 @@ func showWaiting(ctx context.Context, c *client.Client, r *reporter, owner strin
 			r.rewrite(line)
 			continue
 		}
-		r.report(event{Event: "waiting", ProcessID: owner, Holder: holderOf(status.Holder), Waiters: status.Waiters, Position: position}, "%s", line)
+		e := event{
+			Event: "waiting", ProcessID: owner, Holder: holderOf(status.Holder),
+			Waiters: status.Waiters, Position: position,
+		}
+		r.report(e, "%s", line)
 	}
 }
 
-// positionOf finds the request of an owner in a queue. The position is 0 if it is not
-// there.
+// positionOf returns the position of an owner's request in a queue, or 0 if it is not
+// found.
 func positionOf(ctx context.Context, c *client.Client, resource, owner string) (position, waiters int) {
-	for w, err := range c.Queue(ctx, resource, longestQueue) {
+	for w, err := range c.Queue(ctx, resource, maxPosition) {
 		if err != nil {
 			return 0, 0
 		}
@@ -80,10 +84,11 @@ func waitingLine(resource string, status client.Status, position, waiters int) s
 	case h == nil:
 		line += ": it is free"
 	case !h.ReleasedAt.IsZero():
-		line += fmt.Sprintf(": released by %s, but kept taken for its minimum hold for another %v", h.Owner, h.ExpiresIn.Round(time.Second))
+		line += fmt.Sprintf(": released by %s, but locked by its minimum hold for another %v",
+			h.Owner, h.ExpiresIn.Round(time.Second))
 	default:
 		held := time.Since(h.LockedAt)
-		if h.ExpiresIn > 0 { // the server's clock is the one that counts
+		if h.ExpiresIn > 0 { // computed by the server's clock
 			held = h.ExpiresAt.Sub(h.LockedAt) - h.ExpiresIn
 		}
 		line += fmt.Sprintf(": held by %s for %v", h.Owner, max(held, 0).Round(time.Second))

@@ -1,6 +1,7 @@
 //go:build linux
 
-// Command probe is what lockctl runs in the tests: it prints a line for everything that happens to it.
+// Command probe is the command that lockctl runs in the tests. It prints a line for each
+// event.
 package main
 
 import (
@@ -19,13 +20,13 @@ import (
 )
 
 func main() {
-	name := flag.String("name", "child", "begins each line")
-	ignore := flag.String("ignore", "", "signals that are set to be ignored, separated by commas")
-	keep := flag.Bool("keep", false, "go on after INT, TERM, HUP and QUIT")
-	sub := flag.Bool("sub", false, "start another one, with the name grandchild and the same flags")
-	orphan := flag.Bool("orphan", false, "start another one, with the name orphan, whose parent ends")
-	session := flag.Bool("session", false, "the others are in a session of their own")
-	untilEOF := flag.Bool("stdin", false, "print what is read, and end when there is no more")
+	name := flag.String("name", "child", "the first word of each line")
+	ignore := flag.String("ignore", "", "signals to ignore, separated by commas")
+	keep := flag.Bool("keep", false, "continue after INT, TERM, HUP and QUIT")
+	sub := flag.Bool("sub", false, "start another probe with the name grandchild and the same flags")
+	orphan := flag.Bool("orphan", false, "start another probe with the name orphan, whose parent ends")
+	session := flag.Bool("session", false, "start the other probes in a new session")
+	untilEOF := flag.Bool("stdin", false, "print the lines of stdin, and end at its end")
 	code := flag.Int("code", 0, "exit code")
 	env := flag.Bool("env", false, "print the variables that begin with LOCK")
 	flag.Parse()
@@ -37,7 +38,8 @@ func main() {
 	}
 	got := make(chan os.Signal, 100)
 	for _, s := range []os.Signal{
-		unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP,
+		unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM,
+		unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP,
 	} {
 		if !signal.Ignored(s) {
 			signal.Notify(got, s)
@@ -46,7 +48,7 @@ func main() {
 	if *sub {
 		start(*name, "grandchild", *ignore, *keep, *session)
 	}
-	if *orphan { // the shell between the two ends at once
+	if *orphan { // the probe between the two ends immediately
 		start(*name, "between", "", false, *session)
 	}
 	if *name == "between" {

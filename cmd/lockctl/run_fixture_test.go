@@ -28,7 +28,11 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// buildProbe builds the program that the tests have lockctl run, once, beside the server.
+// closedPort is a URL whose port is reserved, so that no server listens on it.
+const closedPort = "http://127.0.0.1:1"
+
+// buildProbe builds the program that lockctl runs in the tests, into the directory of
+// lockd.
 var buildProbe = sync.OnceValues(func() (string, error) {
 	server, err := lockd()
 	if err != nil {
@@ -41,7 +45,7 @@ var buildProbe = sync.OnceValues(func() (string, error) {
 	return program, nil
 })
 
-// probe is the path of the program.
+// probe returns the path of the program.
 func probe(tb testing.TB) string {
 	tb.Helper()
 	program, err := buildProbe()
@@ -49,8 +53,7 @@ func probe(tb testing.TB) string {
 	return program
 }
 
-// instance is a lockd that can be started again at the same address with the same
-// database.
+// instance is a lockd that can be restarted at the same address with the same database.
 type instance struct {
 	*apptest.Process
 	url      string
@@ -77,8 +80,8 @@ func (s *instance) start(tb testing.TB) {
 	s.url = s.Address(tb)
 }
 
-// observed is a client of the tests themselves.
-func observed(tb testing.TB, base string) *client.Client {
+// newClient returns a client for the test itself.
+func newClient(tb testing.TB, base string) *client.Client {
 	tb.Helper()
 	c, err := client.New(base, client.Options{})
 	must(tb, err)
@@ -86,20 +89,20 @@ func observed(tb testing.TB, base string) *client.Client {
 	return c
 }
 
-// job is a lockctl that runs.
+// job is a running lockctl.
 type job struct {
 	cmd    *exec.Cmd
 	in     *os.File // the other end of its stdin
 	tty    *os.File // the other end of its terminal; nil: it has none
 	lines  chan string
-	seen   []string // lines that were taken from lines
+	seen   []string // the lines received from lines
 	stderr *text
 	exited chan struct{}
 }
 
-// text is what a process has written to a file, or what a terminal has shown.
+// text is the content of a file, or the output of a terminal.
 type text struct {
-	file string // empty: it is a terminal
+	file string // empty: the output of a terminal
 
 	mu    sync.Mutex
 	shown bytes.Buffer
@@ -124,11 +127,12 @@ func (o *text) String() string {
 	return o.shown.String()
 }
 
-// lockctlCommand is lockctl with its arguments, in a session of its own, so that it has
-// no terminal.
+// lockctlCommand returns a command that runs lockctl in a session of its own, so that it
+// has no terminal.
 func lockctlCommand(base string, args ...string) *exec.Cmd {
 	cmd := exec.Command("lockctl", args...)
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "LOCK") }),
+	isSetting := func(v string) bool { return strings.HasPrefix(v, "LOCK") }
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), isSetting),
 		"LOCKCTL_URL="+base, "LOCKCTL_CONFIG="+os.DevNull, "GORACE=atexit_sleep_ms=0")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	return cmd
@@ -171,7 +175,7 @@ func startJob(tb testing.TB, cmd *exec.Cmd) *job {
 	return j
 }
 
-// startOnTerminal starts a command that has a terminal of its own with a width.
+// startOnTerminal starts a command on a terminal of the given width.
 func startOnTerminal(tb testing.TB, cmd *exec.Cmd, width uint16) *job {
 	tb.Helper()
 	terminal, tty, err := pty.Open()
@@ -181,7 +185,7 @@ func startOnTerminal(tb testing.TB, cmd *exec.Cmd, width uint16) *job {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
 	must(tb, cmd.Start())
 	must(tb, tty.Close())
-	// A file that does not block can be closed while it is read.
+	// A nonblocking file can be closed during a read.
 	fd, err := unix.FcntlInt(terminal.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	must(tb, err)
 	must(tb, unix.SetNonblock(fd, true))
@@ -193,7 +197,7 @@ func startOnTerminal(tb testing.TB, cmd *exec.Cmd, width uint16) *job {
 	return j
 }
 
-// follow reads the output of a started command and awaits its end.
+// follow reads the output of a started command and waits for its end.
 func (j *job) follow(tb testing.TB, out io.Reader) {
 	tb.Helper()
 	j.lines, j.exited = make(chan string, 10000), make(chan struct{})
@@ -201,7 +205,7 @@ func (j *job) follow(tb testing.TB, out io.Reader) {
 		defer close(j.lines)
 		for scanner := bufio.NewScanner(out); scanner.Scan(); {
 			line := strings.TrimRight(scanner.Text(), "\r")
-			line = line[strings.LastIndexByte(line, '\r')+1:] // what was before it is overwritten
+			line = line[strings.LastIndexByte(line, '\r')+1:] // the text before it is overwritten
 			j.lines <- strings.TrimPrefix(line, "\x1b[K")
 		}
 	}()
@@ -213,7 +217,7 @@ func (j *job) follow(tb testing.TB, out io.Reader) {
 		_ = j.cmd.Process.Signal(syscall.SIGCONT)
 		select {
 		case <-j.exited:
-		default: // the test has failed, or does not care
+		default: // the test has failed, or does not wait for the end
 			_ = j.cmd.Process.Signal(syscall.SIGTERM)
 			select {
 			case <-j.exited:
@@ -231,30 +235,31 @@ func (j *job) follow(tb testing.TB, out io.Reader) {
 	})
 }
 
-// line returns the rest of the next line of stdout that contains a text.
+// line waits for a line of stdout that contains a text, and returns the rest of that
+// line.
 func (j *job) line(tb testing.TB, with string) string {
 	tb.Helper()
-	patience := time.After(apptest.Patience)
+	timeout := time.After(apptest.Patience)
 	for {
 		select {
 		case line, open := <-j.lines:
 			if !open {
-				tb.Fatalf("it printed no %q, but %q", with, j.seen)
+				tb.Fatalf("stdout ended without %q: %q", with, j.seen)
 			}
 			j.seen = append(j.seen, line)
 			if _, rest, is := strings.Cut(line, with); is {
 				return strings.TrimSpace(rest)
 			}
-		case <-patience:
-			tb.Fatalf("it did not print %q, but %q", with, j.seen)
+		case <-timeout:
+			tb.Fatalf("timeout without %q on stdout: %q", with, j.seen)
 		}
 	}
 }
 
-// rest returns all lines that were printed, when the output has been closed.
+// rest waits until stdout is closed, and returns all its lines.
 func (j *job) rest(tb testing.TB) []string {
 	tb.Helper()
-	patience := time.After(apptest.Patience)
+	timeout := time.After(apptest.Patience)
 	for {
 		select {
 		case line, open := <-j.lines:
@@ -262,13 +267,14 @@ func (j *job) rest(tb testing.TB) []string {
 				return j.seen
 			}
 			j.seen = append(j.seen, line)
-		case <-patience:
-			tb.Fatalf("somebody keeps its output open: %q", j.seen)
+		case <-timeout:
+			tb.Fatalf("a process keeps stdout open: %q", j.seen)
 		}
 	}
 }
 
-// ready waits until processes of the probe are, and returns their ids in order.
+// ready waits until the given processes of the probe are ready, and returns their IDs in
+// the order of names.
 func (j *job) ready(tb testing.TB, names ...string) []int {
 	tb.Helper()
 	ids := make([]int, len(names))
@@ -277,13 +283,14 @@ func (j *job) ready(tb testing.TB, names ...string) []int {
 		fields := strings.Fields(line)
 		i := slices.Index(names, fields[0])
 		if i < 0 || len(fields) != 4 || fields[1] != "ready" {
-			tb.Fatalf("it printed %q, want %v to be ready", line, names)
+			tb.Fatalf("stdout has %q, want %v to be ready", line, names)
 		}
 		var err error
 		ids[i], err = strconv.Atoi(fields[2])
 		must(tb, err)
-		tb.Cleanup(func() { // of a test that has failed
-			if program, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", ids[i])); tb.Failed() && strings.HasPrefix(program, probe(tb)) {
+		tb.Cleanup(func() {
+			program, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", ids[i]))
+			if tb.Failed() && strings.HasPrefix(program, probe(tb)) {
 				_ = unix.Kill(ids[i], unix.SIGKILL)
 			}
 		})
@@ -291,7 +298,7 @@ func (j *job) ready(tb testing.TB, names ...string) []int {
 	return ids
 }
 
-// waitFor waits until stderr, or the terminal, shows a text.
+// waitFor waits until stderr or the terminal contains a text.
 func (j *job) waitFor(tb testing.TB, text string) {
 	tb.Helper()
 	apptest.Eventually(tb, text+" on stderr", func() bool { return strings.Contains(j.stderr.String(), text) })
@@ -302,17 +309,18 @@ func (j *job) signal(tb testing.TB, s os.Signal) {
 	must(tb, j.cmd.Process.Signal(s))
 }
 
-// code waits for the end and returns what a shell would show after Ctrl-C; -1 is the end
-// by another signal.
+// code waits for the end and returns the exit code, 130 for an end by SIGINT, and -1 for
+// an end by another signal.
 func (j *job) code(tb testing.TB) int {
 	tb.Helper()
 	select {
 	case <-j.exited:
 	case <-time.After(apptest.Patience):
 		_ = j.cmd.Process.Signal(syscall.SIGQUIT)
-		tb.Fatalf("it does not end: %v\n%s", j.cmd.Args, j.stderr)
+		tb.Fatalf("%v does not end\n%s", j.cmd.Args, j.stderr)
 	}
-	if status := j.cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signaled() && status.Signal() == syscall.SIGINT {
+	status := j.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if status.Signaled() && status.Signal() == syscall.SIGINT {
 		return exitInterrupted
 	}
 	return j.cmd.ProcessState.ExitCode()
@@ -325,7 +333,7 @@ func (j *job) wantCode(tb testing.TB, want int) {
 	}
 }
 
-// events of --json, which must be all of stderr.
+// events returns the events of --json. stderr must not contain other lines.
 func (j *job) events(tb testing.TB) []event {
 	tb.Helper()
 	var list []event
@@ -339,8 +347,8 @@ func (j *job) events(tb testing.TB) []event {
 	return list
 }
 
-// gone waits until a process has ended; one that nobody has awaited has ended as well.
-func gone(tb testing.TB, pid int) {
+// awaitExit waits until a process has ended. A zombie has ended.
+func awaitExit(tb testing.TB, pid int) {
 	tb.Helper()
 	apptest.Eventually(tb, "the end of process "+strconv.Itoa(pid), func() bool { return !runs(pid) })
 }
@@ -350,7 +358,8 @@ func runs(pid int) bool {
 	return s != "" && s != "Z" && s != "X"
 }
 
-// state is the letter that ps shows; empty: there is no such process.
+// state returns the state letter of a process, as in ps, or "" if there is no such
+// process.
 func state(pid int) string {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -359,13 +368,14 @@ func state(pid int) string {
 	return strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))[0]
 }
 
-// awaitHolder waits until a process holds a resource; empty: nobody.
+// awaitHolder waits until owner holds a resource, or until it is free if owner is empty.
 func awaitHolder(tb testing.TB, c *client.Client, resource, owner string) {
 	tb.Helper()
-	apptest.Eventually(tb, resource+" held by "+owner, func() bool { return holderNow(tb, c, resource) == owner })
+	apptest.Eventually(tb, resource+" held by "+owner, func() bool { return currentHolder(tb, c, resource) == owner })
 }
 
-func holderNow(tb testing.TB, c *client.Client, resource string) string {
+// currentHolder returns the owner of the hold, or "" if the resource is free.
+func currentHolder(tb testing.TB, c *client.Client, resource string) string {
 	tb.Helper()
 	s, err := c.Status(tb.Context(), resource)
 	must(tb, err)
@@ -375,7 +385,7 @@ func holderNow(tb testing.TB, c *client.Client, resource string) string {
 	return s.Holder.Owner
 }
 
-// awaitWaiter waits until a process is in a queue.
+// awaitWaiter waits until a request of owner is in a queue.
 func awaitWaiter(tb testing.TB, c *client.Client, resource, owner string) {
 	tb.Helper()
 	apptest.Eventually(tb, owner+" waits", func() bool {
@@ -389,7 +399,7 @@ func awaitWaiter(tb testing.TB, c *client.Client, resource, owner string) {
 	})
 }
 
-// hold has the test itself hold a resource until it ends.
+// hold acquires a resource for the test, and releases it when the test ends.
 func hold(tb testing.TB, c *client.Client, resource, owner string) *client.Lock {
 	tb.Helper()
 	l, err := c.Lock(tb.Context(), resource, client.LockOptions{Owner: owner})
@@ -398,7 +408,14 @@ func hold(tb testing.TB, c *client.Client, resource, owner string) *client.Lock 
 	return l
 }
 
-// file writes a file into a folder of the test.
+// forceRelease ends the current hold of a resource.
+func forceRelease(tb testing.TB, c *client.Client, resource, reason string) {
+	tb.Helper()
+	_, err := c.ForceRelease(tb.Context(), resource, client.ForceReleaseOptions{By: "admin", Reason: reason})
+	must(tb, err)
+}
+
+// file writes a file into a temporary directory of the test.
 func file(tb testing.TB, name, content string, mode os.FileMode) string {
 	tb.Helper()
 	path := filepath.Join(tb.TempDir(), name)
@@ -407,5 +424,18 @@ func file(tb testing.TB, name, content string, mode os.FileMode) string {
 	return path
 }
 
-// signalNumber is that of a name such as TERM.
+// signalNumber returns the signal with a name such as TERM.
 func signalNumber(name string) syscall.Signal { return unix.SignalNum("SIG" + name) }
+
+// signalCounts returns how often each process of the probe has received each signal. The
+// keys have the form "child TERM".
+func signalCounts(lines []string) map[string]int {
+	counts := map[string]int{}
+	for _, line := range lines {
+		if fields := strings.Fields(line); len(fields) == 4 && fields[1] == "got" {
+			name := strings.TrimLeft(fields[0], "^CZ\\") // a terminal shows keys before the name
+			counts[name+" "+fields[2]]++
+		}
+	}
+	return counts
+}
