@@ -50,7 +50,8 @@ func TestRunExitCodes(t *testing.T) {
 		{"no name for a command", []string{"free/15", "--", ""}, 127, "", "cannot find"},
 		{"not found, although the lock is held", []string{"-n", "held", "--", "no-such-program"}, 127, "", "cannot find"},
 		{
-			"held, without a wait", []string{"-n", "held", "--", "echo", "no"},
+			"held, without a wait",
+			[]string{"-n", "held", "--", "echo", "no"},
 			75, "", "lockctl: not acquired: held: locked by other",
 		},
 		{"held until the wait has timed out", []string{"-w", "100ms", "held", "--", "echo", "no"}, 75, "", "locked by other"},
@@ -58,7 +59,8 @@ func TestRunExitCodes(t *testing.T) {
 		{"held, skipped quietly", []string{"-n", "-E", "0", "held", "--", "echo", "no"}, 0, "", ""},
 		{"held, skipped, verbose", []string{"-v", "-n", "-E", "0", "held", "--", "echo", "no"}, 0, "", "locked by other"},
 		{
-			"max-hold", []string{"--max-hold", "50ms", "--grace", "20s", "free/16", "--", "sleep", "100"},
+			"max-hold",
+			[]string{"--max-hold", "50ms", "--grace", "20s", "free/16", "--", "sleep", "100"},
 			124, "", "--max-hold of 50ms has passed",
 		},
 		{
@@ -100,7 +102,8 @@ func TestRunExitCodes(t *testing.T) {
 		{"quiet and verbose", []string{"-q", "-v", "x", "--", "echo", "no"}, 64, "", "none of the others can be"},
 		{"a wrong URL", []string{"--url", "localhost:8000", "x", "--", "echo", "no"}, 64, "", "--url"},
 		{
-			"no server", []string{"--url", closedPort, "--server-timeout", "1ms", "x", "--", "echo", "no"},
+			"no server",
+			[]string{"--url", closedPort, "--server-timeout", "1ms", "x", "--", "echo", "no"},
 			69, "", "not acquired",
 		},
 		{

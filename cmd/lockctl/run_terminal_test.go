@@ -218,7 +218,8 @@ func TestLossWithATerminal(t *testing.T) {
 			cmd := lockctlCommand(base)
 			script := `lockctl run --ttl 5s "$@"; echo code $?`
 			args := []string{"sh", "-c", script, "sh", "--grace", test.grace, "loss/" + name, "--", probe(t)}
-			cmd.Path, cmd.Args = "/bin/sh", append(args, test.args...)
+			args = append(args, test.args...)
+			cmd.Path, cmd.Args = "/bin/sh", args
 			j := startOnTerminal(t, cmd, 200)
 			pids := j.ready(t, "child", "grandchild")
 			forceRelease(t, c, "loss/"+name, "why")

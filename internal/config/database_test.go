@@ -168,7 +168,8 @@ func TestStringOfAnyDatabase(t *testing.T) {
 		{"zero", config.Database{}, "://(hidden)"},
 		{"keywords", config.Database{Driver: config.Postgres, Source: "host=h password=" + secret}, "postgres://(hidden)"},
 		{
-			"two @", config.Database{Driver: config.Postgres, Source: "postgres://u:a@" + secret + "@h/d"},
+			"two @",
+			config.Database{Driver: config.Postgres, Source: "postgres://u:a@" + secret + "@h/d"},
 			"postgres://(hidden)",
 		},
 		{"other scheme", config.Database{Driver: "mysql", Source: "mysql://u:" + secret + "@h/d"}, "mysql://(hidden)"},
