@@ -168,7 +168,7 @@ Exit codes: 64 wrong usage, 69 no server answers, 70 other failures, 75 locked b
 	)
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {
-		if cmd.Name() == "completion" { // it would print its help and succeed, so a script would save the help as its output
+		if cmd.Name() == "completion" { // without a shell, cobra would print the help to stdout and succeed
 			cmd.RunE = func(*cobra.Command, []string) error {
 				return usagef("completion: want bash, zsh, fish or powershell")
 			}

@@ -242,9 +242,9 @@ func (c Config) rules() []rule {
 	}
 }
 
-// misspelt returns the setting that a misspelt name stands for: the setting is equal except
-// for case, "_" and "-", or it has at least 6 characters and a small edit distance. It
-// returns "" if name is a setting itself or similar to none.
+// misspelt returns the setting that a misspelt name stands for: a setting that is equal
+// except for case, "_" and "-", or that has at least 6 characters and a small edit
+// distance. It returns "" if name is a setting itself or similar to none.
 func misspelt(name string) string {
 	plain := func(text string) string {
 		return strings.NewReplacer("_", "", "-", "").Replace(strings.ToUpper(text))

@@ -12,15 +12,15 @@
 //  3. A refused command (Result.Err) does not affect the other commands of its batch.
 //  4. If the commit function fails for a batch of several commands, or panics, each
 //     command runs again in a transaction of its own, in order. So one bad command fails
-//     alone. Commands must therefore be safe to decide again. Two failures are returned to
-//     the whole batch instead: [ErrUnavailable], because single commands would fail as
+//     alone. Commands must therefore be safe to decide again. Two failures are returned
+//     to the whole batch instead: [ErrUnavailable], because single commands would fail as
 //     well, and [ErrOutcomeUnknown], because the batch may have been committed.
 //  5. If a caller's context ends while its command is queued, the command is removed and
 //     Do returns the context's error. If the command is already being committed, Do
 //     returns ErrOutcomeUnknown.
 //  6. The queue is bounded. If it is full, Do returns [ErrFull] without waiting.
-//  7. A delayed command joins the next batch, or is committed when its delay has passed.
-//     It does not delay any other command.
+//  7. A delayed command joins the next batch, which starts at the latest when the delay
+//     has passed. It does not delay any other command.
 //  8. Stop rejects new commands with [ErrStopped], finishes the accepted ones, and then
 //     returns.
 //

@@ -88,7 +88,7 @@ func (l *Listener) run(ctx context.Context) {
 			return
 		}
 		if !failing {
-			l.cfg.Logger.Warn("no notifications from the database; waiting requests go on by rechecking", "error", err)
+			l.cfg.Logger.Warn("no notifications from the database; waiting requests rely on rechecks", "error", err)
 			failing = true
 		}
 		if lifecycle.Sleep(ctx, backoff/2+rand.N(backoff/2)) != nil {

@@ -83,7 +83,7 @@ func (s *Sweeper) Stop() { s.loops.Stop() }
 func (s *Sweeper) run(ctx context.Context, interval time.Duration, round func(context.Context) error) {
 	for lifecycle.Sleep(ctx, interval-interval/5+rand.N(interval/10+1)) == nil {
 		if err := round(ctx); err != nil && ctx.Err() == nil {
-			s.cfg.Logger.Warn("sweep failed; it goes on with the next round", "error", err)
+			s.cfg.Logger.Warn("sweep failed; retrying in the next round", "error", err)
 		}
 	}
 }
