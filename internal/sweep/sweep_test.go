@@ -171,7 +171,7 @@ func TestPauseBetweenBatchesIsTwiceTheirTime(t *testing.T) {
 			<-time.After(durations[calls-1])
 			ended = time.Now()
 			return limit, nil
-		}}, untilAfterRound(1))
+		}}, untilAfterRound(1)+time.Second) // time for the batches and their pauses
 		want := []time.Duration{2 * time.Millisecond, 40 * time.Millisecond, 6 * time.Millisecond}
 		if diff := cmp.Diff(want, pauses); diff != "" {
 			t.Errorf("pauses (-want +got):\n%s", diff)
