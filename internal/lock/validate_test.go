@@ -1,48 +1,44 @@
 package lock_test
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
 	"resource-lock-manager/internal/lock"
-	"resource-lock-manager/internal/service"
 )
 
-// broken is what a client can decide by: the field and the rule.
-func broken(t *testing.T, err error) []string {
-	t.Helper()
-	if err == nil {
-		return nil
-	}
-	var invalid *lock.InvalidError
-	if !errors.As(err, &invalid) {
-		t.Fatalf("got %v, want an InvalidError", err)
-	}
-	var rules []string
-	for _, f := range invalid.Faults {
-		rules = append(rules, f.Field+" "+f.Rule)
-		if f.Message == "" {
-			t.Errorf("%s %s has no message", f.Field, f.Rule)
-		}
-	}
-	return rules
+// unlimited are limits under which locks may also never expire.
+var unlimited = lock.Limits{MaxTTL: lock.LongestTTL}
+
+// violation is a fault without its path.
+type violation struct {
+	rule  lock.Rule
+	limit any
 }
 
-// wantUntouched fails if an invalid request reached the store.
-func wantUntouched(t *testing.T, m *memory) {
-	t.Helper()
-	if m.executed != nil || m.looks != 0 {
-		t.Errorf("the store saw an invalid request: %v and %d looks", m.executed, m.looks)
+// faults returns the faults of one field, nil for no violation.
+func faults(field string, violations ...violation) []lock.Fault {
+	var all []lock.Fault
+	for _, v := range violations {
+		all = append(all, lock.Fault{Path: []any{field}, Rule: v.rule, Limit: v.limit})
 	}
+	return all
+}
+
+// wantFaults compares all faults of a request, in their order.
+func wantFaults(t *testing.T, want, got []lock.Fault) {
+	t.Helper()
+	wantEqual(t, "faults", want, got)
 }
 
 func TestNameLimits(t *testing.T) {
+	empty, tooLong, utf8 := violation{lock.NotEmpty, nil}, violation{lock.MaxLength, 255}, violation{lock.UTF8, nil}
+	control := func(r rune) violation { return violation{lock.NoControlCharacter, r} }
 	tests := []struct {
 		name  string
 		value string
-		want  []string // the broken rules; none: the name is sound
+		want  []violation
 	}{
 		{"one character", "x", nil},
 		{"any printable text", `deploy/é 世界 🔒 "quoted" ' % _ \ ; --`, nil},
@@ -54,116 +50,89 @@ func TestNameLimits(t *testing.T) {
 		{"the last before the control characters", "~", nil},
 		{"the first after the control characters", "\u00A0", nil},
 
-		{"empty", "", []string{"string_too_short"}},
-		{"256 characters", strings.Repeat("x", 256), []string{"string_too_long"}},
-		{"256 characters of two bytes", strings.Repeat("é", 256), []string{"string_too_long"}},
-		{"very long", strings.Repeat("x", 1<<20), []string{"string_too_long"}},
-		{"NUL", "a\x00b", []string{"string_control_character"}},
-		{"line feed at the end", "a\n", []string{"string_control_character"}},
-		{"tab at the start", "\ta", []string{"string_control_character"}},
-		{"U+001F", "\x1f", []string{"string_control_character"}},
-		{"DEL", "a\x7f", []string{"string_control_character"}},
-		{"U+0080", "a\u0080", []string{"string_control_character"}},
-		{"U+0085, next line", "a\u0085b", []string{"string_control_character"}},
-		{"U+009F", "a\u009f", []string{"string_control_character"}},
-		{"several control characters are one fault", "\x00\x01\n", []string{"string_control_character"}},
-		{"a lone byte", "a\xff", []string{"string_unicode"}},
-		{"a character cut off", "世"[:2], []string{"string_unicode"}},
-		{"a surrogate", "\xed\xa0\x80", []string{"string_unicode"}},
-		{"an overlong NUL", "\xc0\x80", []string{"string_unicode"}},
-		{"invalid and a control character", "\xff\x00", []string{"string_unicode", "string_control_character"}},
-		{"too long and a control character", strings.Repeat("x", 255) + "\n", []string{"string_too_long", "string_control_character"}},
+		{"empty", "", []violation{empty}},
+		{"256 characters", strings.Repeat("x", 256), []violation{tooLong}},
+		{"256 characters of two bytes", strings.Repeat("é", 256), []violation{tooLong}},
+		{"very long", strings.Repeat("x", 1<<20), []violation{tooLong}},
+		{"NUL", "a\x00b", []violation{control(0)}},
+		{"line feed at the end", "a\n", []violation{control('\n')}},
+		{"tab at the start", "\ta", []violation{control('\t')}},
+		{"U+001F", "\x1f", []violation{control(0x1f)}},
+		{"DEL", "a\x7f", []violation{control(0x7f)}},
+		{"U+0080", "a\u0080", []violation{control(0x80)}},
+		{"U+0085, next line", "a\u0085b", []violation{control(0x85)}},
+		{"U+009F", "a\u009f", []violation{control(0x9f)}},
+		{"several control characters are one fault", "\x00\x01\n", []violation{control(0)}},
+		{"a lone byte", "a\xff", []violation{utf8}},
+		{"a truncated character", "世"[:2], []violation{utf8}},
+		{"a surrogate", "\xed\xa0\x80", []violation{utf8}},
+		{"an overlong NUL", "\xc0\x80", []violation{utf8}},
+		{"invalid and a control character", "\xff\x00", []violation{utf8, control(0)}},
+		{"too long and a control character", strings.Repeat("x", 255) + "\n", []violation{tooLong, control('\n')}},
 	}
 	requests := []struct {
 		name, field string
-		send        func(*testing.T, *service.Service, string) error
+		validate    func(string) []lock.Fault
 	}{
-		{"acquire, resource", "resource_name", func(t *testing.T, s *service.Service, value string) error {
-			_, err := s.Acquire(t.Context(), lock.Request{Resource: value, ProcessID: "p"})
-			return err
+		{"acquire, resource", "resource_name", func(value string) []lock.Fault {
+			return lock.Request{Resource: value, ProcessID: "p"}.Validate(unlimited)
 		}},
-		{"acquire, process", "process_id", func(t *testing.T, s *service.Service, value string) error {
-			_, err := s.Acquire(t.Context(), lock.Request{Resource: "r", ProcessID: value})
-			return err
+		{"acquire, process", "process_id", func(value string) []lock.Fault {
+			return lock.Request{Resource: "r", ProcessID: value}.Validate(unlimited)
 		}},
-		{"check of acquire, resource", "resource_name", func(_ *testing.T, s *service.Service, value string) error {
-			return s.CheckAcquire(lock.Acquire{Request: lock.Request{Resource: value, ProcessID: "p"}})
+		{"release, resource", "resource_name", func(value string) []lock.Fault {
+			return lock.Release{Resource: value, ProcessID: "p"}.Validate(unlimited)
 		}},
-		{"release, resource", "resource_name", func(t *testing.T, s *service.Service, value string) error {
-			return refusedOrInvalid(s.Release(t.Context(), lock.Release{Resource: value, ProcessID: "p"}))
+		{"release, process", "process_id", func(value string) []lock.Fault {
+			return lock.Release{Resource: "r", ProcessID: value}.Validate(unlimited)
 		}},
-		{"release, process", "process_id", func(t *testing.T, s *service.Service, value string) error {
-			return refusedOrInvalid(s.Release(t.Context(), lock.Release{Resource: "r", ProcessID: value}))
+		{"renew, resource", "resource_name", func(value string) []lock.Fault {
+			return lock.Renew{Resource: value, ProcessID: "p", TTL: 1}.Validate(unlimited)
 		}},
-		{"status", "resource_name", func(t *testing.T, s *service.Service, value string) error {
-			_, _, err := s.Status(t.Context(), value)
-			return err
+		{"renew, process", "process_id", func(value string) []lock.Fault {
+			return lock.Renew{Resource: "r", ProcessID: value, TTL: 1}.Validate(unlimited)
 		}},
-		{"current", "resource_name", func(t *testing.T, s *service.Service, value string) error {
-			_, _, _, err := s.Current(t.Context(), value)
-			return err
+		{"force-release, resource", "resource_name", func(value string) []lock.Fault {
+			return lock.ForceRelease{Resource: value, Reason: "it hangs"}.Validate(unlimited)
 		}},
-		{"renew, resource", "resource_name", func(t *testing.T, s *service.Service, value string) error {
-			return refusedOrInvalid(s.Renew(t.Context(), lock.Renew{Resource: value, ProcessID: "p", TTL: 1}))
-		}},
-		{"renew, process", "process_id", func(t *testing.T, s *service.Service, value string) error {
-			return refusedOrInvalid(s.Renew(t.Context(), lock.Renew{Resource: "r", ProcessID: value, TTL: 1}))
-		}},
-		{"force-release, resource", "resource_name", func(t *testing.T, s *service.Service, value string) error {
-			return refusedOrInvalid(s.ForceRelease(t.Context(), lock.ForceRelease{Resource: value, Reason: "it hangs"}))
-		}},
-		{"renew all, process", "process_id", func(t *testing.T, s *service.Service, value string) error {
-			_, err := s.RenewAll(t.Context(), value, 1, nil)
-			return err
-		}},
-		{"renew all, listed resource", "holds.1.resource_name", func(t *testing.T, s *service.Service, value string) error {
-			_, err := s.RenewAll(t.Context(), "p", 1, []lock.HoldRef{{Resource: "r", Token: 1}, {Resource: value, Token: 1}})
-			return err
-		}},
-		{"release all, process", "process_id", func(t *testing.T, s *service.Service, value string) error {
-			_, _, err := s.ReleaseAll(t.Context(), value, nil)
-			return err
-		}},
-		{"release all, listed resource", "holds.1.resource_name", func(t *testing.T, s *service.Service, value string) error {
-			_, _, err := s.ReleaseAll(t.Context(), "p", []lock.HoldRef{{Resource: "r", Token: 1}, {Resource: value, Token: 1}})
-			return err
+		{"name of a resource", "resource_name", func(value string) []lock.Fault {
+			return lock.ResourceName(value).Validate(unlimited)
 		}},
 	}
 	for _, test := range tests {
 		for _, request := range requests {
 			t.Run(test.name+"/"+request.name, func(t *testing.T) {
-				m := newMemory()
-				got := broken(t, request.send(t, service(m), test.value))
-				var want []string
-				for _, rule := range test.want {
-					want = append(want, request.field+" "+rule)
-				}
-				wantEqual(t, "broken rules", want, got)
-				if test.want != nil {
-					wantUntouched(t, m)
-				}
+				wantFaults(t, faults(request.field, test.want...), request.validate(test.value))
 			})
 		}
 	}
 }
 
-// refusedOrInvalid drops the refusal that a sound request about a free resource gets.
-func refusedOrInvalid(_ lock.Outcome, err error) error {
-	var notHeld *lock.NotHeldError
-	var notLocked *lock.NotLockedError
-	if errors.As(err, &notHeld) || errors.As(err, &notLocked) {
-		return nil
-	}
-	return err
+func TestNamesOfListedHolds(t *testing.T) {
+	var f lock.Faults
+	f.Holds([]lock.HoldRef{{Resource: "\n"}, {Resource: "r", Token: 1}, {}, {Resource: strings.Repeat("x", 256)}})
+	path := func(i int) []any { return []any{"holds", i, "resource_name"} }
+	wantFaults(t, []lock.Fault{
+		{Path: path(0), Rule: lock.NoControlCharacter, Limit: '\n'},
+		{Path: path(2), Rule: lock.NotEmpty},
+		{Path: path(3), Rule: lock.MaxLength, Limit: 255},
+	}, f)
 }
 
-func TestControlCharacterIsNamed(t *testing.T) {
-	for char, want := range map[rune]string{0: "U+0000", '\n': "U+000A", 0x7f: "U+007F", 0x85: "U+0085"} {
-		t.Run(want, func(t *testing.T) {
-			err := service(newMemory()).CheckAcquire(lock.Acquire{Request: lock.Request{Resource: fmt.Sprintf("a%cb\x01", char), ProcessID: "p"}})
-			if err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("got %v, want %s in it", err, want)
-			}
+// Of several control characters, the limit of the fault is the first one.
+func TestFirstControlCharacterIsTheLimit(t *testing.T) {
+	for _, char := range []rune{0, '\n', 0x7f, 0x85} {
+		t.Run(fmt.Sprintf("%U", char), func(t *testing.T) {
+			got := lock.Request{Resource: fmt.Sprintf("a%cb\x01", char), ProcessID: "p"}.Validate(unlimited)
+			wantFaults(t, faults("resource_name", violation{lock.NoControlCharacter, char}), got)
 		})
+	}
+}
+
+func TestInvalidErrorListsEveryFault(t *testing.T) {
+	err := &lock.InvalidError{Faults: lock.Release{Resource: strings.Repeat("x", 256)}.Validate(unlimited)}
+	const want = "[resource_name]: max_length 255; [process_id]: not_empty"
+	if got := err.Error(); got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
