@@ -39,8 +39,8 @@ func TestRemoveAbandoned(t *testing.T) {
 	}
 }
 
-// One command removes places of several resources, in any order and with some named twice, and
-// grants what is free.
+// One command removes places of several resources, in any order and with some named
+// twice, and grants what is free.
 func TestRemoveAbandonedOfSeveralResources(t *testing.T) {
 	place := func(resource, process string) lock.Place {
 		return lock.Place{Resource: resource, ProcessID: process, RequestID: "id-" + process}
@@ -58,8 +58,10 @@ func TestRemoveAbandonedOfSeveralResources(t *testing.T) {
 		return waiterEvent(lock.EventGaveUp, detached(ticket, process, t0), t0, "did_not_come_back")
 	}
 	wantOutcomeOfMany(t, lock.Outcome{
-		Now:     t0,
-		Changed: []lock.Resource{lastTicket(3, holding(holdOf(local(3, "c"), t0))), named("s", lastTicket(1, heldForAMinute))},
+		Now: t0,
+		Changed: []lock.Resource{
+			lastTicket(3, holding(holdOf(local(3, "c"), t0))), named("s", lastTicket(1, heldForAMinute)),
+		},
 		Granted: grantsTo(local(3, "c"), t0),
 		Events:  []lock.Event{gaveUp("b", 2), gaveUp("a", 1), grantEvent(local(3, "c"), t0), of("s", gaveUp("a", 1))},
 	}, out, err)

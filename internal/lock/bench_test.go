@@ -8,8 +8,8 @@ import (
 	"resource-lock-manager/internal/lock"
 )
 
-// BenchmarkDecide measures the rules alone, without a store. One goroutine of a server decides
-// all commands.
+// BenchmarkDecide measures the rules alone, without a store. One goroutine of a server
+// decides all commands.
 func BenchmarkDecide(b *testing.B) {
 	held := heldBy("holder", after(time.Hour))
 	acquire := lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Minute}}
@@ -46,9 +46,10 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
-// BenchmarkTurns grants a resource to each waiter of a queue in one batch, as happens with a lock
-// that many requests wait for. Each release sees what the previous one left, so its cost must
-// not grow with the number of remaining waiters. An operation is one hand-over.
+// BenchmarkTurns grants a resource to each waiter of a queue in one batch, as happens
+// with a lock that many requests wait for. Each release sees what the previous one left,
+// so its cost must not grow with the number of remaining waiters. An operation is one
+// hand-over.
 func BenchmarkTurns(b *testing.B) {
 	for _, n := range []int{3, 512} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

@@ -13,6 +13,7 @@ func TestNeedsOfCommands(t *testing.T) {
 	anonymous.RequestID = ""
 	place := lock.Place{Resource: "r", ProcessID: "p", RequestID: "id-p"}
 	r, several, places := []string{"r"}, []string{"b", "a"}, []lock.Place{place}
+	morePlaces := []lock.Place{{Resource: "x"}, place, {Resource: "x"}}
 	tests := []struct {
 		name    string
 		command lock.Command
@@ -29,15 +30,13 @@ func TestNeedsOfCommands(t *testing.T) {
 		{"delete idle", lock.DeleteIdle{Names: several}, lock.Needs{Resources: several, MayFree: true}},
 		{"time out", lock.TimeOut{Of: acquire}, lock.Needs{Resources: r, Places: places, MayFree: true}},
 		{"disconnect", lock.Disconnect{Of: acquire}, lock.Needs{Resources: r, Places: places, MayFree: true}},
-		{
-			"disconnect without a request id", lock.Disconnect{Of: anonymous},
-			lock.Needs{Resources: r, MayFree: true},
-		},
+		{"disconnect without a request id", lock.Disconnect{Of: anonymous}, lock.Needs{Resources: r, MayFree: true}},
 		{"drop orphan", lock.DropOrphan{Place: place}, lock.Needs{Resources: r, Places: places, MayFree: true}},
 		{"remove abandoned", lock.RemoveAbandoned{Places: places}, lock.Needs{Resources: r, Places: places, MayFree: true}},
 		{
-			"remove abandoned, several resources", lock.RemoveAbandoned{Places: []lock.Place{{Resource: "x"}, place, {Resource: "x"}}},
-			lock.Needs{Resources: []string{"r", "x"}, Places: []lock.Place{{Resource: "x"}, place, {Resource: "x"}}, MayFree: true},
+			"remove abandoned, several resources",
+			lock.RemoveAbandoned{Places: morePlaces},
+			lock.Needs{Resources: []string{"r", "x"}, Places: morePlaces, MayFree: true},
 		},
 	}
 	for _, test := range tests {
@@ -60,7 +59,7 @@ func TestDueIsTheNextTimeOfATurn(t *testing.T) {
 		{"released, kept by its minimum", keptByMinimum(), after(time.Minute)},
 		{"free", free(), time.Time{}},
 		{"expired", heldBy("holder", t0), time.Time{}},
-		{"reserved for a remote waiter until its lease ends", queued(free(), remote(1, "a"), local(2, "b")), after(time.Hour)},
+		{"reserved for a remote waiter with a lease", queued(free(), remote(1, "a"), local(2, "b")), after(time.Hour)},
 		{"reserved, behind a dead waiter", queued(free(), dead(1, "x"), remoteUntil(2, "a", after(2))), after(2)},
 		{"reserved for a local waiter", queued(free(), local(1, "a"), remote(2, "b")), time.Time{}},
 		{"reserved for a local waiter with a lease", queued(free(), alive), time.Time{}},
@@ -75,8 +74,8 @@ func TestDueIsTheNextTimeOfATurn(t *testing.T) {
 	}
 }
 
-// The HTTP API answers with these texts as its detail. Clients of the Python version may look
-// for them.
+// The HTTP API answers with these texts as its detail. Clients of the Python version may
+// look for them.
 func TestRefusalTexts(t *testing.T) {
 	holder := &lock.Hold{ProcessID: "y", Token: 1}
 	tests := []struct {

@@ -12,7 +12,8 @@ func disconnect(w *lock.Waiter, keep time.Duration) lock.Disconnect {
 	return lock.Disconnect{Of: acquireOf(w), Ticket: w.Ticket, Keep: keep, Why: "because"}
 }
 
-// dropOrphan returns the command for a place of w whose connection the server does not know.
+// dropOrphan returns the command for a place of w whose connection the server does not
+// know.
 func dropOrphan(w *lock.Waiter) lock.DropOrphan {
 	return lock.DropOrphan{
 		Place:      lock.Place{Resource: "r", ProcessID: w.Request.ProcessID, RequestID: w.Request.RequestID},
@@ -56,7 +57,9 @@ func TestDisconnectThatRacesWithAGrantEndsTheHold(t *testing.T) {
 		{"its place is put back", b, disconnect(b, keep), []*lock.Waiter{w, z}, []*lock.Waiter{w, back}, z},
 		{"its place is put back, alone", b, disconnect(b, keep), nil, []*lock.Waiter{back}, nil},
 		{
-			"its place is unknown and not put back", b, lock.Disconnect{Of: acquireOf(b), Keep: keep, Why: "because"},
+			"its place is unknown and not put back",
+			b,
+			lock.Disconnect{Of: acquireOf(b), Keep: keep, Why: "because"},
 			[]*lock.Waiter{z},
 			nil, z,
 		},
@@ -78,7 +81,8 @@ func TestDisconnectThatRacesWithAGrantEndsTheHold(t *testing.T) {
 	}
 }
 
-// A request that was granted the resource at once never had a place that could be put back.
+// A request that was granted the resource at once never had a place that could be put
+// back.
 func TestDisconnectOfAHoldThatNeverWaitedPutsNoPlaceBack(t *testing.T) {
 	w := local(2, "b")
 	before := justGranted(w)
@@ -104,7 +108,7 @@ func TestDisconnectAndDropOrphanWithoutAPlaceAreRefused(t *testing.T) {
 	}
 }
 
-// A request without a known connection has no hold that its disconnect could end.
+// A request whose connection is unknown has no hold that its disconnect could end.
 func TestDisconnectWithoutAConnectionEndsNoHold(t *testing.T) {
 	out, err := decide(t, lock.Disconnect{Of: retry, Why: "because"}, t0, requested(nil))
 	wantError(t, lock.ErrNotWaiting, out, err)
@@ -127,7 +131,7 @@ func TestDropOrphanEndsNothingElse(t *testing.T) {
 	me, z := local(2, "me"), local(9, "z")
 	stale := with(detached(2, "me", after(1)), func(w *lock.Waiter) { w.Connection = me.Connection })
 	for name, before := range map[string]lock.Resource{
-		"it holds":                            justGranted(me, z),
+		"it has the hold":                     justGranted(me, z),
 		"its place is kept":                   queued(heldForAMinute, detached(2, "me", after(1)), z),
 		"its place is kept with a connection": queued(heldForAMinute, stale, z),
 	} {

@@ -99,7 +99,7 @@ func TestMetadataLimits(t *testing.T) {
 		{"4096 bytes of characters of four bytes", sized(4096, "🔒"), nil},
 		{"8 objects", nested(8), nil},
 		{"an object and 7 lists", listed(8), nil},
-		{"many levels beside one another", `{"a":[[[]]],"b":[[[]]],"c":{"d":{"e":{}}},"f":[{},{},{},{},{},{},{},{},{}]}`, nil},
+		{"many levels side by side", `{"a":[[[]]],"b":[[[]]],"c":{"d":{"e":{}}},"f":[{},{},{},{},{},{},{},{},{}]}`, nil},
 		{"braces in a string are no levels", `{"a":"{{{{{{{{{[[[[[[[[["}`, nil},
 		{"braces behind an escaped quote", `{"a":"\"{{{{{{{{{{{{"}`, nil},
 		{"braces behind an escaped backslash and quote", `{"a":"\\\"{{{{{{{{{{{{"}`, nil},

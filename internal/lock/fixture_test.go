@@ -16,7 +16,7 @@ import (
 // t0 has nanoseconds, as Go's clocks do. A token counts whole microseconds.
 var t0 = time.Date(2026, 7, 1, 12, 0, 0, 123456789, time.UTC)
 
-// t0Token is t0 in microseconds, written out so that a wrong unit is noticed.
+// t0Token is t0 in microseconds, written out so that the tests detect a wrong unit.
 const t0Token = 1782907200123456
 
 func after(d time.Duration) time.Time { return t0.Add(d) }
@@ -47,8 +47,8 @@ func released(token int64) lock.Resource {
 	return ended(lock.Hold{ProcessID: "p1", Token: token, LockedAt: t0}, after(time.Minute))
 }
 
-// requested returns a resource that p1 acquired with the RequestID "id-1" for a minute and
-// renewed once.
+// requested returns a resource that p1 acquired with the RequestID "id-1" for a minute
+// and renewed once.
 func requested(change func(*lock.Hold)) lock.Resource {
 	h := lock.Hold{
 		ProcessID: "p1", Token: 100, LockedAt: t0, ExpiresAt: after(time.Minute), RequestID: "id-1",
@@ -89,8 +89,8 @@ func namesOf(resources []lock.Resource) []string {
 	return names
 }
 
-// acquireBy returns a process's acquire of "r" that may wait. Its RequestID is made of the
-// name of the process.
+// acquireBy returns a process's acquire of "r" that may wait. Its RequestID is made of
+// the name of the process.
 func acquireBy(process string, connection int64) lock.Acquire {
 	return lock.Acquire{Request: lock.Request{
 		Resource: "r", ProcessID: process, RequestID: "id-" + process, Wait: time.Minute,
@@ -102,8 +102,9 @@ func acquireOf(w *lock.Waiter) lock.Acquire {
 	return lock.Acquire{Request: w.Request, Connection: w.Connection, MayQueue: true, QueueLimit: 10}
 }
 
-// local returns a waiter that is connected to the server that decides. Every waiter of these
-// tests was queued before t0, in the order of the tickets. Its Connection equals its ticket.
+// local returns a waiter that is connected to the server that decides. Every waiter of
+// these tests was queued before t0, in the order of the tickets. Its Connection equals
+// its ticket.
 func local(ticket int64, process string) *lock.Waiter {
 	return &lock.Waiter{
 		Ticket: ticket, Request: acquireBy(process, ticket).Request, Connection: ticket,
@@ -189,7 +190,8 @@ func justGranted(w *lock.Waiter, queue ...*lock.Waiter) lock.Resource {
 	return lastTicket(max(r.LastTicket, w.Ticket), r)
 }
 
-// holdEvent returns the event of a hold of "r", without the fields that only some kinds have.
+// holdEvent returns the event of a hold of "r", without the fields that only some kinds
+// have.
 func holdEvent(kind lock.EventKind, h lock.Hold, at time.Time) lock.Event {
 	e := lock.Event{
 		Kind: kind, At: at, Resource: "r", ProcessID: h.ProcessID, Token: h.Token,
@@ -248,8 +250,8 @@ func changing(r lock.Resource, out lock.Outcome) lock.Outcome {
 	return out
 }
 
-// wantOutcome compares everything that a command on one resource did. An empty slice equals
-// nil.
+// wantOutcome compares everything that a command on one resource did. An empty slice
+// equals nil.
 func wantOutcome(t *testing.T, want, got lock.Outcome, err error) {
 	t.Helper()
 	if err != nil {
@@ -268,7 +270,8 @@ func wantOutcomeOfMany(t *testing.T, want, got lock.Outcome, err error) {
 	wantOutcome(t, want, got, err)
 }
 
-// wantError fails unless a command was refused with exactly that error and has no outcome.
+// wantError fails unless a command was refused with exactly that error and has no
+// outcome.
 func wantError(t *testing.T, want error, out lock.Outcome, err error) {
 	t.Helper()
 	if !reflect.DeepEqual(want, err) {
@@ -277,7 +280,8 @@ func wantError(t *testing.T, want error, out lock.Outcome, err error) {
 	wantEqual(t, "outcome", lock.Outcome{}, out)
 }
 
-// wantHeld fails unless a command on "r" was refused with that HeldError and has no outcome.
+// wantHeld fails unless a command on "r" was refused with that HeldError and has no
+// outcome.
 func wantHeld(t *testing.T, want lock.HeldError, now time.Time, out lock.Outcome, err error) {
 	t.Helper()
 	want.Resource, want.Now = "r", now

@@ -32,21 +32,33 @@ func endings() []ending {
 	names := []string{"r"}
 	return []ending{
 		{
-			"release", lock.Release{Resource: "r", ProcessID: "p1"}, now,
-			holdEvent(lock.EventReleased, h, now), lock.Outcome{Hold: h},
+			"release",
+			lock.Release{Resource: "r", ProcessID: "p1"},
+			now,
+			holdEvent(lock.EventReleased, h, now),
+			lock.Outcome{Hold: h},
 		},
 		{
-			"release all", lock.ReleaseAll{Names: names, ProcessID: "p1"}, now,
-			holdEvent(lock.EventReleased, h, now), lock.Outcome{Holds: []lock.HoldRef{{Resource: "r", Token: 100}}},
+			"release all",
+			lock.ReleaseAll{Names: names, ProcessID: "p1"},
+			now,
+			holdEvent(lock.EventReleased, h, now),
+			lock.Outcome{Holds: []lock.HoldRef{{Resource: "r", Token: 100}}},
 		},
 		{
-			"force-release", lock.ForceRelease{Resource: "r"}, now,
-			holdEvent(lock.EventForceReleased, h, now), lock.Outcome{Hold: h},
+			"force-release",
+			lock.ForceRelease{Resource: "r"},
+			now,
+			holdEvent(lock.EventForceReleased, h, now),
+			lock.Outcome{Hold: h},
 		},
 		{"disconnect", lock.Disconnect{Of: request, Why: lock.ClientGone}, now, disconnected, lock.Outcome{}},
 		{
-			"expiry", lock.ExpireAndGrant{Names: names}, expiry,
-			holdEvent(lock.EventExpired, h, expiry), lock.Outcome{},
+			"expiry",
+			lock.ExpireAndGrant{Names: names},
+			expiry,
+			holdEvent(lock.EventExpired, h, expiry),
+			lock.Outcome{},
 		},
 	}
 }

@@ -40,8 +40,8 @@ func (m *machine) holdsOf(t *rapid.T, name string) []holdEvents {
 	return holds
 }
 
-// checkHistory reads from the events alone which process held what, and compares that with the
-// states.
+// checkHistory reads from the events alone which process held what, and compares that
+// with the states.
 func (m *machine) checkHistory(t *rapid.T) {
 	for _, name := range someNames {
 		holds := m.holdsOf(t, name)
@@ -80,8 +80,8 @@ func (m *machine) checkHistory(t *rapid.T) {
 	}
 }
 
-// checkHold checks that a hold ends at most once (I7). Only a hold that was released and kept by
-// its minimum can be force-released in addition, and the history has both events.
+// checkHold checks that a hold ends at most once (I7). Only a hold that was released and
+// kept by its minimum can be force-released in addition, and the history has both events.
 func (m *machine) checkHold(t *rapid.T, h holdEvents) {
 	var kinds []lock.EventKind
 	for _, e := range h.ends {

@@ -25,8 +25,8 @@ func TestExpireAndGrantRecordsExpiredHolds(t *testing.T) {
 	wantOutcomeOfMany(t, want, out, err)
 }
 
-// If there were two holds, removing the first one in place would move the second one, which a
-// caller may still read.
+// If there were two holds, removing the first one in place would move the second one,
+// which a caller may still read.
 func TestEndOfAHoldDoesNotWriteIntoTheInput(t *testing.T) {
 	expired := lock.Hold{ProcessID: "p1", Token: 1, LockedAt: t0, ExpiresAt: after(time.Second)}
 	live := lock.Hold{ProcessID: "p2", Token: 2, LockedAt: t0}

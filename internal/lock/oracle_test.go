@@ -165,8 +165,8 @@ func (m *machine) commit(n *nameModel) {
 	n.stored = !n.unused
 }
 
-// drawToken returns no token, that of the newest hold, or another one. The other one is that of
-// an earlier hold if there is one.
+// drawToken returns no token, that of the newest hold, or another one. The other one is
+// that of an earlier hold if there is one.
 func (n *nameModel) drawToken(t *rapid.T) int64 {
 	h := n.newest()
 	switch which := rapid.SampledFrom([]string{"none", "newest", "other"}).Draw(t, "token"); {

@@ -101,8 +101,8 @@ func (m *machine) decideAcquire(t *rapid.T, c lock.Acquire) {
 	wantChanged(t, out, []string{c.Resource}, append(events, acquired)...)
 }
 
-// wantOwned returns the hold that a release or a renewal is about. If there is none it requires
-// the refusal and returns nil.
+// wantOwned returns the hold that a release or a renewal is about. If there is none, it
+// checks the refusal and returns nil.
 func (m *machine) wantOwned(t *rapid.T, resource, process string, token int64, err error) *modelHold {
 	own := m.models[resource].owned(m.now, process)
 	reason := m.models[resource].reason(m.now, process, token)
@@ -201,7 +201,8 @@ func (m *machine) drawOnly(t *rapid.T) lock.Only {
 	return only
 }
 
-// selects reports whether a command for all holds of a process is about its hold of the name.
+// selects reports whether a command for all holds of a process is about its hold of the
+// name.
 func (m *machine) selects(name, process string, only lock.Only) bool {
 	own := m.models[name].owned(m.now, process)
 	return own != nil && (only == nil || only[lock.HoldRef{Resource: name, Token: own.hold.Token}])

@@ -17,12 +17,13 @@ var (
 	someProcesses = []string{"p", "q", "r"}
 )
 
-// step is the unit of the clock and of TTLs. It is long, so that a command often comes exactly
-// when a hold expires.
+// step is the unit of the clock and of TTLs. It is long, so that a command often comes
+// exactly when a hold expires.
 const step = 500 * time.Millisecond
 
-// machine is a store in memory. Commands share a transaction until the clock moves. Beside the
-// states that the rules decided it keeps a model of each name, which does not use the rules.
+// machine is a store in memory. Commands share a transaction until the clock moves.
+// Beside the states that the rules decided it keeps a model of each name, which does not
+// use the rules.
 type machine struct {
 	now    time.Time
 	states map[string]lock.Resource
@@ -36,8 +37,8 @@ type machine struct {
 	modelFloor int64
 }
 
-// load returns what the store gives to a command. Behind each slice of holds there are two
-// markers, so that an append in place is noticed.
+// load returns what the store gives to a command. Behind each slice of holds there are
+// two markers, so that an append in place is detected.
 func (m *machine) load(names []string) []lock.Resource {
 	resources := make([]lock.Resource, len(names))
 	for i, name := range names {
@@ -103,8 +104,8 @@ func (m *machine) run(t *rapid.T, c lock.Command) (lock.Outcome, error) {
 	return out, nil
 }
 
-// checkChanges checks which states an outcome contains: only those that changed, and as the
-// result of a command on one resource the state after the command.
+// checkChanges checks which states an outcome contains: only those that changed, and as
+// the result of a command on one resource the state after the command.
 func checkChanges(t *rapid.T, c lock.Command, before []lock.Resource, out lock.Outcome, err error) {
 	if err != nil { // I3
 		if diff := differ(lock.Outcome{}, out); diff != "" {
@@ -138,8 +139,8 @@ func checkChanges(t *rapid.T, c lock.Command, before []lock.Resource, out lock.O
 	}
 }
 
-// differ is cmp.Diff for values that are nearly always equal. cmp.Diff is slow under the race
-// detector.
+// differ is cmp.Diff for values that are nearly always equal. cmp.Diff is slow under the
+// race detector.
 func differ(want, got any) string {
 	if reflect.DeepEqual(want, got) {
 		return ""
@@ -147,8 +148,8 @@ func differ(want, got any) string {
 	return cmp.Diff(want, got)
 }
 
-// wantChanged compares which resources a command changed and all its events. The new states are
-// compared by check.
+// wantChanged compares which resources a command changed and all its events. The new
+// states are compared by check.
 func wantChanged(t *rapid.T, out lock.Outcome, want []string, events ...lock.Event) {
 	if diff := differ(want, namesOf(out.Changed)); diff != "" {
 		t.Fatalf("changed resources (-want +got):\n%s", diff)
@@ -158,8 +159,8 @@ func wantChanged(t *rapid.T, out lock.Outcome, want []string, events ...lock.Eve
 	}
 }
 
-// clock commits the transaction and moves the clock. It sometimes sets the clock back, which an
-// operator of a database server may do.
+// clock commits the transaction and moves the clock. It sometimes sets the clock back,
+// which an operator of a database server may do.
 func (m *machine) clock(t *rapid.T) {
 	for _, name := range someNames {
 		r, found := m.states[name]

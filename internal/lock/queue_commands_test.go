@@ -29,8 +29,8 @@ func (m *queueMachine) newConnection() int64 {
 	return m.last
 }
 
-// register sets what the registry of waiting requests adds to an acquire: a connection, and
-// whether the server has room for another waiting request.
+// register sets what the registry of waiting requests adds to an acquire: a connection,
+// and whether the server has room for another waiting request.
 func (m *queueMachine) register(t *rapid.T, c *lock.Acquire) {
 	c.Connection = m.newConnection()
 	c.MayQueue, c.QueueLimit = rapid.IntRange(0, 7).Draw(t, "server is full") > 0, queueLimit
@@ -61,8 +61,8 @@ func (m *queueMachine) acquire(t *rapid.T) {
 	m.decideAcquire(t, q, c)
 }
 
-// requeue executes the acquire of a waiting request again, or that of a request whose place a
-// later one has taken.
+// requeue executes the acquire of a waiting request again, or that of a request whose
+// place a later one has taken.
 func (m *queueMachine) requeue(t *rapid.T) {
 	if len(m.displaced) > 0 && rapid.Bool().Draw(t, "displaced") {
 		c := rapid.SampledFrom(m.displaced).Draw(t, "request")
@@ -190,7 +190,8 @@ func (m *queueMachine) wantQueued(t *rapid.T, q *queueModel, c lock.Acquire, out
 	m.grantNext(q)
 }
 
-// wantDisplaced checks which request an acquire superseded: an open one that had its place.
+// wantDisplaced checks which request an acquire superseded: an open one that had its
+// place.
 func (m *queueMachine) wantDisplaced(t *rapid.T, c lock.Acquire, out lock.Outcome, own *modelPlace) {
 	type request struct {
 		lock.Request
@@ -209,8 +210,8 @@ func (m *queueMachine) wantDisplaced(t *rapid.T, c lock.Acquire, out lock.Outcom
 	}
 }
 
-// leaveCommand ends the wait of a request that waits, that was just granted the resource, or
-// that has neither a place nor a hold.
+// leaveCommand ends the wait of a request that waits, that was just granted the resource,
+// or that has neither a place nor a hold.
 func (m *queueMachine) leaveCommand(t *rapid.T) {
 	q := m.drawModel(t)
 	p, h := drawPlace(t, q), q.newest
@@ -318,7 +319,7 @@ func (m *queueMachine) putBack(t *rapid.T) {
 	}
 	ticket := h.queuedAt.UnixMicro()
 	if slices.ContainsFunc(q.places, func(p *modelPlace) bool { return p.ticket == ticket }) {
-		return // the hold's own ticket was another one
+		return // another place has this ticket, so the hold's request had a later one
 	}
 	c := lock.Disconnect{
 		Of: lock.Acquire{

@@ -67,10 +67,10 @@ func (q *queueModel) place(process, request string) *modelPlace {
 	return nil
 }
 
-func (q *queueModel) remove(gone *modelPlace) {
+func (q *queueModel) remove(removed *modelPlace) {
 	var places []*modelPlace
 	for _, p := range q.places {
-		if p != gone {
+		if p != removed {
 			places = append(places, p)
 		}
 	}
@@ -88,8 +88,8 @@ func (q *queueModel) giveUp(p *modelPlace) {
 	q.record(lock.EventGaveUp, p.process())
 }
 
-// connected reports whether a place can be granted the resource, as far as the server knows
-// that decides.
+// connected reports whether a place can be granted the resource, as far as the server
+// knows that decides.
 func (m *queueMachine) connected(p *modelPlace) bool {
 	return p.detachedUntil.IsZero() && (p.server == m.at || m.alive[p.server].After(m.now))
 }

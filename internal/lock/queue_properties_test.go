@@ -17,8 +17,8 @@ var someResources = []string{"r", "s"}
 // queueLimit is small, so that queues are sometimes full.
 const queueLimit = 5
 
-// queueMachine runs commands of three servers on a database in memory and keeps a model of each
-// queue.
+// queueMachine runs commands of three servers on a database in memory and keeps a model
+// of each queue.
 type queueMachine struct {
 	now       time.Time
 	at        int                      // the server that decides
@@ -46,8 +46,8 @@ func newQueueMachine() *queueMachine {
 	return m
 }
 
-// load returns the state of a resource for the server that decides. Behind the queue there is a
-// marker, so that an append in place is noticed.
+// load returns the state of a resource for the server that decides. Behind the queue
+// there is a marker, so that an append in place is detected.
 func (m *queueMachine) load(name string) lock.Resource {
 	r := m.resources[name]
 	r.Name = name
@@ -65,8 +65,8 @@ func (m *queueMachine) load(name string) lock.Resource {
 	return r
 }
 
-// save stores a new state. A waiter that is not one of those that were loaded belongs to the
-// server that decides.
+// save stores a new state. A waiter that is not one of those that were loaded belongs to
+// the server that decides.
 func (m *queueMachine) save(r lock.Resource, loaded []*lock.Waiter) {
 	servers := map[int64]int{}
 	for _, w := range r.Queue {
@@ -127,8 +127,8 @@ func (m *queueMachine) run(t *rapid.T, c lock.Command) (lock.Outcome, error) {
 	return out, err
 }
 
-// wantFirst checks that no connected waiter was before the one that was granted the resource,
-// except one whose wait the command ends. It reads the queue, not the model.
+// wantFirst checks that no connected waiter was before the one that was granted the
+// resource, except one whose wait the command ends. It reads the queue, not the model.
 func (m *queueMachine) wantFirst(t *rapid.T, c lock.Command, before lock.Resource, granted lock.Acquire) {
 	leaving, leaves := endsWaitOf(c)
 	for _, w := range before.Queue {
@@ -156,8 +156,8 @@ func endsWaitOf(c lock.Command) (p lock.Place, ok bool) {
 	return lock.Place{}, false
 }
 
-// wantLocal checks that another request was granted the resource only if it was connected to
-// the server that decided.
+// wantLocal checks that another request was granted the resource only if it was connected
+// to the server that decided.
 func (m *queueMachine) wantLocal(t *rapid.T, c lock.Command, before lock.Resource, granted lock.Acquire) {
 	for _, w := range before.Queue {
 		if w.Request == granted.Request && w.Connection == granted.Connection && w.Local && w.DetachedUntil.IsZero() {
@@ -233,8 +233,8 @@ func (m *queueMachine) check(t *rapid.T) {
 	}
 }
 
-// checkQueue checks that the queue has exactly the places of the model, and that each wait has
-// one end.
+// checkQueue checks that the queue has exactly the places of the model, and that each
+// wait has one end.
 func (m *queueMachine) checkQueue(t *rapid.T, q *queueModel, r lock.Resource) {
 	describe := func(ticket int64, request lock.Request, since, detachedUntil time.Time, connection int64) string {
 		return fmt.Sprint(ticket, request.ProcessID, request.RequestID, since.Sub(t0), detachedUntil.Sub(t0), connection)

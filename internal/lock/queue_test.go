@@ -102,17 +102,23 @@ func TestAcquireThatDoesNotWaitOvertakesNoWaiter(t *testing.T) {
 		want   lock.HeldError
 	}{
 		{"held", queued(heldForAMinute, local(1, "a"), remote(2, "b")), lock.HeldError{Holder: holder, Waiters: 2}},
-		{"reserved for a remote waiter", queued(free(), remote(1, "a"), local(2, "b")), lock.HeldError{Next: "a", Waiters: 2}},
-		{"reserved for a local waiter", queued(free(), local(1, "a")), lock.HeldError{Next: "a", Waiters: 1}},
+		{"reserved, remote", queued(free(), remote(1, "a"), local(2, "b")), lock.HeldError{Next: "a", Waiters: 2}},
+		{"reserved, local", queued(free(), local(1, "a")), lock.HeldError{Next: "a", Waiters: 1}},
 		{"expired, with a waiter", queued(heldBy("holder", t0), local(1, "a")), lock.HeldError{Next: "a", Waiters: 1}},
 		{"behind a detached and a dead waiter", queued(free(), w, x, remote(3, "a")), lock.HeldError{Next: "a", Waiters: 2}},
-		{"its lease ends in a nanosecond", queued(free(), remoteUntil(1, "a", after(1))), lock.HeldError{Next: "a", Waiters: 1}},
+		{
+			"reserved, its lease ends in a nanosecond", queued(free(), remoteUntil(1, "a", after(1))),
+			lock.HeldError{Next: "a", Waiters: 1},
+		},
 		{"its own place is second", queued(free(), remote(1, "a"), local(2, "me")), lock.HeldError{Next: "a", Waiters: 2}},
 		{
 			"its own kept place is second", queued(free(), remote(1, "a"), detached(2, "me", after(1))),
 			lock.HeldError{Next: "a", Waiters: 1},
 		},
-		{"held, and its own place is first", queued(heldForAMinute, local(1, "me")), lock.HeldError{Holder: holder, Waiters: 1}},
+		{
+			"held, and its own place is first", queued(heldForAMinute, local(1, "me")),
+			lock.HeldError{Holder: holder, Waiters: 1},
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

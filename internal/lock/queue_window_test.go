@@ -43,8 +43,8 @@ func drawResource(t *rapid.T) lock.Resource {
 	return queued(r, drawQueue(t)...)
 }
 
-// drawBatch returns commands of one transaction about the resource, of the holder, of waiters
-// and of others.
+// drawBatch returns commands of one transaction about the resource, of the holder, of
+// waiters and of others.
 func drawBatch(t *rapid.T, r lock.Resource) []lock.Command {
 	waits := func(w string) time.Duration {
 		return rapid.SampledFrom([]time.Duration{0, time.Minute}).Draw(t, w)
@@ -95,7 +95,8 @@ func drawBatch(t *rapid.T, r lock.Resource) []lock.Command {
 	return batch
 }
 
-// drawEndOfWait returns a command that ends the wait of the waiter, or the hold if w is nil.
+// drawEndOfWait returns a command that ends the wait of the waiter, or the hold if w is
+// nil.
 func drawEndOfWait(t *rapid.T, kind string, c lock.Acquire, w *lock.Waiter) lock.Command {
 	keep, ticket := step*time.Duration(rapid.IntRange(0, 1).Draw(t, "keep")), int64(1)
 	if w != nil {
@@ -113,7 +114,8 @@ func drawEndOfWait(t *rapid.T, kind string, c lock.Acquire, w *lock.Waiter) lock
 	}
 }
 
-// window returns the part of a queue that a store has to load for a batch: see lock.Command.
+// window returns the part of a queue that a store has to load for a batch: see
+// lock.Command.
 func window(r lock.Resource, batch []lock.Command) []*lock.Waiter {
 	connected := 2
 	named := map[lock.Place]bool{}
@@ -140,8 +142,8 @@ func window(r lock.Resource, batch []lock.Command) []*lock.Waiter {
 	return loaded
 }
 
-// A store need not load the whole queue. With the window the commands decide the same, and
-// leave the waiters outside of it as they are.
+// A store need not load the whole queue. With the window the commands decide the same,
+// and leave the waiters outside of it as they are.
 func TestWindowOfTheQueueDecidesAsAllOfIt(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		whole := drawResource(t)

@@ -23,7 +23,7 @@ func TestRelease(t *testing.T) {
 		{"expires now", heldBy("p1", after(time.Second)), "p1", 0, false, lock.ReasonExpired},
 		{"expired", heldBy("p1", after(time.Millisecond)), "p1", 0, false, lock.ReasonExpired},
 		{"another's that expired", heldBy("p1", after(time.Millisecond)), "p2", 0, false, lock.ReasonUnknown},
-		{"another's that expired, with its token", heldBy("p1", after(time.Millisecond)), "p2", 100, false, lock.ReasonUnknown},
+		{"another's that expired, its token", heldBy("p1", after(time.Millisecond)), "p2", 100, false, lock.ReasonUnknown},
 		{"held by another", heldBy("p1", time.Time{}), "p2", 0, false, lock.ReasonUnknown},
 		{"a process id that differs in case", heldBy("p1", time.Time{}), "P1", 0, false, lock.ReasonUnknown},
 		{"released before", released(100), "p1", 0, false, lock.ReasonUnknown},
@@ -99,8 +99,8 @@ func TestReleaseWithAMinimum(t *testing.T) {
 	}
 }
 
-// Until the minimum has passed, no process has the resource, not even the one that released
-// it. Then the resource is free.
+// Until the minimum has passed, no process has the resource, not even the one that
+// released it. Then the resource is free.
 func TestReleasedHoldKeptByItsMinimum(t *testing.T) {
 	until := after(time.Minute)
 	before := until.Add(-1)
@@ -132,36 +132,54 @@ func TestReleasedHoldKeptByItsMinimum(t *testing.T) {
 		{"second release", lock.Release{Resource: "r", ProcessID: "p1"}, before, lock.Outcome{}, notHeld},
 		{
 			"second release with the token",
-			lock.Release{Resource: "r", ProcessID: "p1", Token: 100}, before, lock.Outcome{}, notHeld,
+			lock.Release{Resource: "r", ProcessID: "p1", Token: 100},
+			before,
+			lock.Outcome{},
+			notHeld,
 		},
 		{
 			"second release with another token",
-			lock.Release{Resource: "r", ProcessID: "p1", Token: 99}, before, lock.Outcome{}, unknown,
+			lock.Release{Resource: "r", ProcessID: "p1", Token: 99},
+			before,
+			lock.Outcome{},
+			unknown,
 		},
 		{"second release at the end", lock.Release{Resource: "r", ProcessID: "p1"}, until, lock.Outcome{}, notHeld},
 		{"renew", lock.Renew{Resource: "r", ProcessID: "p1", TTL: time.Hour}, before, lock.Outcome{}, notHeld},
 		{
 			"renew with the token",
-			lock.Renew{Resource: "r", ProcessID: "p1", TTL: time.Hour, Token: 100}, before, lock.Outcome{}, notHeld,
+			lock.Renew{Resource: "r", ProcessID: "p1", TTL: time.Hour, Token: 100},
+			before,
+			lock.Outcome{},
+			notHeld,
 		},
 		{"release all", lock.ReleaseAll{Names: names, ProcessID: "p1"}, before, lock.Outcome{Now: before}, nil},
 		{"renew all", lock.RenewAll{Names: names, ProcessID: "p1", TTL: time.Hour}, before, lock.Outcome{Now: before}, nil},
 		{
-			"force-release", lock.ForceRelease{Resource: "r", Reason: "why"}, before,
+			"force-release",
+			lock.ForceRelease{Resource: "r", Reason: "why"},
+			before,
 			changing(ended(hold, before), lock.Outcome{Now: before, Hold: hold, Events: []lock.Event{forced}}), nil,
 		},
 		{"expire, a nanosecond before", lock.ExpireAndGrant{Names: names}, before, lock.Outcome{Now: before}, nil},
 		{
-			"expire at the end", lock.ExpireAndGrant{Names: names}, until,
+			"expire at the end",
+			lock.ExpireAndGrant{Names: names},
+			until,
 			changing(ended(hold, until), lock.Outcome{Now: until}), nil,
 		},
 		{
-			"expire later", lock.ExpireAndGrant{Names: names}, until.Add(time.Hour),
+			"expire later",
+			lock.ExpireAndGrant{Names: names},
+			until.Add(time.Hour),
 			changing(ended(hold, until), lock.Outcome{Now: until.Add(time.Hour)}), nil,
 		},
 		{
-			"delete", lock.DeleteIdle{Names: names, Before: until.Add(time.Hour)}, until,
-			lock.Outcome{Now: until}, nil,
+			"delete",
+			lock.DeleteIdle{Names: names, Before: until.Add(time.Hour)},
+			until,
+			lock.Outcome{Now: until},
+			nil,
 		},
 	}
 	for _, test := range tests {
@@ -173,8 +191,8 @@ func TestReleasedHoldKeptByItsMinimum(t *testing.T) {
 	}
 }
 
-// processHolds returns resources in many states. The process p1 holds "forever", "within its
-// minimum" and "for a while", which are those at 0, 3 and 7.
+// processHolds returns resources in many states. The process p1 holds "forever", "within
+// its minimum" and "for a while", which are those at 0, 3 and 7.
 func processHolds(now time.Time) []lock.Resource {
 	within := named("within its minimum", heldBy("p1", after(time.Hour)))
 	within.Holds[0].MinHoldUntil = after(time.Minute)

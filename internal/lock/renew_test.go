@@ -120,7 +120,8 @@ func TestRenewAllRenewsOnlyItsOwnHolds(t *testing.T) {
 	wantEqual(t, "outcome", want, out)
 }
 
-// A renewal has no event. Instead the event of the end of the hold has the number of renewals.
+// A renewal has no event. Instead the event of the end of the hold has the number of
+// renewals.
 func TestEndOfAHoldHasTheNumberOfRenewals(t *testing.T) {
 	r := heldBy("p1", after(time.Minute))
 	now := t0
@@ -144,7 +145,8 @@ func TestEndOfAHoldHasTheNumberOfRenewals(t *testing.T) {
 		{"expired", lock.ExpireAndGrant{Names: []string{"r"}}, now.Add(time.Minute), lock.EventExpired},
 		{
 			"expired, found by an acquire",
-			lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p2"}}, now.Add(time.Minute), lock.EventExpired,
+			lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p2"}},
+			now.Add(time.Minute), lock.EventExpired,
 		},
 	}
 	for _, test := range tests {

@@ -8,8 +8,8 @@ import (
 	"resource-lock-manager/internal/lock"
 )
 
-// supersededBy returns the waiters that an acquire with this place supersedes. A detached one
-// is not superseded, because it has no open request.
+// supersededBy returns the waiters that an acquire with this place supersedes. A detached
+// one is not superseded, because it has no open request.
 func supersededBy(place *lock.Waiter) []*lock.Waiter {
 	if place.DetachedUntil.IsZero() {
 		return []*lock.Waiter{place}
@@ -17,8 +17,8 @@ func supersededBy(place *lock.Waiter) []*lock.Waiter {
 	return nil
 }
 
-// A request with a place is granted the resource if no connected waiter is before it. Its wait
-// began when it got the place.
+// A request with a place is granted the resource if no connected waiter is before it. Its
+// wait began when it got the place.
 func TestAcquireIsGrantedIfItsOwnPlaceIsFirst(t *testing.T) {
 	b := local(5, "b")
 	tests := []struct {
@@ -107,8 +107,8 @@ func TestRetryThatIsTooLateHasANewPlace(t *testing.T) {
 	})
 }
 
-// A waiting request that executes its acquire again does not take the place back that a later
-// request has taken, not even when the resource is free.
+// A waiting request that executes its acquire again does not take the place back that a
+// later request has taken, not even when the resource is free.
 func TestRequeuedAcquireIsSupersededOrHasItsPlace(t *testing.T) {
 	ofAnother := func(w *lock.Waiter) *lock.Waiter {
 		w.Connection = 99
@@ -130,7 +130,8 @@ func TestRequeuedAcquireIsSupersededOrHasItsPlace(t *testing.T) {
 	}{
 		{
 			"held", queued(heldForAMinute, ofAnother(local(2, "me"))),
-			superseded, lock.HeldError{Holder: &heldForAMinute.Holds[0], Waiters: 1},
+			superseded,
+			lock.HeldError{Holder: &heldForAMinute.Holds[0], Waiters: 1},
 		},
 		{"free", queued(free(), ofAnother(remote(2, "me"))), superseded, lock.HeldError{Next: "me", Waiters: 1}},
 		{"granted", holding(hold), superseded, lock.HeldError{Holder: &hold}},
@@ -138,7 +139,7 @@ func TestRequeuedAcquireIsSupersededOrHasItsPlace(t *testing.T) {
 		{"its own place", queued(heldForAMinute, local(2, "me")), hasPlace, lock.HeldError{}},
 		{"no place", heldForAMinute, lost, lock.HeldError{}},
 		{"no place, and the resource is free", free(), lost, lock.HeldError{}},
-		{"a place that is not kept any more", queued(heldForAMinute, ofAnother(detached(2, "me", t0))), lost, lock.HeldError{}},
+		{"a place that was kept until now", queued(heldForAMinute, ofAnother(detached(2, "me", t0))), lost, lock.HeldError{}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -93,8 +93,8 @@ func TestRequestIDIsNotMistaken(t *testing.T) {
 		{"no id", requested(nil), "p1", ""},
 		{"no id, held without one", without, "p1", ""},
 		{"an id, held without one", without, "p1", "id-1"},
-		// The caller has released the hold. If it got the hold again, it would work until the
-		// minimum ends.
+		// The caller has released the hold. If it got the hold again, it would work until
+		// the minimum ends.
 		{"released, kept by its minimum", minimum, "p1", "id-1"},
 		{"released, kept by its minimum, and no id", minimum, "p1", ""},
 		{"released, kept by its minimum, from another process", minimum, "p2", "id-1"},

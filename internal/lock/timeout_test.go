@@ -15,15 +15,16 @@ func timeOut(w *lock.Waiter, keep time.Duration) lock.TimeOut {
 	return lock.TimeOut{Of: acquireOf(w), Keep: keep}
 }
 
-// keptPlace returns the place of w after it was kept at the given time. It has no connection,
-// so that a repeated command for the old connection does not remove it.
+// keptPlace returns the place of w after it was kept at the given time. It has no
+// connection, so that a repeated command for the old connection does not remove it.
 func keptPlace(w *lock.Waiter, now time.Time) *lock.Waiter {
 	kept := *w
 	kept.Local, kept.AliveUntil, kept.DetachedUntil, kept.Connection = false, time.Time{}, now.Add(keep), 0
 	return &kept
 }
 
-// endOfWait is a case of a waiter b, with the ticket 2, that times out or disconnects at t0.
+// endOfWait is a case of a waiter b, with the ticket 2, that times out or disconnects at
+// t0.
 type endOfWait struct {
 	name    string
 	before  lock.Resource
@@ -62,7 +63,8 @@ func TestTimeOutRemovesOrKeepsThePlace(t *testing.T) {
 	}
 }
 
-// If the turn of the request comes at the time of its timeout, it is granted the resource.
+// If the turn of the request comes at the time of its timeout, it is granted the
+// resource.
 func TestTimeOutAtTheTimeOfTheTurnIsAGrant(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -98,8 +100,8 @@ func TestTimeOutThatRacesWithAGrantKeepsTheHold(t *testing.T) {
 	}
 }
 
-// withoutPlace is the state of "r" for a request "me" whose place or hold another request has,
-// or that has neither.
+// withoutPlace is the state of "r" for a request "me" whose place or hold another request
+// has, or that has neither.
 type withoutPlace struct {
 	name   string
 	before lock.Resource
@@ -155,8 +157,8 @@ func TestTimeOutWithoutAPlaceIsRefused(t *testing.T) {
 	}
 }
 
-// A command may be repeated if its outcome was unknown. The place that it kept the first time
-// stays.
+// A command may be repeated if its outcome was unknown. The place that it kept the first
+// time stays.
 func TestRepeatedEndOfAWaitDoesNotRemoveTheKeptPlace(t *testing.T) {
 	b := local(2, "b")
 	now := after(time.Second)

@@ -80,7 +80,8 @@ func TestMinHoldLimits(t *testing.T) {
 	byDefault := lock.Limits{MaxTTL: time.Hour, DefaultTTL: time.Minute}
 	minimum := func(v violation) []lock.Fault { return faults("min_hold_seconds", v) }
 	negative := minimum(violation{lock.NotNegative, nil})
-	aboveTTL, aboveHour, aboveAll := minimum(maximum("ttl_seconds")), minimum(maximum(time.Hour)), minimum(maximum(lock.LongestTTL))
+	aboveTTL, aboveHour := minimum(maximum("ttl_seconds")), minimum(maximum(time.Hour))
+	aboveAll := minimum(maximum(lock.LongestTTL))
 	tests := []struct {
 		name    string
 		limits  lock.Limits
