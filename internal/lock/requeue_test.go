@@ -151,6 +151,9 @@ func TestRequeuedAcquireIsSupersededOrHasItsPlace(t *testing.T) {
 				test.held.Kind = lock.Superseded
 				wantHeld(t, test.held, t0, out, err)
 				return
+			case hasPlace: // there is nothing to store
+				wantOutcome(t, lock.Outcome{Now: t0, Resource: test.before, Ticket: 2}, out, err)
+				return
 			case lost:
 				wantError(t, &lock.PlaceLostError{Resource: "r"}, out, err)
 				c.Named = false // then no other request has had the place
@@ -163,4 +166,18 @@ func TestRequeuedAcquireIsSupersededOrHasItsPlace(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A request that finds its own place grants the resource to the next waiter, if its turn
+// has come, and then keeps its place.
+func TestRequeuedAcquireGrantsToTheNextWaiter(t *testing.T) {
+	b, me := local(1, "b"), local(2, "me")
+	c := acquireOf(me)
+	c.Requeued = true
+	expired := heldBy("holder", t0)
+	out, err := decide(t, c, t0, queued(expired, b, me))
+	wantOutcome(t, changing(queued(holding(holdOf(b, t0)), me), lock.Outcome{
+		Now: t0, Ticket: 2, Granted: grantsTo(b, t0),
+		Events: []lock.Event{holdEvent(lock.EventExpired, expired.Holds[0], t0), grantEvent(b, t0)},
+	}), out, err)
 }
