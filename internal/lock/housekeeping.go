@@ -37,7 +37,7 @@ func (c DeleteIdle) Needs() Needs { return Needs{Resources: c.Names, MayFree: tr
 func (c DeleteIdle) Decide(now time.Time, before []Resource) (Outcome, error) {
 	out := Outcome{Now: now}
 	for _, r := range before {
-		if r.ID != 0 && len(r.Holds) == 0 && r.Waiters+r.Detached == 0 && r.EndedAt.Before(c.Before) {
+		if r.ID != 0 && !r.Deleted && len(r.Holds) == 0 && r.Waiters+r.Detached == 0 && r.EndedAt.Before(c.Before) {
 			r.Deleted = true
 			out.change(r)
 			out.Deleted++

@@ -270,7 +270,7 @@ func (m *machine) deleteIdle(t *rapid.T) {
 	out := m.accept(t, lock.DeleteIdle{Names: names, Before: cutoff})
 	var changed []string
 	for _, name := range names { // I5
-		if n := m.models[name]; n.stored && n.newest().ended && n.newest().endedAt.Before(cutoff) {
+		if n := m.models[name]; n.stored && !n.deleting && n.newest().ended && n.newest().endedAt.Before(cutoff) {
 			changed = append(changed, name)
 			n.deleting = true
 		}

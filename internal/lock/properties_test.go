@@ -121,7 +121,7 @@ func checkChanges(t *rapid.T, c lock.Command, before []lock.Resource, out lock.O
 			t.Fatalf("%#v changed %q, want each resource at most once, and of %q", c, r.Name, names)
 		}
 		changed[r.Name] = true
-		if !before[i].Deleted && reflect.DeepEqual(before[i], r) {
+		if reflect.DeepEqual(before[i], r) {
 			t.Fatalf("%#v: Changed contains %+v, which is unchanged", c, r)
 		}
 	}
