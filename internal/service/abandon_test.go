@@ -8,37 +8,37 @@ import (
 	"resource-lock-manager/internal/lock"
 )
 
-func TestAbandonEndsAHoldThatNobodyWasToldOf(t *testing.T) {
+func TestAbandonEndsAnUndeliveredHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, noRecheck())
-		g := s.ask(lock.Request{ProcessID: "a", Wait: time.Hour}).wantGranted(0)
+		g := s.request(lock.Request{ProcessID: "a", Wait: time.Hour}).wantGranted(0)
 		b := s.queue(lock.Request{ProcessID: "b"})
 		s.Abandon(g)
 		synctest.Wait()
 		b.wantGranted(0)
 		d.wantEvents(t, "a", "acquired", "released client_gone")
-		s.Abandon(g) // long over
+		s.Abandon(g) // the hold has ended
 		synctest.Wait()
 		d.wantHolder(t, "b")
 		before := s.node.commands()
-		advance(soon)
+		advance(retryTime)
 		s.wantIdle(before)
 	})
 }
 
-// Who can come back keeps its hold, unless it had to wait for it: then it keeps its place. The minimum of a hold that
-// nobody was told of does not count.
-func TestAbandonOfARequest(t *testing.T) {
+// A client with a request_id can retry, so Abandon keeps a hold that was granted at once. The
+// minimum of an undelivered hold is ignored.
+func TestAbandonKeepsAHoldWithARequestID(t *testing.T) {
 	tests := []struct {
 		name    string
 		request lock.Request
 		stays   bool
 	}{
-		{"that does not wait", lock.Request{MinHold: time.Hour}, false},
-		{"that may wait", lock.Request{Wait: time.Hour, MinHold: time.Hour}, false},
-		{"that does not wait, with a request_id", lock.Request{RequestID: "id"}, true},
-		{"that may wait, with a request_id", lock.Request{RequestID: "id", Wait: time.Hour}, true},
+		{"does not wait", lock.Request{MinHold: time.Hour}, false},
+		{"may wait", lock.Request{Wait: time.Hour, MinHold: time.Hour}, false},
+		{"does not wait, with a request_id", lock.Request{RequestID: "id"}, true},
+		{"may wait, with a request_id", lock.Request{RequestID: "id", Wait: time.Hour}, true},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -46,7 +46,7 @@ func TestAbandonOfARequest(t *testing.T) {
 				d := newDatabase()
 				s := d.startServer(t, noRecheck())
 				test.request.ProcessID = "a"
-				g := s.ask(test.request).wantGranted(0)
+				g := s.request(test.request).wantGranted(0)
 				before := s.node.commands()
 				s.Abandon(g)
 				synctest.Wait()
@@ -62,7 +62,8 @@ func TestAbandonOfARequest(t *testing.T) {
 	}
 }
 
-// A repeat that finds the hold takes nothing away when its client has gone as well: the first answer may have arrived.
+// Abandoning the answer to a retry that found the hold does not end the hold: the first answer
+// may have arrived.
 func TestAbandonOfARepeatedGrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
@@ -71,20 +72,20 @@ func TestAbandonOfARepeatedGrant(t *testing.T) {
 		first := s.queue(lock.Request{ProcessID: "b", RequestID: "id"})
 		s.release("a")
 		first.wantGranted(0)
-		again := s.ask(lock.Request{ProcessID: "b", RequestID: "id"}).wantGranted(0)
-		if !again.Repeated || first.grant.Repeated {
-			t.Errorf("repeated: %t and %t, want false and true", first.grant.Repeated, again.Repeated)
+		retry := s.request(lock.Request{ProcessID: "b", RequestID: "id"}).wantGranted(0)
+		if !retry.Repeated || first.grant.Repeated {
+			t.Errorf("repeated: %t and %t, want false and true", first.grant.Repeated, retry.Repeated)
 		}
-		s.Abandon(again)
+		s.Abandon(retry)
 		s.Abandon(first.grant)
 		synctest.Wait()
 		d.wantHolder(t, "b")
 	})
 }
 
-// A request with a request_id that comes back to its place and is granted it at once has waited: when its client is gone
-// as well, the place is kept again.
-func TestAbandonOfARequestThatCameBack(t *testing.T) {
+// A retry that finds its place and is granted the resource at once has waited. If its client
+// disconnects too, the place is kept again.
+func TestAbandonOfARetryThatHadWaited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, noRecheck())
@@ -92,8 +93,8 @@ func TestAbandonOfARequestThatCameBack(t *testing.T) {
 		s.queue(lock.Request{ProcessID: "b", RequestID: "id"}).disconnect()
 		synctest.Wait()
 		s.release("a")
-		back := s.ask(lock.Request{ProcessID: "b", RequestID: "id"}).wantGranted(0)
-		s.Abandon(back)
+		retry := s.request(lock.Request{ProcessID: "b", RequestID: "id"}).wantGranted(0)
+		s.Abandon(retry)
 		synctest.Wait()
 		d.wantHolder(t, "")
 		d.wantQueue(t, "-b")

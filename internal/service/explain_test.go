@@ -11,7 +11,7 @@ import (
 )
 
 // end is an event of the end of p's hold of "r".
-func end(kind lock.EventKind, token int64) lock.Event {
+func endEvent(kind lock.EventKind, token int64) lock.Event {
 	return lock.Event{Kind: kind, At: t0, Resource: "r", ProcessID: "p", Token: token, Since: after(-time.Minute)}
 }
 
@@ -23,7 +23,7 @@ func TestRefusalTellsHowTheHoldEnded(t *testing.T) {
 	overdue := heldBy("p", t0)
 	kept := heldBy("p", after(time.Minute))
 	kept.Holds[0].MinHoldUntil, kept.Holds[0].ReleasedAt = after(time.Minute), t0
-	otherProcess, otherResource := end(lock.EventReleased, 90), end(lock.EventForceReleased, 90)
+	otherProcess, otherResource := endEvent(lock.EventReleased, 90), endEvent(lock.EventForceReleased, 90)
 	otherProcess.ProcessID, otherResource.Resource = "q", "s"
 	tests := []struct {
 		name          string
@@ -34,35 +34,35 @@ func TestRefusalTellsHowTheHoldEnded(t *testing.T) {
 		asked, refuse bool
 	}{
 		{"never held", free, nil, 0, lock.ReasonUnknown, true, true},
-		{"released", free, []lock.Event{end(lock.EventReleased, 90)}, 0, lock.ReasonReleased, true, true},
-		{"broken", free, []lock.Event{end(lock.EventForceReleased, 90)}, 0, lock.ReasonForceReleased, true, true},
-		{"expired", free, []lock.Event{end(lock.EventExpired, 90)}, 0, lock.ReasonExpired, true, true},
-		{"released, and held by another now", others, []lock.Event{end(lock.EventReleased, 90)}, 0, lock.ReasonReleased, true, true},
-		{"broken, and held by another now", others, []lock.Event{end(lock.EventForceReleased, 90)}, 0, lock.ReasonForceReleased, true, true},
-		{"expired, and held by another now", others, []lock.Event{end(lock.EventExpired, 90)}, 0, lock.ReasonExpired, true, true},
-		{"only the newest end counts", free, []lock.Event{end(lock.EventReleased, 80), end(lock.EventForceReleased, 85), end(lock.EventExpired, 90)}, 0, lock.ReasonExpired, true, true},
+		{"released", free, []lock.Event{endEvent(lock.EventReleased, 90)}, 0, lock.ReasonReleased, true, true},
+		{"broken", free, []lock.Event{endEvent(lock.EventForceReleased, 90)}, 0, lock.ReasonForceReleased, true, true},
+		{"expired", free, []lock.Event{endEvent(lock.EventExpired, 90)}, 0, lock.ReasonExpired, true, true},
+		{"released, and held by another now", others, []lock.Event{endEvent(lock.EventReleased, 90)}, 0, lock.ReasonReleased, true, true},
+		{"broken, and held by another now", others, []lock.Event{endEvent(lock.EventForceReleased, 90)}, 0, lock.ReasonForceReleased, true, true},
+		{"expired, and held by another now", others, []lock.Event{endEvent(lock.EventExpired, 90)}, 0, lock.ReasonExpired, true, true},
+		{"only the newest end counts", free, []lock.Event{endEvent(lock.EventReleased, 80), endEvent(lock.EventForceReleased, 85), endEvent(lock.EventExpired, 90)}, 0, lock.ReasonExpired, true, true},
 		{"another's end, and another resource's", free, []lock.Event{otherProcess, otherResource}, 0, lock.ReasonUnknown, true, true},
 
-		{"the token's hold was released", free, []lock.Event{end(lock.EventReleased, 90), end(lock.EventExpired, 95)}, 90, lock.ReasonReleased, true, true},
-		{"the token's hold was broken", free, []lock.Event{end(lock.EventForceReleased, 90), end(lock.EventReleased, 95)}, 90, lock.ReasonForceReleased, true, true},
-		{"the token's hold expired", free, []lock.Event{end(lock.EventExpired, 90), end(lock.EventReleased, 95)}, 90, lock.ReasonExpired, true, true},
-		{"of the token's hold nothing is known", free, []lock.Event{end(lock.EventReleased, 95)}, 90, lock.ReasonUnknown, true, true},
+		{"the token's hold was released", free, []lock.Event{endEvent(lock.EventReleased, 90), endEvent(lock.EventExpired, 95)}, 90, lock.ReasonReleased, true, true},
+		{"the token's hold was broken", free, []lock.Event{endEvent(lock.EventForceReleased, 90), endEvent(lock.EventReleased, 95)}, 90, lock.ReasonForceReleased, true, true},
+		{"the token's hold expired", free, []lock.Event{endEvent(lock.EventExpired, 90), endEvent(lock.EventReleased, 95)}, 90, lock.ReasonExpired, true, true},
+		{"of the token's hold nothing is known", free, []lock.Event{endEvent(lock.EventReleased, 95)}, 90, lock.ReasonUnknown, true, true},
 
 		// The process has acquired it anew; the token is that of the hold before.
-		{"an earlier hold was released", anew, []lock.Event{end(lock.EventReleased, 90)}, 90, lock.ReasonReleased, true, true},
-		{"an earlier hold was broken", anew, []lock.Event{end(lock.EventForceReleased, 90)}, 90, lock.ReasonForceReleased, true, true},
-		{"an earlier hold expired", anew, []lock.Event{end(lock.EventExpired, 90)}, 90, lock.ReasonTokenMismatch, true, true},
-		{"a token never seen", anew, []lock.Event{end(lock.EventReleased, 80)}, 90, lock.ReasonTokenMismatch, true, true},
+		{"an earlier hold was released", anew, []lock.Event{endEvent(lock.EventReleased, 90)}, 90, lock.ReasonReleased, true, true},
+		{"an earlier hold was broken", anew, []lock.Event{endEvent(lock.EventForceReleased, 90)}, 90, lock.ReasonForceReleased, true, true},
+		{"an earlier hold expired", anew, []lock.Event{endEvent(lock.EventExpired, 90)}, 90, lock.ReasonTokenMismatch, true, true},
+		{"a token never seen", anew, []lock.Event{endEvent(lock.EventReleased, 80)}, 90, lock.ReasonTokenMismatch, true, true},
 
 		// The state tells it, so the history is not asked.
-		{"expired, not noticed", overdue, []lock.Event{end(lock.EventReleased, 90)}, 0, lock.ReasonExpired, false, true},
+		{"expired, not noticed", overdue, []lock.Event{endEvent(lock.EventReleased, 90)}, 0, lock.ReasonExpired, false, true},
 		{"expired, not noticed, with its token", overdue, nil, 100, lock.ReasonExpired, false, true},
-		{"another hold expired, not noticed", overdue, []lock.Event{end(lock.EventReleased, 90)}, 90, lock.ReasonReleased, true, true},
-		{"released within the minimum", kept, []lock.Event{end(lock.EventForceReleased, 90)}, 0, lock.ReasonReleased, false, true},
+		{"another hold expired, not noticed", overdue, []lock.Event{endEvent(lock.EventReleased, 90)}, 90, lock.ReasonReleased, true, true},
+		{"released within the minimum", kept, []lock.Event{endEvent(lock.EventForceReleased, 90)}, 0, lock.ReasonReleased, false, true},
 		{"released within the minimum, with its token", kept, nil, 100, lock.ReasonReleased, false, true},
 
-		{"not refused", anew, []lock.Event{end(lock.EventForceReleased, 90)}, 0, 0, false, false},
-		{"not refused, with its token", anew, []lock.Event{end(lock.EventReleased, 90)}, 100, 0, false, false},
+		{"not refused", anew, []lock.Event{endEvent(lock.EventForceReleased, 90)}, 0, 0, false, false},
+		{"not refused, with its token", anew, []lock.Event{endEvent(lock.EventReleased, 90)}, 100, 0, false, false},
 	}
 	for _, test := range tests {
 		commands := []struct {
@@ -85,7 +85,7 @@ func TestRefusalTellsHowTheHoldEnded(t *testing.T) {
 				if test.asked {
 					asked = []any{lastEnd{"r", "p", test.token}}
 				}
-				wantEqual(t, "asked", asked, m.asked)
+				wantEqual(t, "asked", asked, m.arguments)
 				if !test.refuse {
 					if err != nil || out.Hold.Token != 100 {
 						t.Errorf("got %+v, %v, want it done", out, err)
@@ -95,7 +95,7 @@ func TestRefusalTellsHowTheHoldEnded(t *testing.T) {
 				wantNotHeld(t, lock.NotHeldError{Resource: "r", ProcessID: "p", Reason: test.why}, out, err)
 
 				// Should the history not answer, the refusal is what the rules said, and not that error.
-				m.broken = errBroken
+				m.readErr = errRead
 				plain := lock.ReasonUnknown
 				if !test.asked {
 					plain = test.why

@@ -84,8 +84,8 @@ func TestInvalidRequestsDoNotReachTheStore(t *testing.T) {
 			if !slices.Equal(faults, op.faults) {
 				t.Errorf("faults: got %q, want %q", faults, op.faults)
 			}
-			if m.executed != nil || m.reads != 0 {
-				t.Errorf("the store executed %v and was read %d times", m.executed, m.reads)
+			if m.executed != nil || m.readCount != 0 {
+				t.Errorf("the store executed %v and was read %d times", m.executed, m.readCount)
 			}
 		})
 	}

@@ -10,14 +10,14 @@ import (
 	"resource-lock-manager/internal/lock"
 )
 
-// t0 has nanoseconds, as Go's clocks do: a token counts whole microseconds.
+// t0 has nanoseconds, like Go's clocks. A token counts whole microseconds.
 var t0 = time.Date(2026, 7, 1, 12, 0, 0, 123456789, time.UTC)
 
 const t0Token = 1782907200123456 // t0 in microseconds, written out so that a wrong unit shows
 
 func after(d time.Duration) time.Time { return t0.Add(d) }
 
-// heldBy returns a resource that the process holds since t0.
+// heldBy returns a resource that the process has held since t0.
 func heldBy(process string, expires time.Time) lock.Resource {
 	return lock.Resource{ID: 7, Name: "r", Token: 100, Holds: []lock.Hold{
 		{ProcessID: process, Token: 100, LockedAt: t0, ExpiresAt: expires},
@@ -32,7 +32,7 @@ func freed(token int64) lock.Resource {
 	}
 }
 
-// kept returns a resource that its process has released before the minimum.
+// kept returns a resource whose hold was released before its minimum.
 func kept() lock.Resource {
 	r := heldBy("p1", after(time.Minute))
 	r.Holds[0].MinHoldUntil, r.Holds[0].ReleasedAt = after(time.Minute), after(10*time.Second)
@@ -40,7 +40,7 @@ func kept() lock.Resource {
 	return r
 }
 
-// named gives a resource another name.
+// named returns the resource under another name.
 func named(name string, r lock.Resource) lock.Resource {
 	r.Name = name
 	return r
@@ -61,7 +61,7 @@ func wantEqual(t *testing.T, what string, want, got any) {
 	}
 }
 
-// wantNotHeld fails unless a command was refused with that error and changed nothing.
+// wantNotHeld fails unless a command returned that error and no outcome.
 func wantNotHeld(t *testing.T, want lock.NotHeldError, out lock.Outcome, err error) {
 	t.Helper()
 	var refusal *lock.NotHeldError

@@ -92,7 +92,7 @@ func TestAllHoldsInChunks(t *testing.T) {
 					}
 					pages = append(pages, asked)
 				}
-				wantEqual(t, "pages", pages, m.asked)
+				wantEqual(t, "pages", pages, m.arguments)
 				for name, r := range m.resources {
 					if hold, held := r.Holder(t0); name[len(name)-1] == 'p' && !call.done(hold, held) {
 						t.Errorf("%q was left out: %+v", name, hold)
@@ -116,18 +116,18 @@ func TestFailureBetweenChunks(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m, own := manyHeld(501)
-			m.before = func() { m.stuck = service.ErrUnavailable } // from the second transaction on
+			m.beforeExecute = func() { m.executeErr = service.ErrUnavailable } // from the second transaction on
 			done, err := newService(m).RenewAll(t.Context(), service.RenewAll{ProcessID: "p", TTL: time.Hour, Holds: test.listed(own)})
 			if done.Renewed != 500 || !errors.Is(err, service.ErrUnavailable) {
 				t.Errorf("renewed %d, %v, want 500 and %v", done.Renewed, err, service.ErrUnavailable)
 			}
 			m, own = manyHeld(501)
-			m.before = func() { m.stuck = service.ErrUnavailable }
+			m.beforeExecute = func() { m.executeErr = service.ErrUnavailable }
 			released, err := newService(m).ReleaseAll(t.Context(), service.ReleaseAll{ProcessID: "p", Holds: test.listed(own)})
 			if released.Released != 500 || !errors.Is(err, service.ErrUnavailable) {
 				t.Errorf("released %d, %v, want 500 and %v", released.Released, err, service.ErrUnavailable)
 			}
-			m.stuck, m.before, m.asked = nil, nil, nil
+			m.executeErr, m.beforeExecute, m.arguments = nil, nil, nil
 			released, err = newService(m).ReleaseAll(t.Context(), service.ReleaseAll{ProcessID: "p", Holds: test.listed(own)})
 			if released.Released != 1 || err != nil {
 				t.Errorf("released %d when repeated, %v, want 1", released.Released, err)
@@ -155,7 +155,7 @@ func TestAllCountsWhatItChanged(t *testing.T) {
 		named("kept", kept()), named("stolen", heldBy("p1", after(time.Hour))), named("z", heldBy("p1", after(time.Hour))),
 	}
 	steal := func(m *memory) *memory {
-		m.before = func() { m.resources["stolen"] = named("stolen", heldBy("p2", time.Time{})) }
+		m.beforeExecute = func() { m.resources["stolen"] = named("stolen", heldBy("p2", time.Time{})) }
 		return m
 	}
 	done, err := newService(steal(newMemory(stored...))).RenewAll(t.Context(), service.RenewAll{ProcessID: "p1", TTL: time.Minute})
@@ -243,8 +243,8 @@ func TestListedHolds(t *testing.T) {
 				t.Errorf("lost (-want +got):\n%s", diff)
 			}
 			wantEqual(t, "releases", released.Released, len(m.events))
-			if test.listed != nil && len(m.asked) > 0 {
-				t.Errorf("asked which holds there are: %v", m.asked)
+			if test.listed != nil && len(m.arguments) > 0 {
+				t.Errorf("asked which holds there are: %v", m.arguments)
 			}
 		})
 	}

@@ -12,17 +12,19 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// memory is the smallest Store: a map and a clock that stands still until the test moves it.
+// memory is a minimal Store without a queue. It has a map and a clock that only the test moves,
+// and it records how it is called.
 type memory struct {
 	now       time.Time
 	resources map[string]lock.Resource
 	events    []lock.Event // oldest first
-	executed  []lock.Command
-	asked     []any  // the arguments of HeldBy, LastEnd, Held, History and DeleteEvents
-	reads     int    // calls of all methods but Execute
-	before    func() // what another server does just before a command
-	broken    error  // what every look answers
-	stuck     error  // what every command answers
+
+	executed      []lock.Command
+	arguments     []any  // of HeldBy, LastEnd, Held, History and DeleteEvents
+	readCount     int    // the number of calls of Find, Expired, IdleResources and those
+	beforeExecute func() // called just before each command is decided
+	readErr       error  // returned by every read
+	executeErr    error  // returned by every command
 }
 
 func newMemory(resources ...lock.Resource) *memory {
@@ -44,11 +46,11 @@ func (m *memory) ExecuteWithin(ctx context.Context, c lock.Command, _ time.Durat
 
 func (m *memory) Execute(_ context.Context, c lock.Command) (lock.Outcome, error) {
 	m.executed = append(m.executed, c)
-	if m.stuck != nil {
-		return lock.Outcome{}, m.stuck
+	if m.executeErr != nil {
+		return lock.Outcome{}, m.executeErr
 	}
-	if m.before != nil {
-		m.before()
+	if m.beforeExecute != nil {
+		m.beforeExecute()
 	}
 	var states []lock.Resource
 	for _, name := range c.Needs().Resources {
@@ -70,41 +72,42 @@ func (m *memory) Execute(_ context.Context, c lock.Command) (lock.Outcome, error
 	return out, err
 }
 
-// Queue, Waiting and AbandonedPlaces are for waiting requests: see the tests of waiting.
+// Queue is for waiting requests, like Waiting and AbandonedPlaces. Tests of these use memstore.
 func (m *memory) Queue(context.Context, string, int64, int) (service.QueuePage, error) {
-	return service.QueuePage{At: m.now}, m.broken
+	return service.QueuePage{At: m.now}, m.readErr
 }
 
-func (m *memory) DeleteDeadServers(context.Context, time.Duration) error { return m.broken }
+func (m *memory) DeleteDeadServers(context.Context, time.Duration) error { return m.readErr }
 
-func (m *memory) Waiting(context.Context, bool) ([]service.Waiting, error) { return nil, m.broken }
+func (m *memory) Waiting(context.Context, bool) ([]service.Waiting, error) { return nil, m.readErr }
 
 func (m *memory) AbandonedPlaces(context.Context, time.Duration, int) ([]lock.Place, error) {
-	return nil, m.broken
+	return nil, m.readErr
 }
 
+// read notes a call and its arguments.
 func (m *memory) read(arguments any) {
-	m.reads++
-	m.asked = append(m.asked, arguments)
+	m.readCount++
+	m.arguments = append(m.arguments, arguments)
 }
 
 func (m *memory) Find(_ context.Context, name string) (service.Snapshot, error) {
-	m.reads++
-	if m.broken != nil {
-		return service.Snapshot{}, m.broken
+	m.readCount++
+	if m.readErr != nil {
+		return service.Snapshot{}, m.readErr
 	}
 	r := m.resources[name]
 	r.Name = name
 	return service.Snapshot{Resource: r, At: m.now}, nil
 }
 
-// Held ignores the filter, which it notes: the tests of the store show what a filter means.
+// Held notes the filter and ignores it: the tests of the store cover filters.
 func (m *memory) Held(
 	_ context.Context, f service.ListFilter, begin func(total int, now time.Time) error, each func(lock.Resource) error,
 ) error {
 	m.read(f)
-	if m.broken != nil {
-		return m.broken
+	if m.readErr != nil {
+		return m.readErr
 	}
 	var held []lock.Resource
 	for _, r := range m.sorted() {
@@ -123,19 +126,20 @@ func (m *memory) Held(
 	return nil
 }
 
-// page is what HeldBy was asked for.
+// page holds the arguments of HeldBy.
 type page struct {
 	Process, After string
 	Limit          int
 }
 
-// HeldBy fails when it is asked for the same page again, which would go on for ever.
+// HeldBy returns an error for a page that it has already returned, so that no caller loops
+// forever.
 func (m *memory) HeldBy(_ context.Context, process, after string, limit int) ([]string, error) {
-	asked := page{process, after, limit}
-	if slices.Contains(m.asked, any(asked)) {
-		return nil, errBroken
+	arguments := page{process, after, limit}
+	if slices.Contains(m.arguments, any(arguments)) {
+		return nil, errRead
 	}
-	m.read(asked)
+	m.read(arguments)
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(m.resources)) {
 		holds := m.resources[name].Holds
@@ -143,48 +147,48 @@ func (m *memory) HeldBy(_ context.Context, process, after string, limit int) ([]
 			names = append(names, name)
 		}
 	}
-	return names, m.broken
+	return names, m.readErr
 }
 
-// History ignores the filter, which it notes.
+// History notes the filter and ignores it.
 func (m *memory) History(_ context.Context, f service.HistoryFilter) ([]lock.Event, error) {
 	m.read(f)
 	newest := slices.Clone(m.events)
 	slices.Reverse(newest)
-	return newest, m.broken
+	return newest, m.readErr
 }
 
 func (m *memory) LastEnd(_ context.Context, resource, process string, token int64) (lock.Event, bool, error) {
 	m.read(lastEnd{resource, process, token})
 	for _, e := range slices.Backward(m.events) {
 		if e.Resource == resource && e.ProcessID == process && (token == 0 || token == e.Token) {
-			return e, e.Kind != lock.EventAcquired, m.broken // an answer beside an error must not be believed
+			return e, e.Kind != lock.EventAcquired, m.readErr // the caller must ignore the event if there is an error
 		}
 	}
-	return lock.Event{}, false, m.broken
+	return lock.Event{}, false, m.readErr
 }
 
-// lastEnd is what LastEnd was asked for.
+// lastEnd holds the arguments of LastEnd.
 type lastEnd struct {
 	Resource, Process string
 	Token             int64
 }
 
 func (m *memory) Expired(_ context.Context, limit int) ([]string, error) {
-	m.reads++
+	m.readCount++
 	var names []string
 	for _, r := range m.sorted() {
 		if _, held := r.Holder(m.now); !held && len(r.Holds) > 0 && len(names) < limit {
 			names = append(names, r.Name)
 		}
 	}
-	return names, m.broken
+	return names, m.readErr
 }
 
 func (m *memory) IdleResources(
 	_ context.Context, afterID int64, window int, idle time.Duration,
 ) (page service.IdlePage, err error) {
-	m.reads++
+	m.readCount++
 	page.Before = m.now.Add(-idle)
 	for _, r := range m.sorted() {
 		if r.ID <= afterID {
@@ -192,7 +196,7 @@ func (m *memory) IdleResources(
 		}
 		if window == 0 {
 			page.Next = afterID
-			return page, m.broken
+			return page, m.readErr
 		}
 		if len(r.Holds) == 0 && r.EndedAt.Before(page.Before) {
 			page.Names = append(page.Names, r.Name)
@@ -200,10 +204,10 @@ func (m *memory) IdleResources(
 		afterID = r.ID
 		window--
 	}
-	return page, m.broken
+	return page, m.readErr
 }
 
-// deletion is what DeleteEvents was asked for.
+// deletion holds the arguments of DeleteEvents.
 type deletion struct {
 	Age   time.Duration
 	Limit int
@@ -216,9 +220,10 @@ func (m *memory) DeleteEvents(_ context.Context, age time.Duration, limit int) (
 		old++
 	}
 	m.events = m.events[old:]
-	return old, m.broken
+	return old, m.readErr
 }
 
+// newService returns a service with the widest limits.
 func newService(store service.Store) *service.Service {
 	return withLimits(store, lock.Limits{MaxTTL: lock.LongestTTL})
 }
@@ -227,7 +232,7 @@ func withLimits(store service.Store, limits lock.Limits) *service.Service {
 	return service.New(store, service.Config{Limits: limits}, slog.New(slog.DiscardHandler))
 }
 
-// limited is a service whose operator allows an hour at most, and so no lock that never expires.
+// limited returns a service that allows a TTL of at most an hour, and so no hold without one.
 func limited(store service.Store) *service.Service {
 	return withLimits(store, lock.Limits{MaxTTL: time.Hour})
 }

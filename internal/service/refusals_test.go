@@ -51,22 +51,22 @@ func TestRefusalOnALook(t *testing.T) {
 	wantCommands("a repeated request", 3)
 	wantHeldBy("holder", ask("c", "", 0))
 	wantCommands("the first refusal after it", 4)
-	m.broken = errBroken
-	if err := ask("c", "", 0); !errors.Is(err, errBroken) {
+	m.readErr = errRead
+	if err := ask("c", "", 0); !errors.Is(err, errRead) {
 		t.Errorf("got %v, want the look's error", err)
 	}
-	m.broken = nil
+	m.readErr = nil
 	wantHeldBy("holder", ask("c", "", 0))
 	wantCommands("a look that fails, and one that does not", 4)
 
 	m.now = after(time.Minute)
 	must(ask("d", "", 0))
 	wantCommands("after the expiry", 5)
-	reads := m.reads
+	reads := m.readCount
 	_, err := s.Release(t.Context(), lock.Release{Resource: "r", ProcessID: "d"})
 	must(err)
 	must(ask("e", "", 0))
-	if m.reads != reads {
+	if m.readCount != reads {
 		t.Error("a resource that was free last time is looked at before it is asked for")
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-var errBroken = errors.New("broken")
+var errRead = errors.New("read failed")
 
 func TestServiceAcquireAndRelease(t *testing.T) {
 	m := newMemory()
@@ -109,7 +109,7 @@ func TestSweepIdle(t *testing.T) {
 	m := newMemory(named("a", freed(1)), named("held", heldBy("p", time.Time{})), named("b", freed(2)),
 		named("busy", freed(3)), named("c", freed(4)))
 	m.now = after(time.Minute + time.Hour + 1) // freed ones have just been idle for an hour
-	m.before = func() {
+	m.beforeExecute = func() {
 		// Somebody acquires and releases it between the look that found it idle and the command.
 		if !slices.Contains(m.executed[len(m.executed)-1].Needs().Resources, "busy") {
 			return
@@ -208,14 +208,14 @@ func TestStoreErrorsAreGivenAsTheyAre(t *testing.T) {
 	for _, test := range calls {
 		t.Run(test.name, func(t *testing.T) {
 			m := newMemory(named("r", heldBy("p", time.Time{})), named("gone", heldBy("p", t0)), named("idle", lock.Resource{}))
-			m.broken = errBroken
-			if err := test.call(t.Context(), newService(m)); test.look && !errors.Is(err, errBroken) {
-				t.Errorf("a look failed: got %v, want %v", err, errBroken)
+			m.readErr = errRead
+			if err := test.call(t.Context(), newService(m)); test.look && !errors.Is(err, errRead) {
+				t.Errorf("a look failed: got %v, want %v", err, errRead)
 			}
 			if test.look && m.executed != nil {
 				t.Errorf("executed %v after a failed look", m.executed)
 			}
-			m.broken, m.stuck, m.asked = nil, service.ErrUnavailable, nil
+			m.readErr, m.executeErr, m.arguments = nil, service.ErrUnavailable, nil
 			if err := test.call(t.Context(), newService(m)); test.acts && !errors.Is(err, service.ErrUnavailable) {
 				t.Errorf("a command failed: got %v, want %v", err, service.ErrUnavailable)
 			}

@@ -54,7 +54,7 @@ func TestFiltersReachTheStore(t *testing.T) {
 		{}, {Resource: "r", ProcessID: "p", BeforeID: 7, Limit: 100}, {ProcessID: "p"}, {Limit: 1},
 	}
 	m := newMemory(heldBy("p", time.Time{}))
-	m.events = []lock.Event{end(lock.EventReleased, 1), end(lock.EventExpired, 2)}
+	m.events = []lock.Event{endEvent(lock.EventReleased, 1), endEvent(lock.EventExpired, 2)}
 	var want []any
 	for _, f := range lists {
 		collect(t, m, f)
@@ -68,7 +68,7 @@ func TestFiltersReachTheStore(t *testing.T) {
 		wantEqual(t, "events, newest first", []lock.Event{m.events[1], m.events[0]}, got)
 		want = append(want, f)
 	}
-	wantEqual(t, "filters", want, m.asked)
+	wantEqual(t, "filters", want, m.arguments)
 }
 
 // A list goes out while it is read; when the client is gone there is no reason to read on.
@@ -96,7 +96,7 @@ func TestCallerEndsAList(t *testing.T) {
 func TestSweepEvents(t *testing.T) {
 	m := newMemory()
 	for i := range 6 { // one each minute, the newest now
-		e := end(lock.EventExpired, int64(i))
+		e := endEvent(lock.EventExpired, int64(i))
 		e.At = after(time.Duration(i-5) * time.Minute)
 		m.events = append(m.events, e)
 	}
@@ -107,7 +107,7 @@ func TestSweepEvents(t *testing.T) {
 		}
 	}
 	asked := deletion{2 * time.Minute, 2}
-	wantEqual(t, "asked", []any{asked, asked, asked}, m.asked)
+	wantEqual(t, "asked", []any{asked, asked, asked}, m.arguments)
 	if len(m.events) != 3 || m.executed != nil {
 		t.Errorf("%d events are left and %v was executed, want 3 and nothing", len(m.events), m.executed)
 	}

@@ -11,7 +11,7 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-func TestHangUpTakesThePlaceAwayAtOnce(t *testing.T) {
+func TestDisconnectRemovesThePlaceAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, noRecheck())
@@ -28,16 +28,16 @@ func TestHangUpTakesThePlaceAwayAtOnce(t *testing.T) {
 	})
 }
 
-// The hold goes to the next waiter at once, whoever learns first that they crossed.
-func TestHangUpThatCrossesWithTheGrantGivesTheHoldBackAtOnce(t *testing.T) {
+// If the client disconnects between the commit of its grant and the report of the commit, the
+// next waiter is granted the resource at once.
+func TestDisconnectRacingWithTheGrantReleasesTheHold(t *testing.T) {
 	tests := []struct {
-		name  string
-		named string
-		queue []string
-		told  []string
+		name      string
+		requestID string
+		queue     []string
 	}{
-		{"without a request id", "", nil, []string{"queued", "granted", "released client_gone"}},
-		{"under a request id its place is kept", "id", []string{"-b"}, []string{"queued", "granted", "released client_gone"}},
+		{"without a request_id", "", nil},
+		{"with a request_id its place is kept", "id", []string{"-b"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -45,15 +45,15 @@ func TestHangUpThatCrossesWithTheGrantGivesTheHoldBackAtOnce(t *testing.T) {
 				d := newDatabase()
 				s := d.startServer(t, noRecheck())
 				s.hold("a", 0)
-				b := s.queue(lock.Request{ProcessID: "b", RequestID: test.named})
+				b := s.queue(lock.Request{ProcessID: "b", RequestID: test.requestID})
 				c := s.queue(lock.Request{ProcessID: "c"})
 				advance(time.Second)
-				granted := s.node.observe
-				s.node.observe = func(commit service.Commit) { // the client hangs up between the commit and its news
+				observe := s.node.observe
+				s.node.observe = func(commit service.Commit) {
 					if len(commit.Granted) > 0 && commit.Granted[0].Hold.ProcessID == "b" {
 						b.disconnect()
 					}
-					granted(commit)
+					observe(commit)
 				}
 				s.release("a")
 				if !b.answered() || b.err == nil {
@@ -62,24 +62,25 @@ func TestHangUpThatCrossesWithTheGrantGivesTheHoldBackAtOnce(t *testing.T) {
 				c.wantGranted(time.Second)
 				d.wantHolder(t, "c")
 				d.wantQueue(t, test.queue...)
-				d.wantEvents(t, "b", test.told...)
+				d.wantEvents(t, "b", "queued", "granted", "released client_gone")
 			})
 		})
 	}
 }
 
-// What a request that may wait has got by then is given back, unless its client can come back for it.
-func TestHangUpDuringTheFirstCommand(t *testing.T) {
+// If the client disconnects while its acquire is executed, the acquire is undone when it has
+// been executed. With a request_id the client can retry, so its hold or its place stays.
+func TestDisconnectDuringTheFirstCommand(t *testing.T) {
 	tests := []struct {
-		name  string
-		held  bool
-		named string
-		told  []string
+		name      string
+		held      bool // by another process
+		requestID string
+		events    []string
 	}{
-		{"a hold", false, "", []string{"acquired", "released client_gone"}},
-		{"a hold, with a request_id", false, "id", []string{"acquired"}},
-		{"a place", true, "", []string{"queued", "gave_up client_gone"}},
-		{"a place, with a request_id", true, "id", []string{"queued"}},
+		{"granted", false, "", []string{"acquired", "released client_gone"}},
+		{"granted, with a request_id", false, "id", []string{"acquired"}},
+		{"queued", true, "", []string{"queued", "gave_up client_gone"}},
+		{"queued, with a request_id", true, "id", []string{"queued"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -89,42 +90,42 @@ func TestHangUpDuringTheFirstCommand(t *testing.T) {
 				if test.held {
 					s.hold("a", 0)
 				}
-				began, goOn := make(chan struct{}), make(chan struct{})
+				started, proceed := make(chan struct{}), make(chan struct{})
 				s.node.SetFault(func(c lock.Command) memstore.Fault {
 					if _, acquires := c.(lock.Acquire); acquires {
-						close(began)
-						<-goOn
+						close(started)
+						<-proceed
 					}
 					return memstore.Fault{}
 				})
-				b := s.ask(lock.Request{ProcessID: "b", Wait: time.Hour, RequestID: test.named})
-				<-began
+				b := s.request(lock.Request{ProcessID: "b", Wait: time.Hour, RequestID: test.requestID})
+				<-started
 				b.disconnect()
 				synctest.Wait()
-				b.wantWaiting() // what it gets must not be lost from sight
-				close(goOn)
+				b.wantWaiting() // the outcome of the command decides what has to be undone
+				close(proceed)
 				synctest.Wait()
-				keeps := !test.held && test.named != ""
-				if !b.answered() || (b.err == nil) != keeps {
-					t.Fatalf("got %+v, %v", b.grant.Hold, b.err)
+				granted := !test.held && test.requestID != ""
+				if !b.answered() || (b.err == nil) != granted {
+					t.Fatalf("got %+v, %v, want it granted: %t", b.grant.Hold, b.err, granted)
 				}
-				d.wantEvents(t, "b", test.told...)
+				d.wantEvents(t, "b", test.events...)
 			})
 		})
 	}
 }
 
-func TestPlaceIsKeptForARequestThatComesBack(t *testing.T) {
+func TestPlaceIsKeptForARetry(t *testing.T) {
 	tests := []struct {
 		name  string
-		away  time.Duration
-		other bool // it comes back to another server
-		first string
+		after time.Duration // the client retries
+		other bool          // it retries on another server
+		first string        // the process that is granted the resource first
 	}{
 		{"at once", 0, false, "b"},
-		{"a nanosecond before its time is over", usual.KeepPlace - 1, false, "b"},
-		{"when its time is over", usual.KeepPlace, false, "c"},
-		{"to another server", time.Second, true, "b"},
+		{"a nanosecond before KeepPlace ends", usual.KeepPlace - 1, false, "b"},
+		{"when KeepPlace ends", usual.KeepPlace, false, "c"},
+		{"on another server", time.Second, true, "b"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -137,32 +138,32 @@ func TestPlaceIsKeptForARequestThatComesBack(t *testing.T) {
 				}
 				s.hold("a", 0)
 				b := s.queue(lock.Request{ProcessID: "b", RequestID: "id"})
-				begun := time.Now()
+				queuedAt := time.Now()
 				c := s.queue(lock.Request{ProcessID: "c"})
 				b.disconnect()
 				synctest.Wait()
 				d.wantQueue(t, "-b", "c")
 				d.wantEvents(t, "b", "queued")
-				advance(test.away)
-				again := other.queue(lock.Request{ProcessID: "b", RequestID: "id"})
+				advance(test.after)
+				retry := other.queue(lock.Request{ProcessID: "b", RequestID: "id"})
 				s.release("a")
 				d.wantHolder(t, test.first)
 				if test.first == "b" {
-					g := again.wantGranted(0)
-					if !g.Hold.QueuedAt.Equal(begun) {
-						t.Errorf("waited since %v, want %v", g.Hold.QueuedAt, begun)
+					g := retry.wantGranted(0)
+					if !g.Hold.QueuedAt.Equal(queuedAt) {
+						t.Errorf("queued at %v, want %v", g.Hold.QueuedAt, queuedAt)
 					}
 					c.wantWaiting()
 				} else {
-					c.wantGranted(test.away)
-					again.wantWaiting()
+					c.wantGranted(test.after)
+					retry.wantWaiting()
 				}
 			})
 		})
 	}
 }
 
-func TestNobodyIsHeldUpByAPlaceThatIsKept(t *testing.T) {
+func TestKeptPlaceDelaysNoWaiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, noRecheck())
@@ -183,29 +184,7 @@ func TestNobodyIsHeldUpByAPlaceThatIsKept(t *testing.T) {
 	})
 }
 
-// The same request may wait twice, because its client did not notice that the first connection is alive still.
-func TestRequestThatWaitsTwiceIsGrantedOnceAndToldTwice(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		d := newDatabase()
-		s := d.startServer(t, usual)
-		s.hold("a", 0)
-		first := s.queue(lock.Request{ProcessID: "b", RequestID: "id"})
-		second := s.queue(lock.Request{ProcessID: "b", RequestID: "id"})
-		d.wantQueue(t, "b")
-		s.release("a")
-		g := second.wantGranted(0)
-		first.disconnect() // which has no part in it any more
-		synctest.Wait()
-		d.wantHolder(t, "b")
-		d.wantEvents(t, "b", "queued", "granted")
-		if again := s.ask(lock.Request{ProcessID: "b", RequestID: "id", Wait: time.Hour}).wantGranted(0); again.Hold.Token != g.Hold.Token {
-			t.Errorf("asked again: token %d, want %d", again.Hold.Token, g.Hold.Token)
-		}
-		d.wantEvents(t, "b", "queued", "granted")
-	})
-}
-
-func TestStopWaitingAnswersEverybody(t *testing.T) {
+func TestStopWaitingAnswersEveryRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, noRecheck())
@@ -220,30 +199,29 @@ func TestStopWaitingAnswersEverybody(t *testing.T) {
 		d.wantQueue(t, "-c")
 		d.wantEvents(t, "b", "queued", "gave_up server_stopping")
 		d.wantEvents(t, "c", "queued")
-		s.ask(lock.Request{ProcessID: "e", Wait: time.Minute}).wantError(service.ErrStopping)
+		s.request(lock.Request{ProcessID: "e", Wait: time.Minute}).wantError(service.ErrStopping)
 		d.wantEvents(t, "e")
-		// The place is there for another server.
+		// A retry on another server finds the place. The first server still executes requests that
+		// do not wait.
 		other := d.startServer(t, noRecheck())
-		again := other.queue(lock.Request{ProcessID: "c", RequestID: "id"})
-		if _, err := s.Release(t.Context(), lock.Release{Resource: "r", ProcessID: "a"}); err != nil { // what does not wait goes on
-			t.Fatal(err)
-		}
-		synctest.Wait()
-		again.wantGranted(0)
+		retry := other.queue(lock.Request{ProcessID: "c", RequestID: "id"})
+		s.release("a")
+		retry.wantGranted(0)
 	})
 }
 
-func TestStopWaitingCrossingWithAGrantGivesItBack(t *testing.T) {
+// A grant whose report comes after StopWaiting is released.
+func TestStopWaitingRacingWithAGrantReleasesTheHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, noRecheck())
 		s.hold("a", 0)
 		b := s.queue(lock.Request{ProcessID: "b"})
-		tell := s.node.observe
-		news := make(chan service.Commit, 1)
-		s.node.observe = func(c service.Commit) { // the report of the grant is delayed
+		observe := s.node.observe
+		delayed := make(chan service.Commit, 1)
+		s.node.observe = func(c service.Commit) {
 			if len(c.Granted) > 0 {
-				news <- c
+				delayed <- c
 			}
 		}
 		s.release("a")
@@ -251,8 +229,8 @@ func TestStopWaitingCrossingWithAGrantGivesItBack(t *testing.T) {
 		synctest.Wait()
 		b.wantError(service.ErrStopping)
 		d.wantHolder(t, "")
-		s.node.observe = tell
-		tell(<-news)
+		s.node.observe = observe
+		observe(<-delayed)
 		synctest.Wait()
 		d.wantEvents(t, "b", "queued", "granted", "released server_stopping")
 	})

@@ -9,9 +9,9 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// Its turn comes at the very moment when its time is over: nobody else has been before it, so it counts, whichever of the
-// two timers is the first.
-func TestExpiryAtTheMomentOfTheTimeoutIsAGrant(t *testing.T) {
+// If the hold expires exactly when the wait ends, the request is granted, whichever of the two
+// timers fires first.
+func TestExpiryAtTheTimeoutIsAGrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, noRecheck())
@@ -23,37 +23,38 @@ func TestExpiryAtTheMomentOfTheTimeoutIsAGrant(t *testing.T) {
 	})
 }
 
-// Expiry needs no sweeper: a timer runs for the holder's end.
-func TestExpiryHandsOverAtExactlyItsMoment(t *testing.T) {
+// The hand-over after an expiry needs no sweeper: a timer runs until the hold expires.
+func TestExpiryHandsOverAtExactlyItsTime(t *testing.T) {
 	tests := []struct {
 		name  string
-		renew time.Duration // after two seconds; 0: not at all
+		renew time.Duration // the TTL of a renewal after two seconds; 0: there is none
 		at    time.Duration
 	}{
-		{"as granted", 0, 5 * time.Second},
-		{"after a renewal to later", 30 * time.Second, 32 * time.Second},
-		{"after a renewal to sooner", time.Second, 3 * time.Second},
+		{"not renewed", 0, 5 * time.Second},
+		{"renewed to a later time", 30 * time.Second, 32 * time.Second},
+		{"renewed to an earlier time", time.Second, 3 * time.Second},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d := newDatabase()
 				s := d.startServer(t, noRecheck())
-				begun := time.Now()
+				started := time.Now()
 				s.hold("a", 5*time.Second)
 				b := s.queue(lock.Request{ProcessID: "b"})
 				advance(2 * time.Second)
 				if test.renew > 0 {
-					if _, err := s.Renew(t.Context(), lock.Renew{Resource: "r", ProcessID: "a", TTL: test.renew}); err != nil {
+					renewal := lock.Renew{Resource: "r", ProcessID: "a", TTL: test.renew}
+					if _, err := s.Renew(t.Context(), renewal); err != nil {
 						t.Fatal(err)
 					}
 				}
-				advance(time.Until(begun.Add(test.at - 1)))
+				advance(time.Until(started.Add(test.at - 1)))
 				b.wantWaiting()
 				advance(1)
 				g := b.wantGranted(test.at)
-				if !g.Hold.LockedAt.Equal(begun.Add(test.at)) {
-					t.Errorf("granted at %v, want %v", g.Hold.LockedAt, begun.Add(test.at))
+				if !g.Hold.LockedAt.Equal(started.Add(test.at)) {
+					t.Errorf("granted at %v, want %v", g.Hold.LockedAt, started.Add(test.at))
 				}
 				d.wantEvents(t, "a", "acquired", "expired")
 			})
@@ -61,13 +62,11 @@ func TestExpiryHandsOverAtExactlyItsMoment(t *testing.T) {
 	}
 }
 
-func TestMinimumDelaysTheHandOverToExactlyItsEnd(t *testing.T) {
+func TestMinimumHoldDelaysTheHandOverToExactlyItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, noRecheck())
-		if _, err := s.Acquire(t.Context(), lock.Request{Resource: "r", ProcessID: "a", MinHold: 4 * time.Second}); err != nil {
-			t.Fatal(err)
-		}
+		s.request(lock.Request{ProcessID: "a", MinHold: 4 * time.Second}).wantGranted(0)
 		b := s.queue(lock.Request{ProcessID: "b"})
 		advance(time.Second)
 		s.release("a")
@@ -79,8 +78,8 @@ func TestMinimumDelaysTheHandOverToExactlyItsEnd(t *testing.T) {
 	})
 }
 
-// A timer that was set for a hold must not be needed, nor do harm, when the hold has ended before.
-func TestTimersGoOnFromHoldToHold(t *testing.T) {
+// When a hold ends before its timer fires, the timer is set to the expiry of the next hold.
+func TestTimerFollowsTheCurrentHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, noRecheck())
@@ -99,14 +98,20 @@ func TestTimersGoOnFromHoldToHold(t *testing.T) {
 	})
 }
 
-// A timer that is of no use any more costs nothing.
-func TestTimerEndsWithItsReason(t *testing.T) {
+// A timer that has become useless executes no command.
+func TestUselessTimerIsStopped(t *testing.T) {
 	tests := []struct {
 		name string
 		end  func(s *server, b *call)
 	}{
-		{"the next hold never expires", func(s *server, _ *call) { s.release("a") }},
-		{"nobody is connected any more", func(_ *server, b *call) { b.disconnect(); synctest.Wait() }},
+		{"the next hold never expires", func(s *server, _ *call) {
+			s.queue(lock.Request{ProcessID: "c"})
+			s.release("a")
+		}},
+		{"no waiter is connected any more", func(_ *server, b *call) {
+			b.disconnect()
+			synctest.Wait()
+		}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -114,9 +119,6 @@ func TestTimerEndsWithItsReason(t *testing.T) {
 				s := newDatabase().startServer(t, noRecheck())
 				s.hold("a", 5*time.Second)
 				b := s.queue(lock.Request{ProcessID: "b", RequestID: "id"})
-				if test.name == "the next hold never expires" {
-					s.queue(lock.Request{ProcessID: "c"})
-				}
 				advance(time.Second)
 				test.end(s, b)
 				before := s.node.commands()
@@ -127,36 +129,22 @@ func TestTimerEndsWithItsReason(t *testing.T) {
 	}
 }
 
-// The moment of a commit is some time ago when the news of it comes: the timer is not late by that.
-func TestTimerCountsFromTheMomentOfTheCommit(t *testing.T) {
+// The observer learns of a commit some time after the timestamp of the commit. The timer is not
+// late by that delay.
+func TestTimerCountsFromTheTimeOfTheCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newDatabase().startServer(t, noRecheck())
 		s.hold("a", 5*time.Second)
-		tell := s.node.observe
+		observe := s.node.observe
 		s.node.observe = func(c service.Commit) {
-			s.node.observe = tell
+			s.node.observe = observe
 			<-time.After(time.Second)
-			tell(c)
+			observe(c)
 		}
 		b := s.queue(lock.Request{ProcessID: "b"})
 		advance(5*time.Second - 1)
 		b.wantWaiting()
 		advance(1)
 		b.wantGranted(5 * time.Second)
-	})
-}
-
-func TestLookAtEverythingChangesNothingWhenAllIsWell(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		d := newDatabase()
-		one, two := d.startServer(t, usual), d.startServer(t, usual)
-		one.hold("a", 0)
-		one.queue(lock.Request{ProcessID: "b"})
-		two.queue(lock.Request{ProcessID: "c", RequestID: "id"})
-		beforeOne, beforeTwo := one.node.commands(), two.node.commands()
-		advance(3 * usual.Recheck)
-		one.wantIdle(beforeOne)
-		two.wantIdle(beforeTwo)
-		d.wantQueue(t, "b", "c")
 	})
 }

@@ -12,11 +12,14 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// soon is longer than it takes until what the database refused is tried again, and much shorter than a look at everything.
-const soon = time.Second
+// retryTime is longer than the interval at which the server retries after a failure of the
+// database, and much shorter than the one between rechecks.
+const retryTime = time.Second
 
-// once has the first command of a kind fail, and nothing else.
-func once[C lock.Command](s *server, f memstore.Fault) {
+var unavailable = memstore.Fault{Err: service.ErrUnavailable}
+
+// failOnce makes the first command of the type C fail. All others succeed.
+func failOnce[C lock.Command](s *server, f memstore.Fault) {
 	s.node.SetFault(func(c lock.Command) memstore.Fault {
 		if _, is := c.(C); !is {
 			return memstore.Fault{}
@@ -26,28 +29,29 @@ func once[C lock.Command](s *server, f memstore.Fault) {
 	})
 }
 
-func unknown(committed bool) memstore.Fault {
-	return memstore.Fault{Err: service.ErrOutcomeUnknown, Committed: committed}
-}
-
-// outage has everything fail until it is ended with fail(nil).
-func (s *server) outage(err error) {
+// failAll makes every command and every read fail until the fault is set to nil.
+func (s *server) failAll(err error) {
 	s.node.SetFault(func(lock.Command) memstore.Fault { return memstore.Fault{Err: err} })
 }
 
-func TestCommandThatFailsIsAnsweredAndLeavesNothing(t *testing.T) {
+// unknownOutcome returns the fault of a command whose outcome the server does not learn.
+func unknownOutcome(committed bool) memstore.Fault {
+	return memstore.Fault{Err: service.ErrOutcomeUnknown, Committed: committed}
+}
+
+func TestFailedAcquireLeavesNothing(t *testing.T) {
 	tests := []struct {
-		name  string
-		fault memstore.Fault
-		held  bool
-		told  []string
+		name   string
+		fault  memstore.Fault
+		held   bool // by another process
+		events []string
 	}{
-		{"unavailable", memstore.Fault{Err: service.ErrUnavailable}, true, nil},
+		{"unavailable", unavailable, true, nil},
 		{"overloaded", memstore.Fault{Err: service.ErrOverloaded}, true, nil},
-		{"unknown, and it had a place", unknown(true), true, []string{"queued", "gave_up client_gone"}},
-		{"unknown, and it had no place", unknown(false), true, nil},
-		{"unknown, and it had a hold", unknown(true), false, []string{"acquired", "released client_gone"}},
-		{"unknown, and it had no hold", unknown(false), false, nil},
+		{"unknown, and it was queued", unknownOutcome(true), true, []string{"queued", "gave_up client_gone"}},
+		{"unknown, and it was not queued", unknownOutcome(false), true, nil},
+		{"unknown, and it was granted", unknownOutcome(true), false, []string{"acquired", "released client_gone"}},
+		{"unknown, and it was not granted", unknownOutcome(false), false, nil},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -57,24 +61,24 @@ func TestCommandThatFailsIsAnsweredAndLeavesNothing(t *testing.T) {
 				if test.held {
 					s.hold("a", 0)
 				}
-				once[lock.Acquire](s, test.fault)
-				s.ask(lock.Request{ProcessID: "b", Wait: time.Hour}).wantError(test.fault.Err)
-				advance(soon)
+				failOnce[lock.Acquire](s, test.fault)
+				s.request(lock.Request{ProcessID: "b", Wait: time.Hour}).wantError(test.fault.Err)
+				advance(retryTime)
 				d.wantQueue(t)
-				d.wantEvents(t, "b", test.told...)
+				d.wantEvents(t, "b", test.events...)
 			})
 		})
 	}
 }
 
-func TestReleaseWhoseOutcomeIsUnknown(t *testing.T) {
+func TestUnknownOutcomeOfARelease(t *testing.T) {
 	tests := []struct {
-		name     string
-		happened bool
-		holder   string
+		name      string
+		committed bool
+		holder    string
 	}{
-		{"and it happened", true, "b"},
-		{"and it did not happen", false, "a"},
+		{"committed", true, "b"},
+		{"not committed", false, "a"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -85,14 +89,14 @@ func TestReleaseWhoseOutcomeIsUnknown(t *testing.T) {
 				b := s.queue(lock.Request{ProcessID: "b"})
 				c := s.queue(lock.Request{ProcessID: "c"})
 				advance(time.Second)
-				once[lock.Release](s, unknown(test.happened))
+				failOnce[lock.Release](s, unknownOutcome(test.committed))
 				_, err := s.Release(t.Context(), lock.Release{Resource: "r", ProcessID: "a"})
 				if !errors.Is(err, service.ErrOutcomeUnknown) {
 					t.Fatalf("got %v, want %v", err, service.ErrOutcomeUnknown)
 				}
 				synctest.Wait()
 				d.wantHolder(t, test.holder)
-				if !test.happened {
+				if !test.committed {
 					b.wantWaiting()
 					d.wantQueue(t, "b", "c")
 					s.release("a")
@@ -105,15 +109,15 @@ func TestReleaseWhoseOutcomeIsUnknown(t *testing.T) {
 	}
 }
 
-// Nobody may believe in a grant of which it is not known whether it happened.
-func TestExpiryWhoseRecordIsUnknownIsTriedAgain(t *testing.T) {
-	for _, happened := range []bool{true, false} {
+// A waiter that may have been granted the resource is answered only when its grant is certain.
+func TestUnknownOutcomeOfAnExpiry(t *testing.T) {
+	for _, committed := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			d := newDatabase()
 			s := d.startServer(t, noRecheck())
 			s.hold("a", time.Second)
 			b := s.queue(lock.Request{ProcessID: "b", TTL: time.Hour})
-			once[lock.ExpireAndGrant](s, unknown(happened))
+			failOnce[lock.ExpireAndGrant](s, unknownOutcome(committed))
 			advance(time.Second)
 			b.wantGranted(time.Second)
 			d.wantHolder(t, "b")
@@ -123,15 +127,16 @@ func TestExpiryWhoseRecordIsUnknownIsTriedAgain(t *testing.T) {
 	}
 }
 
-// Its timer may be wrong: what the commit said of the expiry may not be so.
-func TestRenewalWhoseOutcomeIsUnknown(t *testing.T) {
+// The report of a renewal whose outcome is unknown does not show the expiry, so no timer may
+// rely on it.
+func TestUnknownOutcomeOfARenewal(t *testing.T) {
 	tests := []struct {
-		name     string
-		happened bool
-		at       time.Duration
+		name      string
+		committed bool
+		at        time.Duration // the hand-over
 	}{
-		{"and it happened", true, 2 * time.Second},
-		{"and it did not happen", false, 10 * time.Second},
+		{"committed", true, 2 * time.Second},
+		{"not committed", false, 10 * time.Second},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -139,7 +144,7 @@ func TestRenewalWhoseOutcomeIsUnknown(t *testing.T) {
 				s := newDatabase().startServer(t, noRecheck())
 				s.hold("a", 10*time.Second)
 				b := s.queue(lock.Request{ProcessID: "b"})
-				once[lock.Renew](s, unknown(test.happened))
+				failOnce[lock.Renew](s, unknownOutcome(test.committed))
 				_, err := s.Renew(t.Context(), lock.Renew{Resource: "r", ProcessID: "a", TTL: 2 * time.Second})
 				if !errors.Is(err, service.ErrOutcomeUnknown) {
 					t.Fatalf("got %v, want %v", err, service.ErrOutcomeUnknown)
@@ -153,8 +158,8 @@ func TestRenewalWhoseOutcomeIsUnknown(t *testing.T) {
 	}
 }
 
-// Whoever says that hints may have been lost says it once.
-func TestLookThatFailsIsTriedAgain(t *testing.T) {
+// One call of WakeAll suffices, even if the database is not available when it comes.
+func TestFailedReadIsRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		one, two := d.startServer(t, noRecheck()), d.startServer(t, noRecheck())
@@ -162,48 +167,66 @@ func TestLookThatFailsIsTriedAgain(t *testing.T) {
 		b := two.queue(lock.Request{ProcessID: "b"})
 		two.dropHints()
 		one.release("a")
-		two.outage(service.ErrUnavailable)
+		two.failAll(service.ErrUnavailable)
 		two.WakeAll()
-		advance(soon)
+		advance(retryTime)
 		b.wantWaiting()
 		two.node.SetFault(nil)
-		advance(soon)
+		advance(retryTime)
 		if !b.answered() || b.err != nil {
 			t.Errorf("got %+v, %v, answered %t, want a hold", b.grant.Hold, b.err, b.answered())
 		}
 	})
 }
 
-func TestTimeoutThatCannotBeRecordedIsCaughtUp(t *testing.T) {
-	tests := []struct {
-		name  string
-		fault memstore.Fault
-	}{
-		{"unavailable", memstore.Fault{Err: service.ErrUnavailable}},
-		{"unknown, and it happened", unknown(true)},
-		{"unknown, and it did not happen", unknown(false)},
+// If the command that ends a wait fails, the server ends the wait later. With a request_id the
+// place is kept: the client can retry, whatever its answer was.
+func TestFailedEndOfAWaitIsRetried(t *testing.T) {
+	faults := map[string]memstore.Fault{
+		"unavailable":                unavailable,
+		"unknown, and committed":     unknownOutcome(true),
+		"unknown, and not committed": unknownOutcome(false),
 	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				d := newDatabase()
-				s := d.startServer(t, noRecheck())
-				s.hold("a", 0)
-				b := s.queue(lock.Request{ProcessID: "b", Wait: time.Second})
-				once[lock.TimeOut](s, test.fault)
-				advance(time.Second)
-				b.wantError(test.fault.Err)
-				advance(soon)
-				d.wantQueue(t)
-				if told := d.waits("b"); len(told) != 2 || !strings.HasPrefix(told[1], "gave_up ") {
-					t.Errorf("history: got %q, want one end of the waiting", told)
-				}
-			})
-		})
+	ends := map[string]func(*server, *call, memstore.Fault){
+		"timeout": func(s *server, b *call, f memstore.Fault) {
+			failOnce[lock.TimeOut](s, f)
+			advance(time.Second)
+			b.wantError(f.Err)
+		},
+		"disconnect": func(s *server, b *call, f memstore.Fault) {
+			failOnce[lock.Disconnect](s, f)
+			b.disconnect()
+			synctest.Wait()
+			b.wantError(service.ErrClientGone)
+		},
+	}
+	for endName, end := range ends {
+		for faultName, fault := range faults {
+			for _, requestID := range []string{"", "id"} {
+				t.Run(endName+"/"+faultName+"/request_id "+requestID, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						d := newDatabase()
+						s := d.startServer(t, noRecheck())
+						s.hold("a", 0)
+						end(s, s.queue(lock.Request{ProcessID: "b", RequestID: requestID, Wait: time.Second}), fault)
+						advance(retryTime)
+						if requestID != "" {
+							d.wantQueue(t, "-b")
+							d.wantEvents(t, "b", "queued")
+							return
+						}
+						d.wantQueue(t)
+						if events := d.history("b"); len(events) != 2 || !strings.HasPrefix(events[1], "gave_up ") {
+							t.Errorf("history: got %q, want one end of the wait", events)
+						}
+					})
+				})
+			}
+		}
 	}
 }
 
-func TestOutageIsCaughtUp(t *testing.T) {
+func TestServingResumesAfterAnOutage(t *testing.T) {
 	for _, err := range []error{service.ErrUnavailable, service.ErrOverloaded} {
 		synctest.Test(t, func(t *testing.T) {
 			d := newDatabase()
@@ -212,73 +235,69 @@ func TestOutageIsCaughtUp(t *testing.T) {
 			gone := s.queue(lock.Request{ProcessID: "gone"})
 			b := s.queue(lock.Request{ProcessID: "b"})
 			advance(2 * time.Second)
-			s.outage(err)
+			s.failAll(err)
 			gone.disconnect()
 			synctest.Wait()
 			if !gone.answered() {
-				t.Error("the one that hung up waits for the database")
+				t.Error("the request of a disconnected client waits for the database")
 			}
 			s.Wake("r")
 			s.Wake("another")
 			s.WakeAll()
-			advance(2 * time.Second) // a's hold expires, and nobody can tell
+			advance(2 * time.Second) // the hold of a expires
 			b.wantWaiting()
 			d.wantQueue(t, "gone", "b")
-			advance(usual.Recheck) // a look at everything fails as well
+			advance(usual.Recheck) // the recheck fails, too
 			b.wantWaiting()
 			s.node.SetFault(nil)
-			advance(soon)
+			advance(retryTime)
 			if !b.answered() || b.err != nil {
 				t.Fatalf("got %+v, %v, answered %t, want a hold", b.grant, b.err, b.answered())
 			}
 			d.wantQueue(t)
 			d.wantHolder(t, "b")
-			if last := d.waits("gone"); len(last) < 2 {
-				t.Errorf("history of the one that hung up: %q, want its end", last)
+			if events := d.history("gone"); len(events) < 2 {
+				t.Errorf("history of the disconnected client: got %q, want the end of its wait", events)
 			}
 		})
 	}
 }
 
-func TestPlaceIsKeptEvenIfTheDatabaseWasAwayAtTheHangUp(t *testing.T) {
-	tests := []struct {
-		name  string
-		fault memstore.Fault
-	}{
-		{"unavailable", memstore.Fault{Err: service.ErrUnavailable}},
-		{"unknown, and it happened", unknown(true)},
-		{"unknown, and it did not happen", unknown(false)},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				d := newDatabase()
-				s := d.startServer(t, noRecheck())
-				s.hold("a", 0)
-				b := s.queue(lock.Request{ProcessID: "b", RequestID: "id"})
-				once[lock.Disconnect](s, test.fault)
-				b.disconnect()
-				advance(soon)
-				d.wantQueue(t, "-b")
-			})
-		})
-	}
+// However many hints come during an outage, the server retries at a constant rate.
+func TestRetryRateDuringAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDatabase()
+		s := d.startServer(t, noRecheck())
+		s.failAll(service.ErrUnavailable)
+		for range 50 {
+			s.Wake("r")
+			advance(time.Millisecond)
+		}
+		before := s.node.commands()
+		if before > 2 {
+			t.Errorf("%d attempts within 50 ms of hints, want at most two", before)
+		}
+		advance(2 * time.Second)
+		if got := s.node.commands() - before; got < 5 || got > 20 {
+			t.Errorf("%d attempts in two seconds without hints, want about ten", got)
+		}
+	})
 }
 
-func TestStopGivesUpWhatIsLeftToGiveUp(t *testing.T) {
+func TestStopCompletesPendingWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.newServer(t, noRecheck())
 		s.Start()
 		s.hold("a", 0)
 		b := s.queue(lock.Request{ProcessID: "b"})
-		s.outage(service.ErrUnavailable)
+		s.failAll(service.ErrUnavailable)
 		s.StopWaiting()
 		synctest.Wait()
 		b.wantError(service.ErrStopping)
 		d.wantQueue(t, "b")
 		s.node.SetFault(nil)
-		s.Stop() // before it would have tried again
+		s.Stop() // before the next retry
 		d.wantQueue(t)
 	})
 }
@@ -294,37 +313,18 @@ func TestNothingRunsAfterStop(t *testing.T) {
 		synctest.Wait()
 		s.Stop()
 		before := s.node.commands()
-		s.node.SetFault(func(lock.Command) memstore.Fault { t.Error("it looks at the database"); return memstore.Fault{} })
+		s.node.SetFault(func(lock.Command) memstore.Fault {
+			t.Error("the server used the database after Stop")
+			return memstore.Fault{}
+		})
 		advance(2 * time.Minute)
-		if got := s.node.commands(); got != before {
-			t.Errorf("%d commands after Stop, want none", got-before)
-		}
+		s.wantIdle(before)
 	})
 }
 
-// However many hints come while the database is away, it is tried again at a steady pace.
-func TestOutageIsNotMetWithMoreAndMoreAttempts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		d := newDatabase()
-		s := d.startServer(t, noRecheck())
-		s.outage(service.ErrUnavailable)
-		for range 50 {
-			s.Wake("r")
-			advance(time.Millisecond)
-		}
-		before := s.node.commands()
-		if before > 2 {
-			t.Errorf("%d attempts within 50 ms of hints, want no more than one or two", before)
-		}
-		advance(2 * time.Second)
-		if got := s.node.commands() - before; got < 5 || got > 20 {
-			t.Errorf("%d attempts in two seconds without hints, want about ten", got)
-		}
-	})
-}
-
-// A request that has to ask again and is refused then has a place still, which must go with it.
-func TestRequestThatCannotAskAgainLeavesNoPlace(t *testing.T) {
+// A waiter that has to execute its acquire again, and fails, still has a place. The place is
+// removed.
+func TestFailedRetryLeavesNoPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, noRecheck())
@@ -332,9 +332,9 @@ func TestRequestThatCannotAskAgainLeavesNoPlace(t *testing.T) {
 		b := s.queue(lock.Request{ProcessID: "b"})
 		s.node.SetFault(func(c lock.Command) memstore.Fault {
 			if _, releases := c.(lock.Release); releases {
-				return unknown(false) // which makes b ask again
+				return unknownOutcome(false) // b may have been granted the resource, so it retries
 			}
-			return memstore.Fault{Err: service.ErrUnavailable}
+			return unavailable
 		})
 		_, err := s.Release(t.Context(), lock.Release{Resource: "r", ProcessID: "a"})
 		if !errors.Is(err, service.ErrOutcomeUnknown) {
@@ -342,84 +342,34 @@ func TestRequestThatCannotAskAgainLeavesNoPlace(t *testing.T) {
 		}
 		synctest.Wait()
 		s.node.SetFault(nil)
-		if !b.answered() { // it may also go on waiting
-			s.release("a")
-			b.wantGranted(0)
-			return
-		}
-		advance(soon)
+		b.wantError(service.ErrUnavailable)
+		advance(retryTime)
 		d.wantQueue(t)
 	})
 }
 
-// The client's first connection is half open: it came back, and is connected now. What becomes of the first connection
-// must not cost it its turn, as it would if the first took the place back and then hung up.
-func TestConnectionThatWasReplacedDoesNotCostTheTurn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		d := newDatabase()
-		s := d.startServer(t, usual)
-		s.hold("a", 0)
-		first := s.queue(lock.Request{ProcessID: "b", RequestID: "id"})
-		again := s.queue(lock.Request{ProcessID: "b", RequestID: "id"})
-		c := s.queue(lock.Request{ProcessID: "c"})
-		first.wantSuperseded()
-		advance(fullRecheck + time.Second)
-		d.wantQueue(t, "b", "c")
-		s.release("a")
-		again.wantGranted(fullRecheck + time.Second)
-		c.wantWaiting()
-	})
-}
-
-// The client of a request that waits under a request_id may come back whatever it was answered: its place is kept.
-func TestPlaceIsKeptEvenIfTheDatabaseWasAwayAtTheTimeout(t *testing.T) {
-	tests := []struct {
-		name  string
-		fault memstore.Fault
-	}{
-		{"unavailable", memstore.Fault{Err: service.ErrUnavailable}},
-		{"unknown, and it happened", unknown(true)},
-		{"unknown, and it did not happen", unknown(false)},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				d := newDatabase()
-				s := d.startServer(t, noRecheck())
-				s.hold("a", 0)
-				b := s.queue(lock.Request{ProcessID: "b", RequestID: "id", Wait: time.Second})
-				once[lock.TimeOut](s, test.fault)
-				advance(time.Second)
-				b.wantError(test.fault.Err)
-				advance(soon)
-				d.wantQueue(t, "-b")
-			})
-		})
-	}
-}
-
-// A request that was queued and granted in one transaction does not learn its place. If it has to ask again and cannot,
-// its hold must not outlive it.
-func TestRequestThatCannotAskAgainLeavesNoHold(t *testing.T) {
+// A request that was queued and granted in one transaction does not learn that it had a place.
+// If it has to execute its acquire again, and fails, its hold is released.
+func TestFailedRetryLeavesNoHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, usual)
 		s.hold("a", 0)
 		s.node.SetFault(func(c lock.Command) memstore.Fault {
-			if ask, acquires := c.(lock.Acquire); acquires && ask.Requeued {
-				return memstore.Fault{Err: service.ErrUnavailable}
+			if acquire, acquires := c.(lock.Acquire); acquires && acquire.Requeued {
+				return unavailable
 			}
 			return memstore.Fault{}
 		})
-		tell := s.node.observe
-		s.node.observe = func(c service.Commit) { // as if the news of its grant were lost
+		observe := s.node.observe
+		s.node.observe = func(c service.Commit) { // the report of the grant is lost
 			c.Granted = nil
-			tell(c)
+			observe(c)
 		}
 		s.node.sameBatch = []lock.Command{lock.Release{Resource: "r", ProcessID: "a"}}
 		b := s.queue(lock.Request{ProcessID: "b"})
 		d.wantHolder(t, "b")
-		advance(fullRecheck + soon)
+		advance(fullRecheck + retryTime)
 		b.wantError(service.ErrUnavailable)
 		d.wantHolder(t, "")
 	})

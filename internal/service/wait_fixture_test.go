@@ -16,13 +16,13 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// database is a database in memory with some views of it. Its clock is the bubble's.
+// database is a database in memory whose clock is that of the synctest bubble.
 type database struct{ *memstore.Database }
 
 func newDatabase() *database { return &database{memstore.NewDatabase(time.Now)} }
 
-// processes returns those in the queue of a resource, in its order, with "-" before a detached
-// one.
+// processes returns the processes in the queue of a resource, in its order. A "-" precedes a
+// detached one.
 func (d *database) processes(name string) []string {
 	var all []string
 	for _, w := range d.Resource(name).Queue {
@@ -35,14 +35,14 @@ func (d *database) processes(name string) []string {
 	return all
 }
 
-// holder returns the process that holds a resource now, "" if none does.
+// holder returns the process that holds a resource now, or "".
 func (d *database) holder(name string) string {
 	hold, _ := d.Resource(name).Holder(time.Now())
 	return hold.ProcessID
 }
 
-// waits returns how each wait and hold of a process began and ended, and why.
-func (d *database) waits(process string) []string {
+// history returns the kind and the reason of each event of a process, oldest first.
+func (d *database) history(process string) []string {
 	var events []string
 	for _, e := range d.Events() {
 		if e.ProcessID == process {
@@ -56,28 +56,36 @@ func (d *database) waits(process string) []string {
 	return events
 }
 
-// node is one server's store. It counts commands and can interfere with them.
+// node is one server's store. It counts commands, and tests inject what races with them.
 type node struct {
 	*memstore.Store
-	observe func(service.Commit) // what is called with every commit
+	observe func(service.Commit) // called with every commit
 
-	mu          sync.Mutex
-	executed    []lock.Command
-	sameBatch   []lock.Command // share the transaction of the next command
-	beforeReads func()         // called once before Waiting reads
-	afterReads  func()         // called once after Waiting has read and before it returns
+	mu             sync.Mutex
+	executed       int
+	sameBatch      []lock.Command // these share the transaction of the next command
+	beforeFullRead func()         // see onFullRead
+	afterFullRead  func()
 }
 
 // commands returns the number of commands executed so far.
 func (n *node) commands() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return len(n.executed)
+	return n.executed
+}
+
+// onFullRead sets what happens just before and just after the next full recheck reads. Either
+// may be nil.
+func (n *node) onFullRead(before, after func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.beforeFullRead, n.afterFullRead = before, after
 }
 
 func (n *node) Execute(ctx context.Context, c lock.Command) (lock.Outcome, error) {
 	n.mu.Lock()
-	n.executed = append(n.executed, c)
+	n.executed++
 	batch := append([]lock.Command{c}, n.sameBatch...)
 	n.sameBatch = nil
 	n.mu.Unlock()
@@ -93,9 +101,12 @@ func (n *node) ExecuteWithin(ctx context.Context, c lock.Command, _ time.Duratio
 }
 
 func (n *node) Waiting(ctx context.Context, onlyFree bool) ([]service.Waiting, error) {
+	if onlyFree {
+		return n.Store.Waiting(ctx, onlyFree)
+	}
 	n.mu.Lock()
-	before, after := n.beforeReads, n.afterReads
-	n.beforeReads, n.afterReads = nil, nil
+	before, after := n.beforeFullRead, n.afterFullRead
+	n.beforeFullRead, n.afterFullRead = nil, nil
 	n.mu.Unlock()
 	if before != nil {
 		before()
@@ -107,32 +118,33 @@ func (n *node) Waiting(ctx context.Context, onlyFree bool) ([]service.Waiting, e
 	return waiting, err
 }
 
-// server is one of several over a database.
+// server is one of the servers of a database.
 type server struct {
 	*service.Service
 	node *node
 	t    *testing.T
 }
 
-// usual is the configuration of most tests: no two of the times are the same.
+// usual is the configuration of most tests. Its times differ from each other.
 var usual = service.Config{
 	Limits:     lock.Limits{MaxTTL: lock.LongestTTL, MaxWait: 24 * time.Hour},
 	MaxWaiters: 100, MaxQueue: 100,
 	KeepPlace: 10 * time.Second, Recheck: 7 * time.Second,
 }
 
-// fullRecheck is when a server with the usual configuration first reads all requests that wait on it.
+// fullRecheck is when a server with the usual configuration first reads all requests that wait
+// on it: at the tenth recheck with a waiting request.
 const fullRecheck = 10 * 7 * time.Second
 
-// noRecheck returns a configuration without periodic rechecks: what happens in a test must not
-// depend on them.
+// noRecheck returns a configuration without periodic rechecks, so that the test shows that its
+// result does not depend on them.
 func noRecheck() service.Config {
 	c := usual
 	c.Recheck = 1000 * time.Hour
 	return c
 }
 
-// newServer returns a server that serves waiting requests once its Start is called.
+// newServer returns a server that is not started yet.
 func (d *database) newServer(t *testing.T, cfg service.Config) *server {
 	n := &node{Store: d.Open()}
 	s := &server{service.New(n, cfg, slog.New(slog.DiscardHandler)), n, t}
@@ -154,56 +166,57 @@ func (d *database) startServer(t *testing.T, cfg service.Config) *server {
 	return s
 }
 
-// dropHints makes the server miss every hint of the other servers from now on.
+// dropHints makes the server miss every notification of the other servers from now on.
 func (s *server) dropHints() { s.node.Notify(nil, nil) }
 
-// wantIdle fails if there were commands since there were that many.
+// wantIdle fails if the server executed a command since commands returned before.
 func (s *server) wantIdle(before int) {
 	s.t.Helper()
 	if got := s.node.commands() - before; got != 0 {
-		s.t.Errorf("%d commands while nothing happened, want none", got)
+		s.t.Errorf("%d commands while there was nothing to do, want none", got)
 	}
 }
 
-// call is a request under way.
+// call is an acquire in progress.
 type call struct {
 	t          *testing.T
 	process    string
 	disconnect context.CancelFunc
 	done       chan struct{}
-	began      time.Time
+	started    time.Time
 
 	grant lock.Grant
 	err   error
 	took  time.Duration
 }
 
-// ask begins a request for "r" and returns when it waits or has its answer.
-func (s *server) ask(c lock.Request) *call {
+// request starts an acquire of "r", or of the named resource. It returns when the acquire waits
+// or has its answer.
+func (s *server) request(r lock.Request) *call {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(s.t.Context())
-	one := &call{t: s.t, process: c.ProcessID, disconnect: cancel, done: make(chan struct{}), began: time.Now()}
-	c.Resource = cmp.Or(c.Resource, "r")
+	c := &call{t: s.t, process: r.ProcessID, disconnect: cancel, done: make(chan struct{}), started: time.Now()}
+	r.Resource = cmp.Or(r.Resource, "r")
 	go func() {
-		defer close(one.done)
+		defer close(c.done)
 		defer cancel()
-		one.grant, one.err = s.Acquire(ctx, c)
-		one.took = time.Since(one.began)
+		c.grant, c.err = s.Acquire(ctx, r)
+		c.took = time.Since(c.started)
 	}()
 	synctest.Wait()
-	return one
+	return c
 }
 
-// queue begins a request that must have to wait for "r".
-func (s *server) queue(c lock.Request) *call {
+// queue starts an acquire that has to wait. It fails the test if the acquire is answered.
+func (s *server) queue(r lock.Request) *call {
 	s.t.Helper()
-	c.Wait = cmp.Or(c.Wait, time.Hour)
-	one := s.ask(c)
-	one.wantWaiting()
-	return one
+	r.Wait = cmp.Or(r.Wait, time.Hour)
+	c := s.request(r)
+	c.wantWaiting()
+	return c
 }
 
-// hold has a process hold "r".
+// hold acquires "r" for a process, without waiting.
 func (s *server) hold(process string, ttl time.Duration) lock.Grant {
 	s.t.Helper()
 	g, err := s.Acquire(s.t.Context(), lock.Request{Resource: "r", ProcessID: process, TTL: ttl})
@@ -213,7 +226,8 @@ func (s *server) hold(process string, ttl time.Duration) lock.Grant {
 	return g
 }
 
-// release ends the hold that a process has of "r", and lets everything come of it.
+// release ends the hold that a process has of "r". It returns when everything that the release
+// causes has happened.
 func (s *server) release(process string) {
 	s.t.Helper()
 	if _, err := s.Release(s.t.Context(), lock.Release{Resource: "r", ProcessID: process}); err != nil {
@@ -222,7 +236,7 @@ func (s *server) release(process string) {
 	synctest.Wait()
 }
 
-// advance lets time pass until everything that it causes has happened.
+// advance lets time pass. It returns when everything that this causes has happened.
 func advance(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()
@@ -240,15 +254,15 @@ func (c *call) answered() bool {
 func (c *call) wantWaiting() {
 	c.t.Helper()
 	if c.answered() {
-		c.t.Fatalf("%q was answered %+v, %v after %v, want it to wait", c.process, c.grant.Hold, c.err, c.took)
+		c.t.Fatalf("%q got %+v, %v after %v, want it to wait", c.process, c.grant.Hold, c.err, c.took)
 	}
 }
 
-// wantGranted fails unless it has been granted a hold, after that time.
+// wantGranted fails unless the call was granted a hold after exactly that time.
 func (c *call) wantGranted(waited time.Duration) lock.Grant {
 	c.t.Helper()
 	if !c.answered() {
-		c.t.Fatalf("%q waits, want it granted", c.process)
+		c.t.Fatalf("%q waits, want it to be granted the hold", c.process)
 	}
 	if c.err != nil || c.grant.Hold.ProcessID != c.process || c.took != waited {
 		c.t.Fatalf("%q: got %+v, %v after %v, want a hold after %v", c.process, c.grant.Hold, c.err, c.took, waited)
@@ -256,7 +270,7 @@ func (c *call) wantGranted(waited time.Duration) lock.Grant {
 	return c.grant
 }
 
-// wantError fails unless it has ended with that error.
+// wantError fails unless the call ended with that error.
 func (c *call) wantError(want error) {
 	c.t.Helper()
 	if !c.answered() {
@@ -267,7 +281,17 @@ func (c *call) wantError(want error) {
 	}
 }
 
-// wantQueue fails unless just these processes have a place in the queue of "r", with "-" before those that are away.
+// wantSuperseded fails unless the call was refused because a later request has its place.
+func (c *call) wantSuperseded() {
+	c.t.Helper()
+	var refusal *lock.HeldError
+	if !c.answered() || !errors.As(c.err, &refusal) || refusal.Kind != lock.Superseded {
+		c.t.Fatalf("%q: got %+v, %v, answered %t, want it superseded", c.process, c.grant.Hold, c.err, c.answered())
+	}
+}
+
+// wantQueue fails unless exactly these processes have a place in the queue of "r". A "-"
+// precedes a detached one.
 func (d *database) wantQueue(t *testing.T, want ...string) {
 	t.Helper()
 	if got := d.processes("r"); !slices.Equal(got, want) {
@@ -282,10 +306,10 @@ func (d *database) wantHolder(t *testing.T, want string) {
 	}
 }
 
-// wantEvents fails unless that is all that the history tells of a process.
+// wantEvents fails unless these are all events of a process.
 func (d *database) wantEvents(t *testing.T, process string, want ...string) {
 	t.Helper()
-	if got := d.waits(process); !slices.Equal(got, want) {
+	if got := d.history(process); !slices.Equal(got, want) {
 		t.Fatalf("history of %q: got %q, want %q", process, got, want)
 	}
 }

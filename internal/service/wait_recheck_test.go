@@ -9,64 +9,74 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// The look at everything reads the database, and only then compares it with who is there. A request that is granted and
-// answered in between is not one that nobody waits for: to take its hold away would give to the next what its client was
-// told is its own.
-func TestLookAtEverythingLeavesAHoldThatWasGrantedMeanwhile(t *testing.T) {
+func TestRechecksDoNothingWithoutFaults(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDatabase()
+		one, two := d.startServer(t, usual), d.startServer(t, usual)
+		one.hold("a", 0)
+		one.queue(lock.Request{ProcessID: "b"})
+		two.queue(lock.Request{ProcessID: "c", RequestID: "id"})
+		beforeOne, beforeTwo := one.node.commands(), two.node.commands()
+		advance(fullRecheck)
+		one.wantIdle(beforeOne)
+		two.wantIdle(beforeTwo)
+		d.wantQueue(t, "b", "c")
+	})
+}
+
+// A full recheck reads the database first and compares the result with the registered requests
+// afterwards. A request that was granted and answered in between is no orphan: its client has
+// the hold, so the recheck must not end it.
+func TestFullRecheckKeepsAHoldGrantedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, usual)
 		s.hold("a", 0)
 		b := s.queue(lock.Request{ProcessID: "b"})
 		c := s.queue(lock.Request{ProcessID: "c"})
-		s.node.mu.Lock()
-		s.node.afterReads = func() {
+		s.node.onFullRead(nil, func() {
 			if _, err := s.Release(t.Context(), lock.Release{Resource: "r", ProcessID: "a"}); err != nil {
 				t.Error(err)
 			}
 			<-b.done
-		}
-		s.node.mu.Unlock()
-		advance(usual.Recheck)
-		b.wantGranted(usual.Recheck)
+		})
+		advance(fullRecheck)
+		b.wantGranted(fullRecheck)
 		d.wantHolder(t, "b")
 		c.wantWaiting()
 		d.wantEvents(t, "b", "queued", "granted")
 	})
 }
 
-// The same with one that came, was granted and answered during the look.
-func TestLookAtEverythingLeavesAHoldOfARequestThatCameMeanwhile(t *testing.T) {
+// The same for a request that started just before the read and was answered just after it.
+func TestFullRecheckKeepsAHoldOfARequestThatStartedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, usual)
 		s.hold("a", 0)
-		s.queue(lock.Request{Resource: "r", ProcessID: "b"})
+		s.queue(lock.Request{ProcessID: "b"})
 		var c *call
-		s.node.mu.Lock()
-		s.node.beforeReads = func() { // the request queues before the look reads
+		s.node.onFullRead(func() {
 			ctx := t.Context()
-			c = &call{t: t, process: "c", done: make(chan struct{}), began: time.Now()}
+			c = &call{t: t, process: "c", done: make(chan struct{})}
 			if _, err := s.Acquire(ctx, lock.Request{Resource: "other", ProcessID: "x"}); err != nil {
 				t.Error(err)
 			}
-			waits := make(chan struct{})
-			tell := s.node.observe
-			s.node.observe = func(commit service.Commit) { tell(commit); s.node.observe = tell; close(waits) }
+			queued := make(chan struct{})
+			observe := s.node.observe
+			s.node.observe = func(commit service.Commit) { observe(commit); s.node.observe = observe; close(queued) }
 			go func() {
 				defer close(c.done)
 				c.grant, c.err = s.Acquire(ctx, lock.Request{Resource: "other", ProcessID: "c", Wait: time.Hour})
 			}()
-			<-waits
-		}
-		s.node.afterReads = func() {
+			<-queued
+		}, func() {
 			if _, err := s.Release(t.Context(), lock.Release{Resource: "other", ProcessID: "x"}); err != nil {
 				t.Error(err)
 			}
 			<-c.done
-		}
-		s.node.mu.Unlock()
-		advance(usual.Recheck)
+		})
+		advance(fullRecheck)
 		c.wantGranted(0)
 		if got := d.holder("other"); got != "c" {
 			t.Errorf("held by %q, want c", got)
@@ -74,21 +84,19 @@ func TestLookAtEverythingLeavesAHoldOfARequestThatCameMeanwhile(t *testing.T) {
 	})
 }
 
-// The same with a request that hung up in between: its place is kept already.
-func TestLookAtEverythingLeavesAPlaceThatIsKeptSinceThen(t *testing.T) {
+// The same for a request whose client disconnected in between: its place stays kept.
+func TestFullRecheckKeepsAPlaceDetachedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, usual)
 		s.hold("a", 0)
 		b := s.queue(lock.Request{ProcessID: "b", RequestID: "id"})
 		s.queue(lock.Request{ProcessID: "c"})
-		s.node.mu.Lock()
-		s.node.afterReads = func() {
+		s.node.onFullRead(nil, func() {
 			b.disconnect()
 			<-b.done
-		}
-		s.node.mu.Unlock()
-		advance(usual.Recheck)
+		})
+		advance(fullRecheck)
 		d.wantQueue(t, "-b", "c")
 	})
 }

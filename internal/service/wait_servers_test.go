@@ -12,12 +12,11 @@ import (
 func TestHandOverAcrossServers(t *testing.T) {
 	tests := []struct {
 		name string
-		deaf bool
+		lost bool // the notification
 		at   time.Duration
 	}{
-		{"at once when it is told", false, time.Second},
-		// Server 2 began at 0 and looks every seven seconds.
-		{"at the next look when the notification is lost", true, usual.Recheck},
+		{"at once after a notification", false, time.Second},
+		{"at the next recheck if the notification is lost", true, usual.Recheck},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -26,17 +25,17 @@ func TestHandOverAcrossServers(t *testing.T) {
 				one, two := d.startServer(t, usual), d.startServer(t, usual)
 				one.hold("a", 0)
 				b := two.queue(lock.Request{ProcessID: "b"})
-				if test.deaf {
+				if test.lost {
 					two.dropHints()
 				}
 				advance(time.Second)
 				one.release("a")
-				refused := one.ask(lock.Request{ProcessID: "c"}) // newcomers do not overtake meanwhile
+				newcomer := one.request(lock.Request{ProcessID: "c"})
 				var held *lock.HeldError
-				if !errors.As(refused.err, &held) {
-					t.Fatalf("got %+v, %v, want a HeldError", refused.grant.Hold, refused.err)
+				if !errors.As(newcomer.err, &held) {
+					t.Fatalf("a newcomer got %+v, %v, want a HeldError", newcomer.grant.Hold, newcomer.err)
 				}
-				if test.deaf {
+				if test.lost {
 					wantEqual(t, "refusal", &lock.HeldError{Resource: "r", Next: "b", Waiters: 1, Now: time.Now()}, held)
 				}
 				advance(test.at - time.Second)
@@ -46,7 +45,7 @@ func TestHandOverAcrossServers(t *testing.T) {
 	}
 }
 
-func TestExpiryOfAHoldRenewedOnAnotherServerIsNoticed(t *testing.T) {
+func TestExpiryOfAHoldRenewedOnAnotherServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		one, two := d.startServer(t, noRecheck()), d.startServer(t, noRecheck())
@@ -57,13 +56,13 @@ func TestExpiryOfAHoldRenewedOnAnotherServerIsNoticed(t *testing.T) {
 			t.Fatal(err)
 		}
 		advance(8*time.Second - 1)
-		b.wantWaiting() // the timer of server 1 came too early and was set anew
+		b.wantWaiting() // server one's timer fired at the old expiry and was set again
 		advance(1)
 		b.wantGranted(12 * time.Second)
 	})
 }
 
-// Server 2 dies: when its lease is over, its waiters are passed over without anybody asking.
+// When the lease of a dead server ends, its waiters are passed over without any request.
 func TestWaitersOfADeadServerArePassedOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
@@ -83,7 +82,7 @@ func TestWaitersOfADeadServerArePassedOver(t *testing.T) {
 		d.wantQueue(t, "lost")
 		advance(usual.KeepPlace - 1)
 		if n, err := one.SweepAbandoned(t.Context(), 10); n != 0 || err != nil {
-			t.Errorf("swept %d, %v, want 0: its place is kept for so long", n, err)
+			t.Errorf("swept %d, %v, want 0: the place is still kept", n, err)
 		}
 		advance(1)
 		if n, err := one.SweepAbandoned(t.Context(), 10); n != 1 || err != nil {
@@ -93,13 +92,14 @@ func TestWaitersOfADeadServerArePassedOver(t *testing.T) {
 	})
 }
 
-func TestPlaceThatVanishedIsAskedForAgain(t *testing.T) {
+// A waiter without a place, as after the restore of an old backup, is queued again.
+func TestLostPlaceIsQueuedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, usual)
 		s.hold("a", 0)
 		b := s.queue(lock.Request{ProcessID: "b"})
-		s.node.Edit("r", func(r *lock.Resource) { r.Queue, r.Waiters = nil, 0 }) // as when the database was restored
+		s.node.Edit("r", func(r *lock.Resource) { r.Queue, r.Waiters = nil, 0 })
 		advance(fullRecheck)
 		b.wantWaiting()
 		d.wantQueue(t, "b")
@@ -108,42 +108,45 @@ func TestPlaceThatVanishedIsAskedForAgain(t *testing.T) {
 	})
 }
 
-// orphan is a waiter of server 1 that no request waits for: what a crash between commit and answer can leave.
-func orphan(s *server, process string) {
+// addOrphan adds a local waiter without a request to the queue of "r". A crash between commit
+// and answer can leave one.
+func addOrphan(s *server, process string) {
 	s.node.Edit("r", func(r *lock.Resource) {
-		w := &lock.Waiter{Ticket: r.LastTicket + 1, Since: time.Now(), Request: lock.Request{Resource: "r", ProcessID: process, RequestID: "~" + process, Wait: time.Hour}, Connection: 77}
-		r.Queue = append(r.Queue[:len(r.Queue):len(r.Queue)], w)
-		r.LastTicket = w.Ticket
+		r.LastTicket++
 		r.Waiters++
+		r.Queue = append(r.Queue[:len(r.Queue):len(r.Queue)], &lock.Waiter{
+			Ticket: r.LastTicket, Since: time.Now(), Connection: 77,
+			Request: lock.Request{Resource: "r", ProcessID: process, RequestID: "~" + process, Wait: time.Hour},
+		})
 	})
 }
 
-func TestPlaceThatNobodyWaitsInIsTakenAway(t *testing.T) {
+func TestOrphanedPlaceIsRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, usual)
 		s.hold("a", 0)
 		b := s.queue(lock.Request{ProcessID: "b"})
-		orphan(s, "gone")
-		d.wantQueue(t, "b", "gone")
+		addOrphan(s, "orphan")
+		d.wantQueue(t, "b", "orphan")
 		advance(fullRecheck - 1)
-		d.wantQueue(t, "b", "gone")
+		d.wantQueue(t, "b", "orphan")
 		advance(1)
 		d.wantQueue(t, "b")
-		d.wantEvents(t, "gone", "gave_up client_gone")
+		d.wantEvents(t, "orphan", "gave_up client_gone")
 		b.wantWaiting()
 	})
 }
 
-func TestGrantThatNobodyWaitsForIsGivenBackAtOnce(t *testing.T) {
+func TestGrantToAnOrphanIsReleasedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, noRecheck())
 		s.hold("a", 0)
-		orphan(s, "gone")
+		addOrphan(s, "orphan")
 		b := s.queue(lock.Request{ProcessID: "b"})
 		s.release("a")
 		b.wantGranted(0)
-		d.wantEvents(t, "gone", "granted", "released client_gone")
+		d.wantEvents(t, "orphan", "granted", "released client_gone")
 	})
 }

@@ -10,22 +10,22 @@ import (
 	"resource-lock-manager/internal/lock"
 )
 
-// The earlier of two requests with one request_id is told at once, whatever the later one does and wherever it is, and
-// acquires nothing any more: nobody looks at the database at regular times here.
+// Of two requests with one request_id, the earlier one is refused at once and acquires nothing
+// more. This depends neither on what the later one does nor on its server, nor on rechecks.
 func TestSupersededAtOnce(t *testing.T) {
 	later := map[string]func(t *testing.T, d *database, other *server){
 		"the later one waits": func(t *testing.T, d *database, other *server) {
 			other.queue(lock.Request{ProcessID: "b", RequestID: "id"})
 			d.wantQueue(t, "b")
 		},
-		"the later one waits and gives up": func(_ *testing.T, _ *database, other *server) {
+		"the later one waits and disconnects": func(_ *testing.T, _ *database, other *server) {
 			other.queue(lock.Request{ProcessID: "b", RequestID: "id"}).disconnect()
 			synctest.Wait()
 		},
 		"the later one is granted the resource and releases it": func(t *testing.T, d *database, other *server) {
-			again := other.queue(lock.Request{ProcessID: "b", RequestID: "id"})
+			retry := other.queue(lock.Request{ProcessID: "b", RequestID: "id"})
 			other.release("a")
-			again.wantGranted(0)
+			retry.wantGranted(0)
 			other.release("b")
 			d.wantHolder(t, "")
 		},
@@ -50,10 +50,10 @@ func TestSupersededAtOnce(t *testing.T) {
 	}
 }
 
-// When no notification arrives, a superseded request finds out by itself, and acquires nothing although the resource is
-// free by then.
+// Without notifications, a full recheck ends the wait of a superseded request. The request
+// acquires nothing, even if the resource is free by then.
 func TestSupersededWithoutNotifications(t *testing.T) {
-	for name, finished := range map[string]bool{"the later one waits": false, "the later one has come and gone": true} {
+	for name, ended := range map[string]bool{"the later one waits": false, "the hold of the later one has ended": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d := newDatabase()
@@ -62,18 +62,18 @@ func TestSupersededWithoutNotifications(t *testing.T) {
 				other.node.Notify(other.Wake, nil)
 				s.hold("a", 0)
 				first := s.queue(lock.Request{ProcessID: "b", RequestID: "id"})
-				again := other.queue(lock.Request{ProcessID: "b", RequestID: "id"})
-				if !finished {
+				retry := other.queue(lock.Request{ProcessID: "b", RequestID: "id"})
+				if !ended {
 					advance(fullRecheck)
 					first.wantSuperseded()
 					return
 				}
 				other.release("a")
-				again.wantGranted(0)
+				retry.wantGranted(0)
 				other.release("b")
 				advance(fullRecheck)
 				if !first.answered() || !errors.As(first.err, new(*lock.PlaceLostError)) {
-					t.Fatalf("got %+v, %v, want its place to be lost", first.grant.Hold, first.err)
+					t.Fatalf("got %+v, %v, want a PlaceLostError", first.grant.Hold, first.err)
 				}
 				d.wantHolder(t, "")
 			})
@@ -81,7 +81,8 @@ func TestSupersededWithoutNotifications(t *testing.T) {
 	}
 }
 
-// The end of a superseded request's time is not told as a timeout behind its own process.
+// A superseded request whose wait ends is refused as superseded, not as timed out behind its own
+// process.
 func TestSupersededAtTheTimeout(t *testing.T) {
 	for name, granted := range map[string]bool{"the later one waits": false, "the later one has the hold": true} {
 		t.Run(name, func(t *testing.T) {
@@ -92,10 +93,10 @@ func TestSupersededAtTheTimeout(t *testing.T) {
 				other.node.Notify(other.Wake, nil)
 				s.hold("a", 0)
 				first := s.queue(lock.Request{ProcessID: "b", RequestID: "id", Wait: time.Second})
-				again := other.queue(lock.Request{ProcessID: "b", RequestID: "id"})
+				retry := other.queue(lock.Request{ProcessID: "b", RequestID: "id"})
 				if granted {
 					other.release("a")
-					again.wantGranted(0)
+					retry.wantGranted(0)
 				}
 				advance(time.Second)
 				first.wantSuperseded()
@@ -104,11 +105,45 @@ func TestSupersededAtTheTimeout(t *testing.T) {
 	}
 }
 
-// wantSuperseded fails unless it has been told that a later request has its place.
-func (c *call) wantSuperseded() {
-	c.t.Helper()
-	var refusal *lock.HeldError
-	if !c.answered() || !errors.As(c.err, &refusal) || refusal.Kind != lock.Superseded {
-		c.t.Fatalf("%q: got %+v, %v, answered %t, want it superseded", c.process, c.grant.Hold, c.err, c.answered())
-	}
+// A client may retry although its first connection is still open. There is one place and one
+// grant. The end of the first connection does not end the hold, and a further retry finds it.
+func TestRequestThatWaitsTwiceIsGrantedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDatabase()
+		s := d.startServer(t, usual)
+		s.hold("a", 0)
+		first := s.queue(lock.Request{ProcessID: "b", RequestID: "id"})
+		second := s.queue(lock.Request{ProcessID: "b", RequestID: "id"})
+		d.wantQueue(t, "b")
+		s.release("a")
+		g := second.wantGranted(0)
+		first.disconnect()
+		synctest.Wait()
+		d.wantHolder(t, "b")
+		d.wantEvents(t, "b", "queued", "granted")
+		third := s.request(lock.Request{ProcessID: "b", RequestID: "id", Wait: time.Hour}).wantGranted(0)
+		if third.Hold.Token != g.Hold.Token {
+			t.Errorf("the retry has the token %d, want %d", third.Hold.Token, g.Hold.Token)
+		}
+		d.wantEvents(t, "b", "queued", "granted")
+	})
+}
+
+// A superseded connection must not take the place back. If it did and then disconnected, the
+// client would lose its turn.
+func TestSupersededConnectionDoesNotCostTheTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDatabase()
+		s := d.startServer(t, usual)
+		s.hold("a", 0)
+		first := s.queue(lock.Request{ProcessID: "b", RequestID: "id"})
+		retry := s.queue(lock.Request{ProcessID: "b", RequestID: "id"})
+		c := s.queue(lock.Request{ProcessID: "c"})
+		first.wantSuperseded()
+		advance(fullRecheck + time.Second)
+		d.wantQueue(t, "b", "c")
+		s.release("a")
+		retry.wantGranted(fullRecheck + time.Second)
+		c.wantWaiting()
+	})
 }

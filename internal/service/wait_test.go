@@ -11,11 +11,11 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-func TestFreeResourceIsGrantedToARequestThatMayWaitWithoutAPlace(t *testing.T) {
+func TestFreeResourceIsGrantedWithoutAPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, noRecheck())
-		s.ask(lock.Request{ProcessID: "a", Wait: time.Minute}).wantGranted(0)
+		s.request(lock.Request{ProcessID: "a", Wait: time.Minute}).wantGranted(0)
 		d.wantEvents(t, "a", "acquired")
 		if got := s.node.commands(); got != 1 {
 			t.Errorf("%d commands, want 1", got)
@@ -23,7 +23,7 @@ func TestFreeResourceIsGrantedToARequestThatMayWaitWithoutAPlace(t *testing.T) {
 	})
 }
 
-func TestReleaseHandsOverInTheOrderOfComing(t *testing.T) {
+func TestWaitersAreGrantedInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, noRecheck())
@@ -36,8 +36,9 @@ func TestReleaseHandsOverInTheOrderOfComing(t *testing.T) {
 		g := b.wantGranted(time.Second)
 		now := time.Now()
 		wantEqual(t, "hold", lock.Hold{
-			ProcessID: "b", Token: now.UnixMicro(), LockedAt: now, ExpiresAt: now.Add(time.Minute), QueuedAt: now.Add(-time.Second),
-			Connection: g.Hold.Connection, RequestID: g.Hold.RequestID, Reason: "work",
+			ProcessID: "b", Token: now.UnixMicro(), Reason: "work",
+			LockedAt: now, ExpiresAt: now.Add(time.Minute), QueuedAt: now.Add(-time.Second),
+			Connection: g.Hold.Connection, RequestID: g.Hold.RequestID,
 		}, g.Hold)
 		if !g.Now.Equal(now) || g.ID != 1 || g.To.ProcessID != "b" {
 			t.Errorf("grant of row %d at %v to %q, want row 1 at %v to b", g.ID, g.Now, g.To.ProcessID, now)
@@ -54,8 +55,8 @@ func TestReleaseHandsOverInTheOrderOfComing(t *testing.T) {
 	})
 }
 
-// Requests without a request_id are told apart, also when the same process asks twice.
-func TestEveryRequestWithoutANameHasItsOwnPlace(t *testing.T) {
+// Requests without a request_id are different requests, even if one process sends them.
+func TestRequestsWithoutARequestIDHaveTheirOwnPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, noRecheck())
@@ -73,15 +74,15 @@ func TestEveryRequestWithoutANameHasItsOwnPlace(t *testing.T) {
 
 func TestWaitEndsAtExactlyItsTime(t *testing.T) {
 	tests := []struct {
-		name  string
-		named string
-		queue []string
-		told  []string
-		kept  time.Duration
-		place int
+		name      string
+		requestID string
+		queue     []string
+		events    []string
+		kept      time.Duration
+		position  int
 	}{
-		{"without a request id its place goes", "", nil, []string{"queued", "gave_up wait_timeout"}, 0, 0},
-		{"under a request id its place is kept", "id", []string{"-b"}, []string{"queued"}, usual.KeepPlace, 1},
+		{"without a request_id the place is removed", "", nil, []string{"queued", "gave_up wait_timeout"}, 0, 0},
+		{"with a request_id the place is kept", "id", []string{"-b"}, []string{"queued"}, usual.KeepPlace, 1},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -89,7 +90,7 @@ func TestWaitEndsAtExactlyItsTime(t *testing.T) {
 				d := newDatabase()
 				s := d.startServer(t, noRecheck())
 				held := s.hold("a", 0)
-				b := s.queue(lock.Request{ProcessID: "b", Wait: 3 * time.Second, RequestID: test.named})
+				b := s.queue(lock.Request{ProcessID: "b", Wait: 3 * time.Second, RequestID: test.requestID})
 				advance(3*time.Second - 1)
 				b.wantWaiting()
 				advance(1)
@@ -98,21 +99,22 @@ func TestWaitEndsAtExactlyItsTime(t *testing.T) {
 					t.Fatalf("got %+v, %v, want a HeldError", b.grant, b.err)
 				}
 				want := &lock.HeldError{
-					Resource: "r", Kind: lock.TimedOut, Holder: &held.Hold, Now: time.Now(), Waited: 3 * time.Second, Position: test.place,
+					Resource: "r", Kind: lock.TimedOut, Holder: &held.Hold, Now: time.Now(),
+					Waited: 3 * time.Second, Position: test.position,
 				}
 				if test.kept != 0 {
 					want.KeptUntil = time.Now().Add(test.kept)
 				}
 				wantEqual(t, "refusal", want, refusal)
 				d.wantQueue(t, test.queue...)
-				d.wantEvents(t, "b", test.told...)
+				d.wantEvents(t, "b", test.events...)
 			})
 		})
 	}
 }
 
-// The position of a kept place counts those that are connected before it, and it.
-func TestPositionOfAPlaceThatIsKept(t *testing.T) {
+// The position of a kept place counts the connected waiters before it, and itself.
+func TestPositionOfAKeptPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, noRecheck())
@@ -122,29 +124,29 @@ func TestPositionOfAPlaceThatIsKept(t *testing.T) {
 		c := s.queue(lock.Request{ProcessID: "c", RequestID: "id", Wait: time.Second})
 		e := s.queue(lock.Request{ProcessID: "e", RequestID: "id", Wait: 2 * time.Second})
 		for _, want := range []struct {
-			of    *call
-			place int
-		}{{c, 2}, {e, 2}} { // c is not connected when e ends
+			call     *call
+			position int
+		}{{c, 2}, {e, 2}} { // c is detached when e ends
 			advance(time.Second)
 			var refusal *lock.HeldError
-			if !errors.As(want.of.err, &refusal) || refusal.Position != want.place {
-				t.Errorf("%q: %+v, want position %d", want.of.process, want.of.err, want.place)
+			if !errors.As(want.call.err, &refusal) || refusal.Position != want.position {
+				t.Errorf("%q: got %+v, want position %d", want.call.process, want.call.err, want.position)
 			}
 		}
 	})
 }
 
-// The release commits just before the leave that the timeout sends.
-func TestTimeoutThatCrossesWithTheGrantIsAGrant(t *testing.T) {
+// The release commits just before the TimeOut, and the report of its commit is delayed.
+func TestTimeoutRacingWithTheGrantIsAGrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
 		s := d.startServer(t, noRecheck())
 		s.hold("a", 0)
 		b := s.queue(lock.Request{ProcessID: "b", Wait: time.Second})
-		news := make(chan service.Commit, 2)
+		delayed := make(chan service.Commit, 2)
 		s.node.SetFault(func(c lock.Command) memstore.Fault {
-			if _, leaves := c.(lock.TimeOut); leaves {
-				s.node.observe = func(c service.Commit) { news <- c } // the news comes late
+			if _, timesOut := c.(lock.TimeOut); timesOut {
+				s.node.observe = func(c service.Commit) { delayed <- c }
 				if _, err := s.Release(t.Context(), lock.Release{Resource: "r", ProcessID: "a"}); err != nil {
 					t.Error(err)
 				}
@@ -158,40 +160,40 @@ func TestTimeoutThatCrossesWithTheGrantIsAGrant(t *testing.T) {
 	})
 }
 
-func TestMostWaitersOfAServer(t *testing.T) {
+func TestMaxWaiters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
-		limits := noRecheck()
-		limits.MaxWaiters = 2
-		s := d.startServer(t, limits)
+		cfg := noRecheck()
+		cfg.MaxWaiters = 2
+		s := d.startServer(t, cfg)
 		s.hold("a", 0)
 		b := s.queue(lock.Request{ProcessID: "b"})
 		s.queue(lock.Request{ProcessID: "c"})
-		full := s.ask(lock.Request{ProcessID: "e", Wait: time.Minute})
+		full := s.request(lock.Request{ProcessID: "e", Wait: time.Minute})
 		var refusal *lock.QueueFullError
 		if !full.answered() || !errors.As(full.err, &refusal) {
 			t.Fatalf("got %+v, %v, want a QueueFullError", full.grant, full.err)
 		}
 		wantEqual(t, "refusal", &lock.QueueFullError{Resource: "r", Waiters: 2}, refusal)
 		d.wantQueue(t, "b", "c")
-		// What is free is granted all the same: it does not have to wait.
-		s.ask(lock.Request{Resource: "free", ProcessID: "e", Wait: time.Minute}).wantGranted(0)
+		// A free resource is granted nevertheless: the request does not have to wait.
+		s.request(lock.Request{Resource: "free", ProcessID: "e", Wait: time.Minute}).wantGranted(0)
 		b.disconnect()
 		synctest.Wait()
-		s.queue(lock.Request{ProcessID: "e"}) // there is a place again
+		s.queue(lock.Request{ProcessID: "e"})
 		d.wantQueue(t, "c", "e")
 	})
 }
 
-func TestMostPlacesOfAQueue(t *testing.T) {
+func TestMaxQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
-		limits := noRecheck()
-		limits.MaxQueue = 1
-		s := d.startServer(t, limits)
+		cfg := noRecheck()
+		cfg.MaxQueue = 1
+		s := d.startServer(t, cfg)
 		s.hold("a", 0)
 		s.queue(lock.Request{ProcessID: "b"})
-		full := s.ask(lock.Request{ProcessID: "c", Wait: time.Minute})
+		full := s.request(lock.Request{ProcessID: "c", Wait: time.Minute})
 		if !full.answered() || !errors.As(full.err, new(*lock.QueueFullError)) {
 			t.Fatalf("got %+v, %v, want a QueueFullError", full.grant, full.err)
 		}
