@@ -10,59 +10,71 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// end is an event of the end of p's hold of "r".
+// endEvent returns the event of the end of a hold of "r" that the process p had.
 func endEvent(kind lock.EventKind, token int64) lock.Event {
 	return lock.Event{Kind: kind, At: t0, Resource: "r", ProcessID: "p", Token: token, Since: after(-time.Minute)}
 }
 
-// How a hold ended is asked of the history only when the rules have refused.
-func TestRefusalTellsHowTheHoldEnded(t *testing.T) {
-	free := lock.Resource{Name: "r"}
-	anew := heldBy("p", time.Time{}) // with token 100
-	others := heldBy("q", time.Time{})
-	overdue := heldBy("p", t0)
-	kept := heldBy("p", after(time.Minute))
-	kept.Holds[0].MinHoldUntil, kept.Holds[0].ReleasedAt = after(time.Minute), t0
-	otherProcess, otherResource := endEvent(lock.EventReleased, 90), endEvent(lock.EventForceReleased, 90)
+// After a refusal the service reads the history, unless the state shows how the hold ended.
+func TestRefusalReportsHowTheHoldEnded(t *testing.T) {
+	type events = []lock.Event // oldest first
+	released := func(token int64) lock.Event { return endEvent(lock.EventReleased, token) }
+	forced := func(token int64) lock.Event { return endEvent(lock.EventForceReleased, token) }
+	expired := func(token int64) lock.Event { return endEvent(lock.EventExpired, token) }
+	otherProcess, otherResource := released(90), forced(90)
 	otherProcess.ProcessID, otherResource.Resource = "q", "s"
+
+	var (
+		free        = lock.Resource{Name: "r"}
+		held        = heldBy("p", time.Time{}) // with the token 100
+		heldByOther = heldBy("q", time.Time{})
+		unrecorded  = heldBy("p", t0) // an expiry that no command has recorded
+		early       = heldBy("p", after(time.Minute))
+	)
+	early.Holds[0].MinHoldUntil, early.Holds[0].ReleasedAt = after(time.Minute), t0 // released before its minimum
+
+	const (
+		noRead, read = false, true
+		notRefused   = lock.NotHeldReason(-1)
+	)
 	tests := []struct {
-		name          string
-		stored        lock.Resource
-		events        []lock.Event // oldest first
-		token         int64
-		why           lock.NotHeldReason
-		asked, refuse bool
+		name   string
+		stored lock.Resource
+		events events
+		token  int64
+		reads  bool // the history
+		reason lock.NotHeldReason
 	}{
-		{"never held", free, nil, 0, lock.ReasonUnknown, true, true},
-		{"released", free, []lock.Event{endEvent(lock.EventReleased, 90)}, 0, lock.ReasonReleased, true, true},
-		{"broken", free, []lock.Event{endEvent(lock.EventForceReleased, 90)}, 0, lock.ReasonForceReleased, true, true},
-		{"expired", free, []lock.Event{endEvent(lock.EventExpired, 90)}, 0, lock.ReasonExpired, true, true},
-		{"released, and held by another now", others, []lock.Event{endEvent(lock.EventReleased, 90)}, 0, lock.ReasonReleased, true, true},
-		{"broken, and held by another now", others, []lock.Event{endEvent(lock.EventForceReleased, 90)}, 0, lock.ReasonForceReleased, true, true},
-		{"expired, and held by another now", others, []lock.Event{endEvent(lock.EventExpired, 90)}, 0, lock.ReasonExpired, true, true},
-		{"only the newest end counts", free, []lock.Event{endEvent(lock.EventReleased, 80), endEvent(lock.EventForceReleased, 85), endEvent(lock.EventExpired, 90)}, 0, lock.ReasonExpired, true, true},
-		{"another's end, and another resource's", free, []lock.Event{otherProcess, otherResource}, 0, lock.ReasonUnknown, true, true},
+		{"never held", free, nil, 0, read, lock.ReasonUnknown},
+		{"released", free, events{released(90)}, 0, read, lock.ReasonReleased},
+		{"force-released", free, events{forced(90)}, 0, read, lock.ReasonForceReleased},
+		{"expired", free, events{expired(90)}, 0, read, lock.ReasonExpired},
+		{"released, and held by another process", heldByOther, events{released(90)}, 0, read, lock.ReasonReleased},
+		{"force-released, and held by another process", heldByOther, events{forced(90)}, 0, read, lock.ReasonForceReleased},
+		{"expired, and held by another process", heldByOther, events{expired(90)}, 0, read, lock.ReasonExpired},
+		{"only the newest end counts", free, events{released(80), forced(85), expired(90)}, 0, read, lock.ReasonExpired},
+		{"events of another process and resource", free, events{otherProcess, otherResource}, 0, read, lock.ReasonUnknown},
 
-		{"the token's hold was released", free, []lock.Event{endEvent(lock.EventReleased, 90), endEvent(lock.EventExpired, 95)}, 90, lock.ReasonReleased, true, true},
-		{"the token's hold was broken", free, []lock.Event{endEvent(lock.EventForceReleased, 90), endEvent(lock.EventReleased, 95)}, 90, lock.ReasonForceReleased, true, true},
-		{"the token's hold expired", free, []lock.Event{endEvent(lock.EventExpired, 90), endEvent(lock.EventReleased, 95)}, 90, lock.ReasonExpired, true, true},
-		{"of the token's hold nothing is known", free, []lock.Event{endEvent(lock.EventReleased, 95)}, 90, lock.ReasonUnknown, true, true},
+		{"the token's hold was released", free, events{released(90), expired(95)}, 90, read, lock.ReasonReleased},
+		{"the token's hold was force-released", free, events{forced(90), released(95)}, 90, read, lock.ReasonForceReleased},
+		{"the token's hold expired", free, events{expired(90), released(95)}, 90, read, lock.ReasonExpired},
+		{"the history does not have the token's hold", free, events{released(95)}, 90, read, lock.ReasonUnknown},
 
-		// The process has acquired it anew; the token is that of the hold before.
-		{"an earlier hold was released", anew, []lock.Event{endEvent(lock.EventReleased, 90)}, 90, lock.ReasonReleased, true, true},
-		{"an earlier hold was broken", anew, []lock.Event{endEvent(lock.EventForceReleased, 90)}, 90, lock.ReasonForceReleased, true, true},
-		{"an earlier hold expired", anew, []lock.Event{endEvent(lock.EventExpired, 90)}, 90, lock.ReasonTokenMismatch, true, true},
-		{"a token never seen", anew, []lock.Event{endEvent(lock.EventReleased, 80)}, 90, lock.ReasonTokenMismatch, true, true},
+		// The process holds the resource again; the token is that of an earlier hold.
+		{"an earlier hold was released", held, events{released(90)}, 90, read, lock.ReasonReleased},
+		{"an earlier hold was force-released", held, events{forced(90)}, 90, read, lock.ReasonForceReleased},
+		{"an earlier hold expired", held, events{expired(90)}, 90, read, lock.ReasonTokenMismatch},
+		{"a token that never existed", held, events{released(80)}, 90, read, lock.ReasonTokenMismatch},
 
-		// The state tells it, so the history is not asked.
-		{"expired, not noticed", overdue, []lock.Event{endEvent(lock.EventReleased, 90)}, 0, lock.ReasonExpired, false, true},
-		{"expired, not noticed, with its token", overdue, nil, 100, lock.ReasonExpired, false, true},
-		{"another hold expired, not noticed", overdue, []lock.Event{endEvent(lock.EventReleased, 90)}, 90, lock.ReasonReleased, true, true},
-		{"released within the minimum", kept, []lock.Event{endEvent(lock.EventForceReleased, 90)}, 0, lock.ReasonReleased, false, true},
-		{"released within the minimum, with its token", kept, nil, 100, lock.ReasonReleased, false, true},
+		// The state shows how the hold ended.
+		{"expiry not recorded", unrecorded, events{released(90)}, 0, noRead, lock.ReasonExpired},
+		{"expiry not recorded, with its token", unrecorded, nil, 100, noRead, lock.ReasonExpired},
+		{"expiry of a later hold not recorded", unrecorded, events{released(90)}, 90, read, lock.ReasonReleased},
+		{"released before its minimum", early, events{forced(90)}, 0, noRead, lock.ReasonReleased},
+		{"released before its minimum, with its token", early, nil, 100, noRead, lock.ReasonReleased},
 
-		{"not refused", anew, []lock.Event{endEvent(lock.EventForceReleased, 90)}, 0, 0, false, false},
-		{"not refused, with its token", anew, []lock.Event{endEvent(lock.EventReleased, 90)}, 100, 0, false, false},
+		{"not refused", held, events{forced(90)}, 0, noRead, notRefused},
+		{"not refused, with its token", held, events{released(90)}, 100, noRead, notRefused},
 	}
 	for _, test := range tests {
 		commands := []struct {
@@ -81,91 +93,89 @@ func TestRefusalTellsHowTheHoldEnded(t *testing.T) {
 				m := newMemory(test.stored)
 				m.events = test.events
 				out, err := command.call(t.Context(), newService(m))
-				var asked []any
-				if test.asked {
-					asked = []any{lastEnd{"r", "p", test.token}}
+				var reads []any
+				if test.reads {
+					reads = []any{lastEnd{"r", "p", test.token}}
 				}
-				wantEqual(t, "asked", asked, m.arguments)
-				if !test.refuse {
+				wantEqual(t, "reads", reads, m.arguments)
+				if test.reason == notRefused {
 					if err != nil || out.Hold.Token != 100 {
-						t.Errorf("got %+v, %v, want it done", out, err)
+						t.Errorf("got %+v, %v, want success", out, err)
 					}
 					return
 				}
-				wantNotHeld(t, lock.NotHeldError{Resource: "r", ProcessID: "p", Reason: test.why}, out, err)
+				wantNotHeld(t, lock.NotHeldError{Resource: "r", ProcessID: "p", Reason: test.reason}, out, err)
 
-				// Should the history not answer, the refusal is what the rules said, and not that error.
+				// If the history cannot be read, the refusal is the one of the rules.
 				m.readErr = errRead
-				plain := lock.ReasonUnknown
-				if !test.asked {
-					plain = test.why
-				} else if test.stored.Holds != nil && test.stored.Holds[0].ProcessID == "p" && test.stored.Holds[0].Owned(t0) {
-					plain = lock.ReasonTokenMismatch
+				reason := test.reason
+				if test.reads {
+					reason = lock.ReasonUnknown
+					if hold, isHeld := test.stored.Holder(t0); isHeld && hold.ProcessID == "p" {
+						reason = lock.ReasonTokenMismatch
+					}
 				}
 				out, err = command.call(t.Context(), newService(m))
-				wantNotHeld(t, lock.NotHeldError{Resource: "r", ProcessID: "p", Reason: plain}, out, err)
+				wantNotHeld(t, lock.NotHeldError{Resource: "r", ProcessID: "p", Reason: reason}, out, err)
 			})
 		}
 	}
 }
 
-// The same through the commands themselves, in the order in which a client meets them.
-func TestRepeatedReleaseIsTold(t *testing.T) {
+// A client that repeats its release gets the same explanation, whatever happened in between.
+func TestRepeatedReleaseIsExplained(t *testing.T) {
 	m := newMemory()
 	s := newService(m)
-	acquire := func(minimum time.Duration) int64 {
+	acquire := func(minimum, ttl time.Duration) lock.Hold {
 		t.Helper()
-		out, err := s.Acquire(t.Context(), lock.Request{Resource: "r", ProcessID: "p", MinHold: minimum})
+		out, err := s.Acquire(t.Context(), lock.Request{Resource: "r", ProcessID: "p", TTL: ttl, MinHold: minimum})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return out.Hold.Token
+		return out.Hold
 	}
 	release := func(token int64) error {
 		_, err := s.Release(t.Context(), lock.Release{Resource: "r", ProcessID: "p", Token: token})
 		return err
 	}
-	wantWhy := func(what string, want lock.NotHeldReason, err error) {
+	renew := func(token int64) error {
+		_, err := s.Renew(t.Context(), lock.Renew{Resource: "r", ProcessID: "p", TTL: time.Minute, Token: token})
+		return err
+	}
+	wantReason := func(what string, want lock.NotHeldReason, err error) {
 		t.Helper()
 		var refusal *lock.NotHeldError
 		if !errors.As(err, &refusal) || refusal.Reason != want {
-			t.Errorf("%s: got %v, want it refused because of %d", what, err, want)
+			t.Errorf("%s: got %v, want a NotHeldError with the reason %d", what, err, want)
 		}
 	}
-	wantWhy("never held", lock.ReasonUnknown, release(0))
-	first := acquire(time.Minute)
+	wantReason("never held", lock.ReasonUnknown, release(0))
+	first := acquire(time.Minute, 0).Token
 	if err := release(first); err != nil {
 		t.Fatal(err)
 	}
-	wantWhy("repeated within the minimum", lock.ReasonReleased, release(first))
-	wantWhy("repeated within the minimum, without a token", lock.ReasonReleased, release(0))
+	wantReason("repeated before the minimum has passed", lock.ReasonReleased, release(first))
+	wantReason("repeated before the minimum has passed, without a token", lock.ReasonReleased, release(0))
 	m.now = after(time.Minute)
-	wantWhy("repeated after the minimum", lock.ReasonReleased, release(first))
-	second := acquire(0)
-	wantWhy("repeated when the process has acquired it anew", lock.ReasonReleased, release(first))
+	wantReason("repeated after the minimum", lock.ReasonReleased, release(first))
+	second := acquire(0, 0).Token
+	wantReason("repeated after the process has acquired it again", lock.ReasonReleased, release(first))
 	wantEqual(t, "the new hold", second, m.resources["r"].Holds[0].Token)
 
 	if _, err := s.ForceRelease(t.Context(), lock.ForceRelease{Resource: "r", Reason: "it hangs"}); err != nil {
 		t.Fatal(err)
 	}
-	wantWhy("released when it was broken", lock.ReasonForceReleased, release(second))
-	_, err := s.Renew(t.Context(), lock.Renew{Resource: "r", ProcessID: "p", TTL: time.Minute})
-	wantWhy("renewed when it was broken", lock.ReasonForceReleased, err)
-	wantWhy("the first hold's end is what it was", lock.ReasonReleased, release(first))
-	_, err = s.Renew(t.Context(), lock.Renew{Resource: "r", ProcessID: "p", TTL: time.Minute, Token: first})
-	wantWhy("which a renewal is told as well", lock.ReasonReleased, err)
+	wantReason("release after a force-release", lock.ReasonForceReleased, release(second))
+	wantReason("renewal after a force-release", lock.ReasonForceReleased, renew(0))
+	wantReason("release of the first hold", lock.ReasonReleased, release(first))
+	wantReason("renewal of the first hold", lock.ReasonReleased, renew(first))
 
-	// The newest hold expired and nobody has noticed. How an earlier one ended says nothing about it: a caller that is told
-	// that it has released, or that it was stopped by force, would not look for what happened while it did not hold.
-	third, err := s.Acquire(t.Context(), lock.Request{Resource: "r", ProcessID: "p", TTL: time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.now = third.Hold.ExpiresAt
-	for _, swept := range []string{"not swept", "swept"} {
-		wantWhy("released when it had expired, "+swept, lock.ReasonExpired, release(0))
-		_, err = s.Renew(t.Context(), lock.Renew{Resource: "r", ProcessID: "p", TTL: time.Minute})
-		wantWhy("renewed when it had expired, "+swept, lock.ReasonExpired, err)
+	// The newest hold expires. The end of an earlier one must not hide that: the client has to learn
+	// that the resource was not protected in the meantime.
+	m.now = acquire(0, time.Second).ExpiresAt
+	for _, recorded := range []string{"not recorded", "recorded"} {
+		wantReason("release after an expiry, "+recorded, lock.ReasonExpired, release(0))
+		wantReason("renewal after an expiry, "+recorded, lock.ReasonExpired, renew(0))
 		if _, err := s.SweepExpired(t.Context(), 10); err != nil {
 			t.Fatal(err)
 		}

@@ -12,7 +12,7 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// operations are all that a caller can ask for, each with a request that violates a limit.
+// operations are all commands and reads of a caller, each with an invalid request.
 var operations = []struct {
 	name   string
 	call   func(context.Context, *service.Service) error
@@ -93,30 +93,30 @@ func TestInvalidRequestsDoNotReachTheStore(t *testing.T) {
 
 func TestDefaultTTL(t *testing.T) {
 	tests := []struct {
-		name                string
-		byDefault, ask, got time.Duration // 0: never expires
+		name                       string
+		byDefault, requested, want time.Duration // 0: the hold never expires
 	}{
 		{"none", 0, 0, 0},
-		{"none, asked for one", 0, time.Second, time.Second},
-		{"for a request that names none", time.Minute, 0, time.Minute},
-		{"not for a request that asks for less", time.Minute, time.Second, time.Second},
-		{"not for a request that asks for more", time.Minute, time.Hour, time.Hour},
+		{"none, and a TTL in the request", 0, time.Second, time.Second},
+		{"for a request without a TTL", time.Minute, 0, time.Minute},
+		{"not for a request with a shorter TTL", time.Minute, time.Second, time.Second},
+		{"not for a request with a longer TTL", time.Minute, time.Hour, time.Hour},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			s := withLimits(newMemory(), lock.Limits{MaxTTL: lock.LongestTTL, DefaultTTL: test.byDefault})
-			granted, err := s.Acquire(t.Context(), lock.Request{Resource: "r", ProcessID: "p", TTL: test.ask})
+			granted, err := s.Acquire(t.Context(), lock.Request{Resource: "r", ProcessID: "p", TTL: test.requested})
 			if err != nil {
 				t.Fatal(err)
 			}
 			var want time.Time
-			if test.got != 0 {
-				want = after(test.got)
+			if test.want != 0 {
+				want = after(test.want)
 			}
 			wantEqual(t, "expiry", want, granted.Hold.ExpiresAt)
 		})
 	}
-	t.Run("it is enough under a limit", func(t *testing.T) {
+	t.Run("satisfies a limit that requires a TTL", func(t *testing.T) {
 		s := withLimits(newMemory(), lock.Limits{MaxTTL: time.Hour, DefaultTTL: time.Minute})
 		if _, err := s.Acquire(t.Context(), lock.Request{Resource: "r", ProcessID: "p"}); err != nil {
 			t.Error(err)

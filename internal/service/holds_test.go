@@ -15,18 +15,23 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// manyHeld are holds of a process, with as many of another one between them. Ids run against the order of the names.
+// manyHeld returns a store with the given number of holds of the process p, and the names of
+// their resources in order. The process q has as many holds between them. The ids descend as the
+// names ascend.
 func manyHeld(holds int) (m *memory, own []string) {
 	var resources []lock.Resource
 	for i := range holds {
 		name := fmt.Sprintf("%06d", holds-i)
-		resources = append(resources, named(name+" p", heldBy("p", after(time.Minute))), named(name+" q", heldBy("q", after(time.Minute))))
+		for _, process := range []string{"p", "q"} {
+			resources = append(resources, named(name+" "+process, heldBy(process, after(time.Minute))))
+		}
 		own = append(own, fmt.Sprintf("%06d p", i+1))
 	}
 	return newMemory(resources...), own
 }
 
-// A process may have any number of holds; one transaction touches some of them, so that nobody waits long behind it.
+// A process may have any number of holds. One transaction changes at most 500 of them, so that no
+// other command waits long.
 func TestAllHoldsInChunks(t *testing.T) {
 	calls := []struct {
 		name string
@@ -64,7 +69,7 @@ func TestAllHoldsInChunks(t *testing.T) {
 		{0, nil, 1},
 		{1, []int{1}, 1},
 		{499, []int{499}, 1},
-		{500, []int{500}, 2}, // a full page may not be the last
+		{500, []int{500}, 2}, // another page may follow a full one
 		{501, []int{500, 1}, 2},
 		{1203, []int{500, 500, 203}, 3},
 	}
@@ -85,19 +90,19 @@ func TestAllHoldsInChunks(t *testing.T) {
 				wantEqual(t, "names in each transaction", test.chunks, chunks)
 				wantEqual(t, "names", own, names)
 				var pages []any
-				for i := range test.pages { // the keys are names: what changes meanwhile shifts nothing
-					asked := page{Process: "p", Limit: 500}
+				for i := range test.pages { // a page starts after a name, so changes in between shift nothing
+					arguments := page{Process: "p", Limit: 500}
 					if i > 0 {
-						asked.After = own[i*500-1]
+						arguments.After = own[i*500-1]
 					}
-					pages = append(pages, asked)
+					pages = append(pages, arguments)
 				}
 				wantEqual(t, "pages", pages, m.arguments)
 				for name, r := range m.resources {
 					if hold, held := r.Holder(t0); name[len(name)-1] == 'p' && !call.done(hold, held) {
-						t.Errorf("%q was left out: %+v", name, hold)
+						t.Errorf("%q was not changed: %+v", name, hold)
 					} else if name[len(name)-1] == 'q' && (!held || hold != heldBy("q", after(time.Minute)).Holds[0]) {
-						t.Errorf("%q of another process was touched: %+v", name, hold)
+						t.Errorf("%q of another process was changed: %+v", name, hold)
 					}
 				}
 			})
@@ -105,7 +110,7 @@ func TestAllHoldsInChunks(t *testing.T) {
 	}
 }
 
-// What was done before the failure stays done, and is counted. The call can be repeated.
+// What was committed before the failure stays, and is counted. The call can be repeated.
 func TestFailureBetweenChunks(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -116,19 +121,21 @@ func TestFailureBetweenChunks(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m, own := manyHeld(501)
-			m.beforeExecute = func() { m.executeErr = service.ErrUnavailable } // from the second transaction on
-			done, err := newService(m).RenewAll(t.Context(), service.RenewAll{ProcessID: "p", TTL: time.Hour, Holds: test.listed(own)})
+			m.beforeExecute = func() { m.executeErr = service.ErrUnavailable } // of the second transaction
+			renewal := service.RenewAll{ProcessID: "p", TTL: time.Hour, Holds: test.listed(own)}
+			done, err := newService(m).RenewAll(t.Context(), renewal)
 			if done.Renewed != 500 || !errors.Is(err, service.ErrUnavailable) {
 				t.Errorf("renewed %d, %v, want 500 and %v", done.Renewed, err, service.ErrUnavailable)
 			}
 			m, own = manyHeld(501)
 			m.beforeExecute = func() { m.executeErr = service.ErrUnavailable }
-			released, err := newService(m).ReleaseAll(t.Context(), service.ReleaseAll{ProcessID: "p", Holds: test.listed(own)})
+			release := service.ReleaseAll{ProcessID: "p", Holds: test.listed(own)}
+			released, err := newService(m).ReleaseAll(t.Context(), release)
 			if released.Released != 500 || !errors.Is(err, service.ErrUnavailable) {
 				t.Errorf("released %d, %v, want 500 and %v", released.Released, err, service.ErrUnavailable)
 			}
 			m.executeErr, m.beforeExecute, m.arguments = nil, nil, nil
-			released, err = newService(m).ReleaseAll(t.Context(), service.ReleaseAll{ProcessID: "p", Holds: test.listed(own)})
+			released, err = newService(m).ReleaseAll(t.Context(), release)
 			if released.Released != 1 || err != nil {
 				t.Errorf("released %d when repeated, %v, want 1", released.Released, err)
 			}
@@ -139,7 +146,7 @@ func TestFailureBetweenChunks(t *testing.T) {
 	}
 }
 
-// listedOf lists the holds of manyHeld.
+// listedOf returns the holds of manyHeld as a list for a request.
 func listedOf(own []string) []lock.HoldRef {
 	var listed []lock.HoldRef
 	for _, name := range own {
@@ -148,77 +155,82 @@ func listedOf(own []string) []lock.HoldRef {
 	return listed
 }
 
-// What HeldBy names may have ended since, and what it found may be over: only what was changed counts.
-func TestAllCountsWhatItChanged(t *testing.T) {
+// HeldBy may return resources whose holds have expired or end before the command. Only the
+// changed holds count.
+func TestAllCountsOnlyWhatItChanged(t *testing.T) {
 	stored := []lock.Resource{
-		named("a", heldBy("p1", after(time.Hour))), named("expired", heldBy("p1", t0)), named("forever", heldBy("p1", time.Time{})),
-		named("kept", kept()), named("stolen", heldBy("p1", after(time.Hour))), named("z", heldBy("p1", after(time.Hour))),
+		named("a", heldBy("p1", after(time.Hour))), named("expired", heldBy("p1", t0)),
+		named("forever", heldBy("p1", time.Time{})), named("kept", kept()),
+		named("taken", heldBy("p1", after(time.Hour))), named("z", heldBy("p1", after(time.Hour))),
 	}
-	steal := func(m *memory) *memory {
-		m.beforeExecute = func() { m.resources["stolen"] = named("stolen", heldBy("p2", time.Time{})) }
+	store := func() *memory { // just before the command, "taken" gets another holder
+		m := newMemory(stored...)
+		m.beforeExecute = func() { m.resources["taken"] = named("taken", heldBy("p2", time.Time{})) }
 		return m
 	}
-	done, err := newService(steal(newMemory(stored...))).RenewAll(t.Context(), service.RenewAll{ProcessID: "p1", TTL: time.Minute})
+	done, err := newService(store()).RenewAll(t.Context(), service.RenewAll{ProcessID: "p1", TTL: time.Minute})
 	if done.Renewed != 2 || done.Endless != 1 || err != nil {
-		t.Errorf("got %+v, %v, want 2 renewed and 1 without expiry", done, err)
+		t.Errorf("got %+v, %v, want 2 renewed and 1 endless", done, err)
 	}
-	m := steal(newMemory(stored...))
+	m := store()
 	released, err := newService(m).ReleaseAll(t.Context(), service.ReleaseAll{ProcessID: "p1"})
 	if released.Released != 3 || err != nil {
 		t.Errorf("released %d, %v, want 3", released.Released, err)
 	}
-	wantEqual(t, "events", []lock.EventKind{lock.EventReleased, lock.EventReleased, lock.EventReleased}, kindsOf(m.events))
+	wantEqual(t, "events", slices.Repeat([]lock.EventKind{lock.EventReleased}, 3), kindsOf(m.events))
 }
 
-// With a list, only its holds are touched, each by its own token.
+// A list restricts the call to its holds, each by its own token.
 func TestListedHolds(t *testing.T) {
 	b := named("b", heldBy("p1", after(time.Minute)))
 	b.Token, b.Holds[0].Token = 200, 200
-	own := func(name string, token int64) lock.HoldRef { return lock.HoldRef{Resource: name, Token: token} }
+	ref := func(name string, token int64) lock.HoldRef { return lock.HoldRef{Resource: name, Token: token} }
+	type refs = []lock.HoldRef
 	tests := []struct {
-		name               string
-		listed, lost       []lock.HoldRef
-		renewed, untouched int // untouched: without expiry
+		name             string
+		listed, lost     refs
+		renewed, endless int
 	}{
 		{"no list", nil, nil, 2, 1},
-		{"an empty list", []lock.HoldRef{}, nil, 0, 0},
-		{"all there", []lock.HoldRef{own("b", 200), own("forever", 100), own("a", 100)}, nil, 2, 1},
-		{"not all listed", []lock.HoldRef{own("a", 100)}, nil, 1, 0},
-		{"without expiry", []lock.HoldRef{own("forever", 100)}, nil, 0, 1},
-		{"without expiry, with another token", []lock.HoldRef{own("forever", 99)}, []lock.HoldRef{own("forever", 99)}, 0, 0},
-		{"expired", []lock.HoldRef{own("expired", 100), own("a", 100)}, []lock.HoldRef{own("expired", 100)}, 1, 0},
-		{"another's, with its token", []lock.HoldRef{own("another's", 100)}, []lock.HoldRef{own("another's", 100)}, 0, 0},
-		{"released within its minimum", []lock.HoldRef{own("kept", 100)}, []lock.HoldRef{own("kept", 100)}, 0, 0},
-		{"released", []lock.HoldRef{own("free", 100)}, []lock.HoldRef{own("free", 100)}, 0, 0},
-		{"never seen", []lock.HoldRef{own("new", 1)}, []lock.HoldRef{own("new", 1)}, 0, 0},
-		{"acquired anew since", []lock.HoldRef{own("a", 99)}, []lock.HoldRef{own("a", 99)}, 0, 0},
-		{"the token of another name", []lock.HoldRef{own("a", 200), own("b", 100)}, []lock.HoldRef{own("a", 200), own("b", 100)}, 0, 0},
-		{"two tokens for one name", []lock.HoldRef{own("a", 99), own("a", 100)}, []lock.HoldRef{own("a", 99)}, 1, 0},
-		{"one listed twice", []lock.HoldRef{own("a", 100), own("a", 100)}, nil, 1, 0},
-		{"one lost listed twice", []lock.HoldRef{own("new", 1), own("new", 1)}, []lock.HoldRef{own("new", 1), own("new", 1)}, 0, 0},
+		{"an empty list", refs{}, nil, 0, 0},
+		{"all held", refs{ref("b", 200), ref("forever", 100), ref("a", 100)}, nil, 2, 1},
+		{"not all listed", refs{ref("a", 100)}, nil, 1, 0},
+		{"endless", refs{ref("forever", 100)}, nil, 0, 1},
+		{"endless, with another token", refs{ref("forever", 99)}, refs{ref("forever", 99)}, 0, 0},
+		{"expired", refs{ref("expired", 100), ref("a", 100)}, refs{ref("expired", 100)}, 1, 0},
+		{"of another process, with its token", refs{ref("another's", 100)}, refs{ref("another's", 100)}, 0, 0},
+		{"released before its minimum", refs{ref("kept", 100)}, refs{ref("kept", 100)}, 0, 0},
+		{"released", refs{ref("free", 100)}, refs{ref("free", 100)}, 0, 0},
+		{"never held", refs{ref("new", 1)}, refs{ref("new", 1)}, 0, 0},
+		{"with the token of an earlier hold", refs{ref("a", 99)}, refs{ref("a", 99)}, 0, 0},
+		{"with each other's tokens", refs{ref("a", 200), ref("b", 100)}, refs{ref("a", 200), ref("b", 100)}, 0, 0},
+		{"two tokens for one resource", refs{ref("a", 99), ref("a", 100)}, refs{ref("a", 99)}, 1, 0},
+		{"one listed twice", refs{ref("a", 100), ref("a", 100)}, nil, 1, 0},
+		{"a lost one listed twice", refs{ref("new", 1), ref("new", 1)}, refs{ref("new", 1), ref("new", 1)}, 0, 0},
 		{
-			"in the order of the list",
-			[]lock.HoldRef{own("new", 2), own("b", 200), own("free", 100), own("a", 100), own("expired", 100)},
-			[]lock.HoldRef{own("new", 2), own("free", 100), own("expired", 100)},
-			2,
-			0,
+			"lost in the order of the list",
+			refs{ref("new", 2), ref("b", 200), ref("free", 100), ref("a", 100), ref("expired", 100)},
+			refs{ref("new", 2), ref("free", 100), ref("expired", 100)},
+			2, 0,
 		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			stored := func() *memory {
 				return newMemory(
-					named("a", heldBy("p1", after(time.Minute))), b, named("expired", heldBy("p1", t0)), named("forever", heldBy("p1", time.Time{})),
+					named("a", heldBy("p1", after(time.Minute))), b, named("expired", heldBy("p1", t0)),
+					named("forever", heldBy("p1", time.Time{})),
 					named("another's", heldBy("p2", time.Time{})), named("kept", kept()), named("free", freed(100)),
 				)
 			}
 			m := stored()
 			listed := slices.Clone(test.listed)
-			done, err := newService(m).RenewAll(t.Context(), service.RenewAll{ProcessID: "p1", TTL: time.Hour, Holds: listed})
+			renewal := service.RenewAll{ProcessID: "p1", TTL: time.Hour, Holds: listed}
+			done, err := newService(m).RenewAll(t.Context(), renewal)
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := service.Renewed{Renewed: test.renewed, Endless: test.untouched, Lost: test.lost}
+			want := service.Renewed{Renewed: test.renewed, Endless: test.endless, Lost: test.lost}
 			if diff := cmp.Diff(want, done, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("renewed (-want +got):\n%s", diff)
 			}
@@ -236,15 +248,15 @@ func TestListedHolds(t *testing.T) {
 
 			m = stored()
 			released, err := newService(m).ReleaseAll(t.Context(), service.ReleaseAll{ProcessID: "p1", Holds: listed})
-			if err != nil || released.Released != test.renewed+test.untouched {
-				t.Errorf("released %d, %v, want %d", released.Released, err, test.renewed+test.untouched)
+			if err != nil || released.Released != test.renewed+test.endless {
+				t.Errorf("released %d, %v, want %d", released.Released, err, test.renewed+test.endless)
 			}
 			if diff := cmp.Diff(test.lost, released.Lost, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("lost (-want +got):\n%s", diff)
 			}
 			wantEqual(t, "releases", released.Released, len(m.events))
 			if test.listed != nil && len(m.arguments) > 0 {
-				t.Errorf("asked which holds there are: %v", m.arguments)
+				t.Errorf("the call read %v although the holds were listed", m.arguments)
 			}
 		})
 	}
@@ -252,14 +264,14 @@ func TestListedHolds(t *testing.T) {
 
 func TestListedHoldsInEveryChunk(t *testing.T) {
 	m, own := manyHeld(1203)
-	listed := listedOf(own)
 	gone := lock.HoldRef{Resource: "gone", Token: 100}
-	done, err := newService(m).RenewAll(t.Context(), service.RenewAll{ProcessID: "p", TTL: time.Hour, Holds: append(listed, gone)})
+	listed := append(listedOf(own), gone)
+	done, err := newService(m).RenewAll(t.Context(), service.RenewAll{ProcessID: "p", TTL: time.Hour, Holds: listed})
 	if done.Renewed != 1203 || err != nil {
 		t.Errorf("renewed %d, %v, want 1203", done.Renewed, err)
 	}
 	wantEqual(t, "lost", []lock.HoldRef{gone}, done.Lost)
-	released, err := newService(m).ReleaseAll(t.Context(), service.ReleaseAll{ProcessID: "p", Holds: append(listed, gone)})
+	released, err := newService(m).ReleaseAll(t.Context(), service.ReleaseAll{ProcessID: "p", Holds: listed})
 	if released.Released != 1203 || err != nil {
 		t.Errorf("released %d, %v, want 1203", released.Released, err)
 	}

@@ -8,15 +8,15 @@ import (
 	"resource-lock-manager/internal/lock"
 )
 
-// Who asks for a resource that refused somebody before is refused on a look, with the answer that a command would have given;
-// anything else is decided by a command.
-func TestRefusalOnALook(t *testing.T) {
+// An acquire of a resource that recently refused another one is refused on a snapshot, with the
+// answer that a command would have given. A command decides everything else.
+func TestRefusalOnASnapshot(t *testing.T) {
 	m := newMemory()
 	s := newService(m)
-	ask := func(process, request string, wait time.Duration) error {
+	acquire := func(process, requestID string) error {
 		t.Helper()
 		_, err := s.Acquire(t.Context(), lock.Request{
-			Resource: "r", ProcessID: process, RequestID: request, TTL: time.Minute, Wait: wait,
+			Resource: "r", ProcessID: process, RequestID: requestID, TTL: time.Minute,
 		})
 		return err
 	}
@@ -24,7 +24,7 @@ func TestRefusalOnALook(t *testing.T) {
 		t.Helper()
 		var held *lock.HeldError
 		if !errors.As(err, &held) || held.Holder.ProcessID != process || !held.Now.Equal(m.now) {
-			t.Errorf("got %v, want to be refused because of %s at %v", err, process, m.now)
+			t.Errorf("got %v, want a refusal because %s holds it at %v", err, process, m.now)
 		}
 	}
 	wantCommands := func(what string, want int) {
@@ -39,34 +39,34 @@ func TestRefusalOnALook(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	must(ask("holder", "name", 0))
-	wantHeldBy("holder", ask("a", "", 0))
+	must(acquire("holder", "id"))
+	wantHeldBy("holder", acquire("a", ""))
 	wantCommands("the first refusal", 2)
 	m.now = after(time.Second)
-	wantHeldBy("holder", ask("b", "", 0))
-	wantHeldBy("holder", ask("holder", "", 0))
-	wantCommands("more refusals", 2)
+	wantHeldBy("holder", acquire("b", ""))
+	wantHeldBy("holder", acquire("holder", ""))
+	wantCommands("further refusals", 2)
 
-	must(ask("holder", "name", 0)) // it repeats its own request
-	wantCommands("a repeated request", 3)
-	wantHeldBy("holder", ask("c", "", 0))
+	must(acquire("holder", "id"))
+	wantCommands("an idempotent retry", 3)
+	wantHeldBy("holder", acquire("c", ""))
 	wantCommands("the first refusal after it", 4)
 	m.readErr = errRead
-	if err := ask("c", "", 0); !errors.Is(err, errRead) {
-		t.Errorf("got %v, want the look's error", err)
+	if err := acquire("c", ""); !errors.Is(err, errRead) {
+		t.Errorf("got %v, want the error of the read", err)
 	}
 	m.readErr = nil
-	wantHeldBy("holder", ask("c", "", 0))
-	wantCommands("a look that fails, and one that does not", 4)
+	wantHeldBy("holder", acquire("c", ""))
+	wantCommands("a read that fails, and one that succeeds", 4)
 
 	m.now = after(time.Minute)
-	must(ask("d", "", 0))
-	wantCommands("after the expiry", 5)
+	must(acquire("d", ""))
+	wantCommands("an acquire after the expiry", 5)
 	reads := m.readCount
 	_, err := s.Release(t.Context(), lock.Release{Resource: "r", ProcessID: "d"})
 	must(err)
-	must(ask("e", "", 0))
+	must(acquire("e", ""))
 	if m.readCount != reads {
-		t.Error("a resource that was free last time is looked at before it is asked for")
+		t.Error("an acquire of a resource that was free last time reads it first")
 	}
 }

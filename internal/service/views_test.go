@@ -10,7 +10,7 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// collect gathers a list's answer.
+// collect returns what List passes to its callbacks.
 func collect(t *testing.T, m *memory, f service.ListFilter) (total int, now time.Time, listed []lock.Resource) {
 	t.Helper()
 	begun := 0
@@ -20,7 +20,7 @@ func collect(t *testing.T, m *memory, f service.ListFilter) (total int, now time
 		return nil
 	}, func(r lock.Resource) error {
 		if begun != 1 {
-			t.Errorf("%q came after begin was called %d times", r.Name, begun)
+			t.Errorf("each was called with %q after %d calls of begin", r.Name, begun)
 		}
 		listed = append(listed, r)
 		return nil
@@ -31,12 +31,51 @@ func collect(t *testing.T, m *memory, f service.ListFilter) (total int, now time
 	return total, now, listed
 }
 
+func TestStatusAndOwner(t *testing.T) {
+	released := heldBy("p1", after(1))
+	released.Holds[0].ReleasedAt = after(-1)
+	tests := []struct {
+		name        string
+		stored      lock.Resource
+		held, owned bool
+	}{
+		{"held without a TTL", heldBy("p1", time.Time{}), true, true},
+		{"held with a TTL", heldBy("p1", after(1)), true, true},
+		{"released before its minimum", released, true, false},
+		{"expires now", heldBy("p1", t0), false, false},
+		{"released", freed(100), false, false},
+		{"never held", named("other", heldBy("p1", time.Time{})), false, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			found, err := newService(newMemory(test.stored)).Status(t.Context(), "r")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var want lock.Hold
+			if test.held {
+				want = test.stored.Holds[0]
+			}
+			holder, held := found.Resource.Holder(found.At)
+			owner, owned := found.Owner()
+			if held != test.held || owned != test.owned {
+				t.Errorf("held %t, owned %t, want %t and %t", held, owned, test.held, test.owned)
+			}
+			wantEqual(t, "holder", want, holder)
+			if owned {
+				wantEqual(t, "owner", want, owner)
+			}
+			wantEqual(t, "time of the snapshot", t0, found.At)
+		})
+	}
+}
+
 func TestListHidesExpiredHolds(t *testing.T) {
-	z, gone, a := named("z", heldBy("p1", time.Time{})), named("gone", heldBy("p2", t0)), named("a", heldBy("p3", after(1)))
-	m := newMemory(z, gone, freed(100), a)
+	z, a := named("z", heldBy("p1", time.Time{})), named("a", heldBy("p3", after(1)))
+	m := newMemory(z, named("expired", heldBy("p2", t0)), freed(100), a)
 	z.ID, a.ID = 1, 4
 	total, now, listed := collect(t, m, service.ListFilter{})
-	wantEqual(t, "moment", t0, now)
+	wantEqual(t, "time of the snapshot", t0, now)
 	wantEqual(t, "total", 2, total)
 	wantEqual(t, "listed", []lock.Resource{z, a}, listed) // by id, not by name
 
@@ -71,44 +110,22 @@ func TestFiltersReachTheStore(t *testing.T) {
 	wantEqual(t, "filters", want, m.arguments)
 }
 
-// A list goes out while it is read; when the client is gone there is no reason to read on.
-func TestCallerEndsAList(t *testing.T) {
+// The API sends a list while it is read, so an error of a callback, such as a disconnected
+// client, ends the read.
+func TestCallbackErrorEndsAList(t *testing.T) {
 	m := newMemory(named("a", heldBy("p", time.Time{})), named("b", heldBy("p", time.Time{})))
-	errGone := errors.New("gone")
-	err := newService(m).List(t.Context(), service.ListFilter{}, func(int, time.Time) error { return errGone },
-		func(r lock.Resource) error {
-			t.Errorf("%q came after begin had ended the list", r.Name)
-			return nil
-		})
-	if !errors.Is(err, errGone) {
-		t.Errorf("begin: got %v, want %v", err, errGone)
-	}
+	errGone := errors.New("the client disconnected")
 	var seen []string
-	err = newService(m).List(t.Context(), service.ListFilter{}, func(int, time.Time) error { return nil }, func(r lock.Resource) error {
+	each := func(r lock.Resource) error {
 		seen = append(seen, r.Name)
 		return errGone
-	})
+	}
+	err := newService(m).List(t.Context(), service.ListFilter{}, func(int, time.Time) error { return errGone }, each)
+	if !errors.Is(err, errGone) || seen != nil {
+		t.Errorf("begin: got %v after %q, want %v after none", err, seen, errGone)
+	}
+	err = newService(m).List(t.Context(), service.ListFilter{}, func(int, time.Time) error { return nil }, each)
 	if !errors.Is(err, errGone) || !slices.Equal(seen, []string{"a"}) {
-		t.Errorf("each: got %v after %v, want %v after a", err, seen, errGone)
-	}
-}
-
-func TestSweepEvents(t *testing.T) {
-	m := newMemory()
-	for i := range 6 { // one each minute, the newest now
-		e := endEvent(lock.EventExpired, int64(i))
-		e.At = after(time.Duration(i-5) * time.Minute)
-		m.events = append(m.events, e)
-	}
-	for _, want := range []int{2, 1, 0} {
-		got, err := newService(m).SweepEvents(t.Context(), 2*time.Minute, 2)
-		if err != nil || got != want {
-			t.Fatalf("got %d, %v, want %d", got, err, want)
-		}
-	}
-	asked := deletion{2 * time.Minute, 2}
-	wantEqual(t, "asked", []any{asked, asked, asked}, m.arguments)
-	if len(m.events) != 3 || m.executed != nil {
-		t.Errorf("%d events are left and %v was executed, want 3 and nothing", len(m.events), m.executed)
+		t.Errorf("each: got %v after %q, want %v after a", err, seen, errGone)
 	}
 }
