@@ -9,7 +9,7 @@ import (
 	"resource-lock-manager/client/locktest"
 )
 
-// deploy is what a program does under a lock.
+// deploy is a program that does its work under a lock.
 func deploy(ctx context.Context, c *client.Client) error {
 	return c.Do(ctx, "deploy/web", client.LockOptions{}, func(context.Context, *client.Lock) error {
 		return nil
@@ -20,7 +20,7 @@ func deploy(ctx context.Context, c *client.Client) error {
 func Example() {
 	test := func(t *testing.T) {
 		s := locktest.New(t)
-		s.DropReply() // the program's first answer gets lost
+		s.DropReply() // the program has to retry its first request
 		if err := deploy(t.Context(), s.Client(client.Options{})); err != nil {
 			t.Error(err)
 		}

@@ -1,13 +1,13 @@
 // Package locktest provides a lock server in memory for tests of programs that use package
-// client. It gives the answers of a real server, because it is one: the same rules, the same
-// queue and the same HTTP API, over connections inside the process. No test needs a network, a
-// port or a database.
+// client. The server has the rules, the queue and the HTTP API of lockd, so its answers are
+// those of a real server. It uses connections inside the process: a test needs no network, no
+// port and no database.
 //
-// What is rare in production is a function call in a test: [Server.Expire] and
-// [Server.ForceRelease] end a hold, [Server.SetOffline] cuts the network, and [Server.DropReply]
-// loses one answer. With [Server.Hold] another process holds a lock.
+// A test can cause what is rare in production. [Server.Expire] and [Server.ForceRelease] end a
+// hold, [Server.SetOffline] interrupts the network, and [Server.DropReply] loses one answer.
+// With [Server.Hold] another process holds a lock.
 //
-// The server uses the real clock. Expire a lock instead of waiting for its TTL.
+// The server uses the real clock. To see a lock expire, call Expire instead of waiting.
 package locktest
 
 import (
@@ -34,22 +34,22 @@ const URL = "http://locktest.invalid"
 
 // Server is a lock server in memory. Its methods may be called concurrently.
 type Server struct {
-	tb        testing.TB
-	db        *memstore.Database
-	store     *memstore.Store
-	service   *service.Service
-	transport *http.Transport
+	tb          testing.TB
+	db          *memstore.Database
+	store       *memstore.Store
+	service     *service.Service
+	connections *pipes
+	transport   *http.Transport
 
-	mu      sync.Mutex
-	offline bool
-	drop    int // how many answers are to be lost
+	mu   sync.Mutex
+	drop int // the number of answers to lose
 }
 
 // New starts a server that is stopped when the test ends.
 func New(tb testing.TB) *Server {
 	tb.Helper()
 	log := slog.New(slog.DiscardHandler)
-	s := &Server{tb: tb, db: memstore.NewDatabase(time.Now)}
+	s := &Server{tb: tb, db: memstore.NewDatabase(time.Now), connections: newPipes()}
 	s.store = s.db.Open()
 	s.service = service.New(s.store, service.Config{
 		Limits:     lock.Limits{MaxTTL: lock.LongestTTL, MaxWait: time.Hour},
@@ -58,15 +58,14 @@ func New(tb testing.TB) *Server {
 	s.store.Start(s.service.Committed)
 	s.service.Start()
 
-	connections := newPipes()
-	s.transport = &http.Transport{DialContext: connections.dial, MaxIdleConnsPerHost: 16}
+	s.transport = &http.Transport{DialContext: s.connections.dial, MaxIdleConnsPerHost: 16}
 	server := api.NewServer(api.New(s.service, s.store.DatabaseID(), s.store.Ping, log), log)
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(connections) }()
+	go func() { served <- server.Serve(s.connections) }()
 	tb.Cleanup(func() {
 		s.service.StopWaiting()
 		s.transport.CloseIdleConnections()
-		if err := errors.Join(server.Close(), connections.Close()); err != nil {
+		if err := errors.Join(server.Close(), s.connections.Close()); err != nil {
 			tb.Errorf("locktest: %v", err)
 		}
 		<-served
@@ -90,7 +89,7 @@ func (s *Server) Client(o client.Options) *client.Client {
 // HTTPClient returns a client that sends every request to the server.
 func (s *Server) HTTPClient() *http.Client { return &http.Client{Transport: network{s}} }
 
-// Hold acquires a lock without a TTL for another process and returns its fencing token. It fails
+// Hold acquires a lock without a TTL for the given owner and returns the fencing token. It fails
 // the test if the lock is not free.
 func (s *Server) Hold(name, owner string) int64 {
 	s.tb.Helper()
@@ -101,8 +100,7 @@ func (s *Server) Hold(name, owner string) int64 {
 	return granted.Hold.Token
 }
 
-// Release ends the lock of a process, usually one of Hold. It fails the test if the process does
-// not hold the lock.
+// Release releases a lock for its owner. It fails the test if the owner does not hold the lock.
 func (s *Server) Release(name, owner string) {
 	s.tb.Helper()
 	if _, err := s.service.Release(context.Background(), lock.Release{Resource: name, ProcessID: owner}); err != nil {
@@ -110,8 +108,8 @@ func (s *Server) Release(name, owner string) {
 	}
 }
 
-// ForceRelease ends the lock as an operator would, with a reason. It fails the test if the lock
-// is not held.
+// ForceRelease force-releases a lock, as an operator would. It fails the test if the lock is not
+// held.
 func (s *Server) ForceRelease(name, reason string) {
 	s.tb.Helper()
 	c := lock.ForceRelease{Resource: name, Reason: reason, By: "locktest"}
@@ -120,7 +118,7 @@ func (s *Server) ForceRelease(name, reason string) {
 	}
 }
 
-// Expire ends the lock as if its TTL had passed. It fails the test if the lock is not held.
+// Expire ends a hold as if its TTL had passed. It fails the test if the lock is not held.
 func (s *Server) Expire(name string) {
 	s.tb.Helper()
 	held := false
@@ -140,28 +138,21 @@ func (s *Server) Expire(name string) {
 	}
 }
 
-// Holder returns the process that holds the lock, and reports whether one does.
+// Holder returns the owner of a lock and reports whether the lock is held.
 func (s *Server) Holder(name string) (owner string, held bool) {
 	hold, held := s.db.Resource(name).Holder(s.db.Now())
 	return hold.ProcessID, held
 }
 
-// Waiters returns the number of requests that wait for the lock.
+// Waiters returns the number of requests that wait for a lock.
 func (s *Server) Waiters(name string) int { return s.db.Resource(name).Waiters }
 
-// SetOffline makes every request fail as if no server listened, or ends that. Requests that wait
-// when it is set are cut off.
-func (s *Server) SetOffline(offline bool) {
-	s.mu.Lock()
-	s.offline = offline
-	s.mu.Unlock()
-	if offline {
-		s.transport.CloseIdleConnections()
-	}
-}
+// SetOffline sets whether the network is interrupted. While it is, every request fails as if no
+// server listened. Requests in progress lose their connections.
+func (s *Server) SetOffline(offline bool) { s.connections.setOffline(offline) }
 
-// DropReply loses the answer to the next request: the server executes the request, and the client
-// sees a broken connection.
+// DropReply loses the answer to the next request. The server executes the request, and the
+// connection of the client ends without an answer.
 func (s *Server) DropReply() {
 	s.mu.Lock()
 	s.drop++
@@ -173,16 +164,12 @@ type network struct{ *Server }
 
 // RoundTrip implements http.RoundTripper.
 func (n network) RoundTrip(r *http.Request) (*http.Response, error) {
-	refused := &net.OpError{Op: "dial", Net: "locktest", Err: syscall.ECONNREFUSED}
 	n.mu.Lock()
-	offline, drop := n.offline, n.drop > 0
-	if drop && !offline {
+	drop := n.drop > 0 && !n.connections.isOffline()
+	if drop {
 		n.drop--
 	}
 	n.mu.Unlock()
-	if offline {
-		return nil, refused
-	}
 	response, err := n.transport.RoundTrip(r)
 	if err == nil && drop {
 		_, _ = io.Copy(io.Discard, response.Body)
@@ -200,12 +187,44 @@ type pipes struct {
 	accepted  chan net.Conn
 	closed    chan struct{}
 	closeOnce sync.Once
+
+	mu      sync.Mutex
+	offline bool
+	dialed  []net.Conn // since it was offline last
 }
 
 func newPipes() *pipes { return &pipes{accepted: make(chan net.Conn), closed: make(chan struct{})} }
 
+func (p *pipes) isOffline() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.offline
+}
+
+// setOffline sets whether dials are refused. If so, it closes every connection.
+func (p *pipes) setOffline(offline bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.offline = offline
+	if offline {
+		for _, c := range p.dialed {
+			_ = c.Close()
+		}
+		p.dialed = nil
+	}
+}
+
 func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	server, dialed := net.Pipe()
+	p.mu.Lock()
+	offline := p.offline
+	if !offline {
+		p.dialed = append(p.dialed, dialed)
+	}
+	p.mu.Unlock()
+	if offline {
+		return nil, &net.OpError{Op: "dial", Net: "locktest", Err: syscall.ECONNREFUSED}
+	}
 	select {
 	case p.accepted <- server:
 		return dialed, nil

@@ -53,7 +53,7 @@ func TestLockOfAnotherProcess(t *testing.T) {
 	}
 }
 
-// A lock is lost when it expires or is force-released: the client notices at its next renewal.
+// A lock that expires or is force-released is lost. The client learns this at its next renewal.
 func TestLossOfALock(t *testing.T) {
 	for name, lose := range map[string]func(*locktest.Server){
 		"expired":        func(s *locktest.Server) { s.Expire("r") },
@@ -94,6 +94,27 @@ func TestOffline(t *testing.T) {
 	if _, err := c.TryLock(t.Context(), "other", client.LockOptions{}); err != nil {
 		t.Error(err)
 	}
+}
+
+// A request that waits when the network is interrupted loses its connection. The client retries.
+func TestOfflineEndsAWait(t *testing.T) {
+	s := locktest.New(t)
+	s.Hold("r", "other")
+	granted := make(chan *client.Lock)
+	go func() {
+		l, err := s.Client(client.Options{}).Lock(context.Background(), "r", client.LockOptions{})
+		if err != nil {
+			t.Error(err)
+		}
+		granted <- l
+	}()
+	waitFor(t, func() bool { return s.Waiters("r") == 1 })
+	s.SetOffline(true)
+	waitFor(t, func() bool { return s.Waiters("r") == 0 })
+	s.SetOffline(false)
+	waitFor(t, func() bool { return s.Waiters("r") == 1 })
+	s.Release("r", "other")
+	(<-granted).Abandon()
 }
 
 // The client retries a request whose answer was lost and gets the hold that it was granted.

@@ -14,7 +14,7 @@ func TestStopWaitsForEveryLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var loops lifecycle.Loops
 		ended := make(chan time.Duration, 2)
-		began := time.Now()
+		started := time.Now()
 		loop := func(cleanup time.Duration) func(context.Context) {
 			return func(ctx context.Context) {
 				<-ctx.Done()
@@ -28,7 +28,7 @@ func TestStopWaitsForEveryLoop(t *testing.T) {
 			go loops.Stop()
 		}
 		loops.Stop()
-		if took := time.Since(began); took != time.Hour+time.Minute || len(ended) != 2 {
+		if took := time.Since(started); took != time.Hour+time.Minute || len(ended) != 2 {
 			t.Errorf("stopped after %v with %d of 2 loops ended", took, len(ended))
 		}
 	})
@@ -44,13 +44,13 @@ func TestSleep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		began := time.Now()
-		if err := lifecycle.Sleep(ctx, time.Second); err != nil || time.Since(began) != time.Second {
-			t.Errorf("returned %v after %v, want nil after 1s", err, time.Since(began))
+		started := time.Now()
+		if err := lifecycle.Sleep(ctx, time.Second); err != nil || time.Since(started) != time.Second {
+			t.Errorf("returned %v after %v, want nil after 1s", err, time.Since(started))
 		}
 		err := lifecycle.Sleep(ctx, time.Hour)
-		if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Minute {
-			t.Errorf("returned %v after %v, want the context's error after 1m", err, time.Since(began))
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(started) != time.Minute {
+			t.Errorf("returned %v after %v, want the context's error after 1m", err, time.Since(started))
 		}
 	})
 }

@@ -1,9 +1,9 @@
-// Package memstore keeps locks in memory. It implements service.Store for tests, of this module
-// and through client/locktest of its users: the same rules, the same queue and the same
-// conformance tests as internal/store, but nothing survives the process.
+// Package memstore implements service.Store in memory. It is for the tests of this module, and
+// through client/locktest for those of its users. It has the rules and the queue of
+// internal/store and passes the same conformance tests, but nothing survives the process.
 //
-// A [Database] may have several servers, like a Postgres database. Each is a [Store]. A
-// transaction executes one command; ExecuteWithin ignores its delay.
+// A [Database] may have several servers, like a Postgres database. Each server is a [Store].
+// Except for ExecuteBatch, a transaction executes one command. ExecuteWithin ignores its delay.
 package memstore
 
 import (
@@ -33,14 +33,15 @@ type Database struct {
 	lastEvent  int64
 }
 
-// record is a resource as it is stored: what its waiters say of servers is not.
+// record is a stored resource. The fields of its waiters that depend on the reading server,
+// Local and AliveUntil, are set by load.
 type record struct {
 	lock.Resource
-	servers map[int64]int // of each waiter, by ticket
+	servers map[int64]int // the server of each waiter, by ticket
 }
 
-// NewDatabase returns an empty database whose time is that of the clock, in whole microseconds
-// and UTC like that of the other databases.
+// NewDatabase returns an empty database. Its time is that of the clock, in UTC and truncated to
+// microseconds, like that of the other databases.
 func NewDatabase(clock func() time.Time) *Database {
 	return &Database{
 		clock:     func() time.Time { return clock().UTC().Truncate(time.Microsecond) },
@@ -60,7 +61,7 @@ func (d *Database) Open() *Store {
 // Now returns the database's time.
 func (d *Database) Now() time.Time { return d.clock() }
 
-// Resource returns the state of a resource with its whole queue, as no server sees it.
+// Resource returns the state of a resource with its whole queue. No waiter in it is local.
 func (d *Database) Resource(name string) lock.Resource {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -74,10 +75,10 @@ func (d *Database) Events() []lock.Event {
 	return slices.Clone(d.events)
 }
 
-// longLease is the lease of a server that is alive: tests do not wait for its end.
+// longLease is the remaining lease of a live server: longer than any test runs.
 const longLease = 24 * 365 * time.Hour
 
-// load returns the state of a resource as a server sees it.
+// load returns the state of a resource as the given server reads it.
 func (d *Database) load(name string, server int) lock.Resource {
 	stored := d.resources[name]
 	if stored == nil {
@@ -86,17 +87,18 @@ func (d *Database) load(name string, server int) lock.Resource {
 	r := stored.Resource
 	r.Holds, r.Queue = slices.Clone(r.Holds), slices.Clone(r.Queue)
 	for i, w := range r.Queue {
-		seen, of := *w, stored.servers[w.Ticket]
-		seen.Local = of == server && w.DetachedUntil.IsZero()
-		seen.AliveUntil = time.Time{}
-		if of != server {
-			seen.AliveUntil = d.aliveUntil(of)
+		loaded, owner := *w, stored.servers[w.Ticket]
+		loaded.Local = owner == server && w.DetachedUntil.IsZero()
+		loaded.AliveUntil = time.Time{}
+		if owner != server {
+			loaded.AliveUntil = d.aliveUntil(owner)
 		}
-		r.Queue[i] = &seen
+		r.Queue[i] = &loaded
 	}
 	return r
 }
 
+// aliveUntil returns when the lease of a server ends.
 func (d *Database) aliveUntil(server int) time.Time {
 	if server == 0 {
 		return time.Time{}
@@ -107,8 +109,8 @@ func (d *Database) aliveUntil(server int) time.Time {
 	return d.clock().Add(longLease)
 }
 
-// save stores a new state and returns it with its id. A waiter that is not among the loaded ones
-// belongs to the server that saves it.
+// save stores a new state and returns it with its id. A waiter that was not loaded belongs to the
+// given server.
 func (d *Database) save(r lock.Resource, loaded []*lock.Waiter, server int) lock.Resource {
 	servers := map[int64]int{}
 	for i, w := range r.Queue {
@@ -147,21 +149,21 @@ type Store struct {
 	leaseEnd   time.Time // zero: the server is alive
 }
 
-// Fault is how a command or a read fails.
+// Fault describes how a command or a read fails.
 type Fault struct {
-	Err       error // what it returns; nil: it does not fail
-	Committed bool  // with service.ErrOutcomeUnknown: the transaction was committed
+	Err       error // nil: it does not fail
+	Committed bool  // if Err is service.ErrOutcomeUnknown: whether the transaction was committed
 }
 
-// Start lets Execute work and sets the observer of commits. See internal/store for its contract.
+// Start makes the store execute commands and report each commit to onCommit. The contract of
+// onCommit is that of internal/store.
 func (s *Store) Start(onCommit func(service.Commit)) {
 	s.db.mu.Lock()
 	defer s.db.mu.Unlock()
 	s.running, s.onCommit = true, onCommit
 }
 
-// Close refuses new commands. The other servers see the waiters of this one as those of a server
-// that was stopped.
+// Close makes the store refuse commands. To the other servers this one is dead from now on.
 func (s *Store) Close() error {
 	s.db.mu.Lock()
 	defer s.db.mu.Unlock()
@@ -172,32 +174,32 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Notify sets what is called when another server's transaction may have freed a resource for a
-// local waiter, and when one took the place of a local request. Either may be nil. Both are
-// called while a transaction runs: they must not use the store.
+// Notify sets the callbacks for notifications of other servers. They call wake if a resource is
+// free and its next waiter is local, and superseded if a request took the place of a local one.
+// Either may be nil. A callback runs inside a transaction, so it must not use the store.
 func (s *Store) Notify(wake func(resource string), superseded func(connection int64)) {
 	s.db.mu.Lock()
 	defer s.db.mu.Unlock()
 	s.wake, s.superseded = wake, superseded
 }
 
-// SetFault makes every command for which fault returns an error fail, and every read if it
-// returns one for a nil command. Nil ends that.
+// SetFault sets the function that decides which commands and reads fail. It gets nil for a read.
+// A nil function ends all faults.
 func (s *Store) SetFault(fault func(lock.Command) Fault) {
 	s.db.mu.Lock()
 	defer s.db.mu.Unlock()
 	s.fault = fault
 }
 
-// EndLease makes this server count as dead from the given time on.
+// EndLease ends the lease of this server at the given time. From then on the server is dead.
 func (s *Store) EndLease(at time.Time) {
 	s.db.mu.Lock()
 	defer s.db.mu.Unlock()
 	s.leaseEnd = at
 }
 
-// Edit changes a resource in a way that no command does, like an administrator or a restored
-// backup. New waiters belong to this server.
+// Edit changes a resource in a way that no command does, as an administrator or the restore of a
+// backup may. New waiters belong to this server.
 func (s *Store) Edit(name string, edit func(*lock.Resource)) {
 	s.db.mu.Lock()
 	defer s.db.mu.Unlock()
@@ -210,9 +212,10 @@ func (s *Store) Edit(name string, edit func(*lock.Resource)) {
 // DatabaseID returns a constant id.
 func (s *Store) DatabaseID() string { return fmt.Sprintf("%032x", 1) }
 
-// Ping returns an error if reads fail.
+// Ping returns the error of a read, if reads fail.
 func (s *Store) Ping(context.Context) error { return s.faultOf(nil).Err }
 
+// faultOf returns the fault of a command, or of a read if the command is nil.
 func (s *Store) faultOf(c lock.Command) Fault {
 	s.db.mu.Lock()
 	fault := s.fault
@@ -243,7 +246,7 @@ type Result struct {
 	Err     error // a refusal
 }
 
-// ExecuteBatch executes commands in one transaction. A fault of the first one is that of all.
+// ExecuteBatch executes commands in one transaction. If the first one fails, all fail.
 func (s *Store) ExecuteBatch(ctx context.Context, batch ...lock.Command) ([]Result, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -273,17 +276,17 @@ func (s *Store) ExecuteBatch(ctx context.Context, batch ...lock.Command) ([]Resu
 	return results, nil
 }
 
-// transaction is one under way. The database is locked.
+// transaction is a transaction in progress. The database is locked.
 type transaction struct {
 	*Store
 	commit  service.Commit
 	states  map[string]lock.Resource
 	loaded  map[string][]*lock.Waiter
 	changed []string
-	stored  bool // its changes are stored
+	stored  bool // whether it stores its changes
 }
 
-// decide decides one command on the states that the earlier ones left.
+// decide decides a command on the states that the earlier commands left.
 func (t *transaction) decide(c lock.Command) (lock.Outcome, error) {
 	var before []lock.Resource
 	for _, name := range c.Needs().Resources {
@@ -309,10 +312,11 @@ func (t *transaction) decide(c lock.Command) (lock.Outcome, error) {
 	return out, err
 }
 
+// notifySuperseded notifies the server of a request whose place a later request has taken.
 func (t *transaction) notifySuperseded(w *lock.Waiter) {
-	of := t.db.resources[w.Request.Resource].servers[w.Ticket]
-	if of != 0 && t.db.servers[of-1].superseded != nil {
-		t.db.servers[of-1].superseded(w.Connection)
+	owner := t.db.resources[w.Request.Resource].servers[w.Ticket]
+	if owner != 0 && t.db.servers[owner-1].superseded != nil {
+		t.db.servers[owner-1].superseded(w.Connection)
 	}
 }
 
@@ -348,14 +352,15 @@ func (t *transaction) finish(results []Result) {
 	}
 }
 
-// notifyNext notifies the server of the waiter that a free resource is reserved for.
+// notifyNext notifies the server of the next waiter if the resource is free and reserved for it.
 func (t *transaction) notifyNext(r lock.Resource) {
 	next := r.Next(t.commit.Now)
 	if next == nil || next.Local {
 		return
 	}
-	if of := t.db.resources[r.Name].servers[next.Ticket]; of != 0 && t.db.servers[of-1].wake != nil {
-		t.db.servers[of-1].wake(r.Name)
+	owner := t.db.resources[r.Name].servers[next.Ticket]
+	if owner != 0 && t.db.servers[owner-1].wake != nil {
+		t.db.servers[owner-1].wake(r.Name)
 	}
 }
 

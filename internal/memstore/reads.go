@@ -75,7 +75,8 @@ func (s *Store) Held(
 	return nil
 }
 
-// HeldBy implements service.Reader. Like the other stores it may name an expired hold.
+// HeldBy implements service.Reader. Like those of the other stores, its result may include
+// resources whose hold has expired.
 func (s *Store) HeldBy(ctx context.Context, process, after string, limit int) (names []string, err error) {
 	err = s.read(ctx, func(time.Time) {
 		for name, r := range s.db.resources {
@@ -135,7 +136,7 @@ func (s *Store) LastEnd(
 				return
 			case e.Kind.Begins():
 				return
-			default: // of a release and a force-release of what its minimum kept, the release counts
+			default: // the release of a hold precedes its force-release, and counts
 				end, found = e, true
 			}
 		}
@@ -172,7 +173,9 @@ func (s *Store) Waiting(ctx context.Context, onlyFree bool) (waiting []service.W
 			_, held := r.Holder(now)
 			for _, w := range r.Queue {
 				if w.Local && !(onlyFree && held) {
-					waiting = append(waiting, service.Waiting{Place: placeOf(r.Name, w), Connection: w.Connection, Free: !held})
+					waiting = append(waiting, service.Waiting{
+						Place: placeOf(r.Name, w), Connection: w.Connection, Free: !held,
+					})
 				}
 			}
 		}
@@ -250,7 +253,7 @@ func (s *Store) AbandonedPlaces(ctx context.Context, keep time.Duration, limit i
 	return places, err
 }
 
-// DeleteDeadServers implements service.Housekeeping. Servers are not deleted: there are few.
+// DeleteDeadServers implements service.Housekeeping. It deletes nothing: a test has few servers.
 func (s *Store) DeleteDeadServers(ctx context.Context, _ time.Duration) error {
 	return s.read(ctx, func(time.Time) {})
 }
