@@ -17,30 +17,31 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
+// A read returns the state that the command returned.
 func testAcquireIsStored(t *testing.T, db Database) {
 	s := db.open(t)
 	before := time.Now().Add(-time.Minute)
-	out := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: 90 * time.Second}})
+	out := acquire(t, s, "r", "p", 90*time.Second)
 
 	got, err := s.Find(t.Context(), "r")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(out.Resource, got.Resource); diff != "" {
-		t.Errorf("stored state differs from the outcome (-outcome +stored):\n%s", diff)
+		t.Errorf("state (-outcome +stored):\n%s", diff)
 	}
 	if out.Resource.ID == 0 {
 		t.Error("the outcome has no row id")
 	}
 	if got := out.Hold.ExpiresAt.Sub(out.Hold.LockedAt); got != 90*time.Second {
-		t.Errorf("expires %v after it was locked", got)
+		t.Errorf("the hold expires %v after LockedAt, want 90s", got)
 	}
 	if got.At.Before(out.Now) || out.Now.Before(before) || out.Now.After(time.Now().Add(time.Minute)) {
-		t.Errorf("odd times: acquire at %v, read at %v", out.Now, got.At)
+		t.Errorf("implausible times: acquire at %v, read at %v", out.Now, got.At)
 	}
 }
 
-// Names, process ids and times that a careless encoding would change come back as they were.
+// Names and process ids with special characters are stored unchanged.
 func testTextSurvives(t *testing.T, db Database) {
 	names := []string{
 		"plain", `'; DROP TABLE resource_locks; --`, `quote " backslash \ percent % underscore _ question ? at @name`,
@@ -48,7 +49,7 @@ func testTextSurvives(t *testing.T, db Database) {
 	}
 	s := db.open(t)
 	for _, name := range names {
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: name, ProcessID: name + "!"}})
+		acquire(t, s, name, name+"!", 0)
 	}
 	var got []string
 	for _, r := range held(t, s, service.ListFilter{}) {
@@ -62,21 +63,23 @@ func testTextSurvives(t *testing.T, db Database) {
 	}
 }
 
+// A refused command changes no state and creates no row.
 func testRefusalsChangeNothing(t *testing.T, db Database) {
 	s := db.open(t)
-	held := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+	held := acquire(t, s, "r", "p", 0)
 
 	var heldError *lock.HeldError
-	if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}}); !errors.As(err, &heldError) {
-		t.Fatalf("acquire of a held resource: %v", err)
+	other := lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}}
+	if _, err := s.Execute(t.Context(), other); !errors.As(err, &heldError) {
+		t.Fatalf("acquire of a held resource: got %v, want a HeldError", err)
 	}
 	if diff := cmp.Diff(&held.Hold, heldError.Holder); diff != "" {
 		t.Errorf("holder in the refusal (-want +got):\n%s", diff)
 	}
 	var notHeld *lock.NotHeldError
-	for _, c := range []lock.Release{{Resource: "r", ProcessID: "q"}, {Resource: "never seen", ProcessID: "q"}} {
+	for _, c := range []lock.Release{{Resource: "r", ProcessID: "q"}, {Resource: "never held", ProcessID: "q"}} {
 		if _, err := s.Execute(t.Context(), c); !errors.As(err, &notHeld) {
-			t.Errorf("%+v: %v", c, err)
+			t.Errorf("%+v: got %v, want a NotHeldError", c, err)
 		}
 	}
 	got, err := s.Find(t.Context(), "r")
@@ -86,14 +89,15 @@ func testRefusalsChangeNothing(t *testing.T, db Database) {
 	if diff := cmp.Diff(held.Resource, got.Resource); diff != "" {
 		t.Errorf("state after refusals (-want +got):\n%s", diff)
 	}
-	if unseen, err := s.Find(t.Context(), "never seen"); err != nil || unseen.Resource.ID != 0 {
-		t.Errorf("a refused release left a row: %+v, %v", unseen, err)
+	if unused, err := s.Find(t.Context(), "never held"); err != nil || unused.Resource.ID != 0 {
+		t.Errorf("after a refused release: got %+v, %v, want no row", unused, err)
 	}
 }
 
+// The row of a released resource stays, so the next token is greater.
 func testReleaseKeepsRowAndToken(t *testing.T, db Database) {
 	s := db.open(t)
-	first := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+	first := acquire(t, s, "r", "p", 0)
 	released := execute(t, s, lock.Release{Resource: "r", ProcessID: "p"})
 
 	got, err := s.Find(t.Context(), "r")
@@ -106,14 +110,15 @@ func testReleaseKeepsRowAndToken(t *testing.T, db Database) {
 	if diff := cmp.Diff(want, got.Resource, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("released resource (-want +got):\n%s", diff)
 	}
-	second := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+	second := acquire(t, s, "r", "p", 0)
 	if second.Resource.ID != first.Resource.ID || second.Hold.Token <= first.Hold.Token {
-		t.Errorf("second hold: row %d after %d, token %d after %d",
+		t.Errorf("second hold: got row %d after %d and token %d after %d, want the same row and a greater token",
 			second.Resource.ID, first.Resource.ID, second.Hold.Token, first.Hold.Token)
 	}
 }
 
-// Many clients on few resources: nobody ever holds together with somebody else, and tokens grow in the order of the holds.
+// Many clients compete for few resources. No two hold the same one, and the tokens of a resource
+// grow in the order of its holds.
 func testExclusionUnderLoad(t *testing.T, db Database) {
 	const clients, rounds, resources = 24, 40, 3
 	stores := db.servers(t, 3)
@@ -127,7 +132,8 @@ func testExclusionUnderLoad(t *testing.T, db Database) {
 			process := fmt.Sprint("client ", client)
 			for round := range rounds {
 				name := fmt.Sprint("resource ", (client+round)%resources)
-				out, err := s.Execute(context.Background(), lock.Acquire{Request: lock.Request{Resource: name, ProcessID: process}})
+				request := lock.Request{Resource: name, ProcessID: process}
+				out, err := s.Execute(context.Background(), lock.Acquire{Request: request})
 				var held *lock.HeldError
 				if errors.As(err, &held) {
 					continue
@@ -138,16 +144,16 @@ func testExclusionUnderLoad(t *testing.T, db Database) {
 				}
 				mu.Lock()
 				if other := holder[name]; other != "" {
-					t.Errorf("%s got %s while %s holds it", process, name, other)
+					t.Errorf("%s was granted %s, which %s holds", process, name, other)
 				}
 				if out.Hold.Token <= last[name] {
 					t.Errorf("%s: token %d after %d", name, out.Hold.Token, last[name])
 				}
 				holder[name], last[name] = process, out.Hold.Token
 				mu.Unlock()
-				runtime.Gosched() // let others try while it is held
+				runtime.Gosched() // other clients try while it is held
 				mu.Lock()
-				holder[name] = "" // before the release is sent: nobody may be granted the resource earlier
+				holder[name] = "" // before the release, after which another client may get the resource
 				mu.Unlock()
 				if _, err := s.Execute(context.Background(), lock.Release{Resource: name, ProcessID: process}); err != nil {
 					t.Error(err)
@@ -159,23 +165,24 @@ func testExclusionUnderLoad(t *testing.T, db Database) {
 	wg.Wait()
 }
 
-// All servers try to insert the same new names at the same time: exactly one wins each.
+// All servers acquire the same new resources at the same time. Each resource is granted once.
 func testFirstInsertIsDecidedOnce(t *testing.T, db Database) {
 	const servers, names = 3, 50
 	stores := db.servers(t, servers)
 	var mu sync.Mutex
-	wins := map[string]int{}
+	grants := map[string]int{}
 	var wg sync.WaitGroup
 	for i, s := range stores {
 		for n := range names {
 			wg.Go(func() {
 				name := fmt.Sprint("new ", n)
-				_, err := s.Execute(context.Background(), lock.Acquire{Request: lock.Request{Resource: name, ProcessID: fmt.Sprint(i)}})
+				request := lock.Request{Resource: name, ProcessID: fmt.Sprint(i)}
+				_, err := s.Execute(context.Background(), lock.Acquire{Request: request})
 				var held *lock.HeldError
 				switch {
 				case err == nil:
 					mu.Lock()
-					wins[name]++
+					grants[name]++
 					mu.Unlock()
 				case !errors.As(err, &held):
 					t.Error(err)
@@ -185,51 +192,53 @@ func testFirstInsertIsDecidedOnce(t *testing.T, db Database) {
 	}
 	wg.Wait()
 	for n := range names {
-		if got := wins[fmt.Sprint("new ", n)]; got != 1 {
-			t.Errorf("new %d was granted %d times", n, got)
+		if got := grants[fmt.Sprint("new ", n)]; got != 1 {
+			t.Errorf("new %d was granted %d times, want once", n, got)
 		}
 	}
 }
 
+// The sweeps of the service end expired holds and delete idle resources, a limited number at a
+// time.
 func testSweep(t *testing.T, db Database) {
 	s := db.open(t)
 	sweeps := service.New(s, service.Config{Limits: lock.Limits{MaxTTL: lock.LongestTTL}}, slog.New(slog.DiscardHandler))
 	for i := range 5 {
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: fmt.Sprint("short ", i), ProcessID: "p", TTL: time.Microsecond}})
+		acquire(t, s, fmt.Sprint("short ", i), "p", time.Microsecond)
 	}
-	kept := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "long", ProcessID: "p", TTL: time.Hour}})
-	token := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "released", ProcessID: "p"}}).Hold.Token
-	execute(t, s, lock.Release{Resource: "released", ProcessID: "p"})
+	long := acquire(t, s, "long", "p", time.Hour)
+	token := acquire(t, s, "released", "p", 0).Hold.Token
+	release(t, s, "released", "p")
 
 	for _, want := range []int{2, 2, 1, 0} {
 		if got, err := sweeps.SweepExpired(t.Context(), 2); err != nil || got != want {
 			t.Fatalf("swept %d, %v, want %d", got, err, want)
 		}
 	}
-	if got := held(t, s, service.ListFilter{}); len(got) != 1 || got[0].Token != kept.Hold.Token {
-		t.Errorf("held after the sweep: %+v", got)
+	if got := held(t, s, service.ListFilter{}); len(got) != 1 || got[0].Token != long.Hold.Token {
+		t.Errorf("held after the sweep: got %+v, want only %+v", got, long.Hold)
 	}
 
-	if forgotten, next, err := sweeps.SweepIdle(t.Context(), 0, 100, time.Hour); err != nil || forgotten != 0 || next != 0 {
-		t.Errorf("forgot %d that ended just now, next %d, %v", forgotten, next, err)
+	deleted, next, err := sweeps.SweepIdle(t.Context(), 0, 100, time.Hour)
+	if err != nil || deleted != 0 || next != 0 {
+		t.Errorf("deleted %d resources that are not idle for an hour, next %d, %v", deleted, next, err)
 	}
 	total, after := 0, int64(0)
 	for range 4 { // 7 rows in windows of 2
-		forgotten, next, err := sweeps.SweepIdle(t.Context(), after, 2, 0)
+		deleted, next, err := sweeps.SweepIdle(t.Context(), after, 2, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		total, after = total+forgotten, next
+		total, after = total+deleted, next
 	}
 	if total != 6 || after != 0 {
-		t.Errorf("forgot %d, next %d, want 6 and 0", total, after)
+		t.Errorf("deleted %d, next %d, want 6 and 0", total, after)
 	}
 	if r, err := s.Find(t.Context(), "released"); err != nil || r.Resource.ID != 0 {
-		t.Errorf("the resource was not deleted: %+v, %v", r, err)
+		t.Errorf("got %+v, %v, want no row", r, err)
 	}
-	// A name that comes back starts above every deleted token, whatever the clock says.
-	again := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "brand new", ProcessID: "p"}})
-	if again.Hold.Token <= token {
-		t.Errorf("token %d after the deleted %d", again.Hold.Token, token)
+	// The tokens of a new row are greater than those of every deleted row, whatever the clock shows.
+	if got := acquire(t, s, "new", "p", 0).Hold.Token; got <= token {
+		t.Errorf("the token %d of a new row is not greater than the deleted %d", got, token)
 	}
 }

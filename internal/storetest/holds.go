@@ -16,7 +16,7 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// Everything that a hold carries comes back as it was, through every kind of change.
+// Every field of a hold is stored, and every kind of change.
 func testHoldIsStoredWhole(t *testing.T, db Database) {
 	s := db.open(t)
 	check := func(step string, want lock.Resource) {
@@ -30,25 +30,26 @@ func testHoldIsStoredWhole(t *testing.T, db Database) {
 		}
 	}
 	out := execute(t, s, lock.Acquire{Request: lock.Request{
-		Resource: "r", ProcessID: "p", TTL: time.Hour, MinHold: time.Minute, RequestID: "id 'quoted'", Reason: "because \\ \"why\" 日本", Metadata: `{"z":1,"a":[12345678901234567890,"\u0000 \" é"]}`,
+		Resource: "r", ProcessID: "p", TTL: time.Hour, MinHold: time.Minute, RequestID: "id 'quoted'",
+		Reason: "because \\ \"why\" 日本", Metadata: `{"z":1,"a":[12345678901234567890,"\u0000 \" é"]}`,
 	}})
 	check("acquired", out.Resource)
 	out = execute(t, s, lock.Renew{Resource: "r", ProcessID: "p", TTL: 2 * time.Hour, Token: out.Hold.Token})
 	if out.Hold.Renewals != 1 {
-		t.Errorf("renewals: %d", out.Hold.Renewals)
+		t.Errorf("got %d renewals, want 1", out.Hold.Renewals)
 	}
 	check("renewed", out.Resource)
 	out = execute(t, s, lock.Release{Resource: "r", ProcessID: "p"})
 	if out.Hold.ReleasedAt.IsZero() {
-		t.Error("released before its minimum, but not kept")
+		t.Error("a hold released before its minimum has no ReleasedAt")
 	}
 	check("released before its minimum", out.Resource)
 	check("force-released", execute(t, s, lock.ForceRelease{Resource: "r", Reason: "why not", By: "me"}).Resource)
 
-	plain := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}})
-	check("acquired plainly", plain.Resource)
+	check("acquired without options", acquire(t, s, "r", "q", 0).Resource)
 }
 
+// The history returns every event that a command reported, newest first.
 func testHistoryIsStored(t *testing.T, db Database) {
 	s := db.open(t)
 	var want []lock.Event
@@ -59,35 +60,44 @@ func testHistoryIsStored(t *testing.T, db Database) {
 	run(lock.Acquire{Request: lock.Request{Resource: "b", ProcessID: "q", TTL: time.Microsecond}})
 	run(lock.Renew{Resource: "a", ProcessID: "p", TTL: time.Hour})
 	run(lock.Release{Resource: "a", ProcessID: "p"})
-	run(lock.Acquire{Request: lock.Request{Resource: "b", ProcessID: "p"}}) // finds the expired hold
-	run(lock.ForceRelease{Resource: "b", Reason: "broken", By: "ops"})
+	run(lock.Acquire{Request: lock.Request{Resource: "b", ProcessID: "p"}}) // records the expiry
+	run(lock.ForceRelease{Resource: "b", Reason: "it hangs", By: "ops"})
 
 	ids := cmpopts.IgnoreFields(lock.Event{}, "ID")
 	filters := map[string]struct {
 		filter service.HistoryFilter
-		keep   func(lock.Event) bool
+		match  func(lock.Event) bool
 	}{
-		"all":         {service.HistoryFilter{Limit: 100}, func(lock.Event) bool { return true }},
-		"of b":        {service.HistoryFilter{Resource: "b", Limit: 100}, func(e lock.Event) bool { return e.Resource == "b" }},
-		"of p":        {service.HistoryFilter{ProcessID: "p", Limit: 100}, func(e lock.Event) bool { return e.ProcessID == "p" }},
-		"of p's in b": {service.HistoryFilter{Resource: "b", ProcessID: "p", Limit: 100}, func(e lock.Event) bool { return e.Resource == "b" && e.ProcessID == "p" }},
+		"all": {service.HistoryFilter{Limit: 100}, func(lock.Event) bool { return true }},
+		"resource": {
+			service.HistoryFilter{Resource: "b", Limit: 100},
+			func(e lock.Event) bool { return e.Resource == "b" },
+		},
+		"process": {
+			service.HistoryFilter{ProcessID: "p", Limit: 100},
+			func(e lock.Event) bool { return e.ProcessID == "p" },
+		},
+		"resource and process": {
+			service.HistoryFilter{Resource: "b", ProcessID: "p", Limit: 100},
+			func(e lock.Event) bool { return e.Resource == "b" && e.ProcessID == "p" },
+		},
 	}
 	for name, f := range filters {
-		var kept []lock.Event
+		var matching []lock.Event
 		for _, e := range slices.Backward(want) {
-			if f.keep(e) {
-				kept = append(kept, e)
+			if f.match(e) {
+				matching = append(matching, e)
 			}
 		}
 		got, err := s.History(t.Context(), f.filter)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(kept, got, ids); diff != "" {
+		if diff := cmp.Diff(matching, got, ids); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
-		if len(kept) == 0 {
-			t.Errorf("%s: nothing to compare", name)
+		if len(matching) == 0 {
+			t.Errorf("%s: no event matches", name)
 		}
 	}
 
@@ -105,34 +115,43 @@ func testHistoryIsStored(t *testing.T, db Database) {
 	}
 	slices.Reverse(paged)
 	if diff := cmp.Diff(want, paged, ids); diff != "" {
-		t.Errorf("by pages of two (-want +got):\n%s", diff)
-	}
-
-	end, found, err := s.LastEnd(t.Context(), "b", "p", 0)
-	if err != nil || !found || end.Kind != lock.EventForceReleased || end.By != "ops" {
-		t.Errorf("last end of p's hold of b: %+v, %v, %v", end, found, err)
-	}
-	if _, found, err := s.LastEnd(t.Context(), "b", "p", end.Token+1); err != nil || found {
-		t.Errorf("the end of a token that never was: %v, %v", found, err)
-	}
-	// What its process had released cannot be broken for it any more.
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "m", ProcessID: "p", MinHold: time.Hour}})
-	execute(t, s, lock.Release{Resource: "m", ProcessID: "p"})
-	execute(t, s, lock.ForceRelease{Resource: "m", Reason: "now"})
-	if end, found, err := s.LastEnd(t.Context(), "m", "p", 0); err != nil || !found || end.Kind != lock.EventReleased {
-		t.Errorf("the end of a hold that was released and then broken: %+v, %v, %v", end, found, err)
-	}
-	// An earlier hold's end says nothing of a later hold, whose end nobody has recorded.
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "b", ProcessID: "p", TTL: time.Microsecond}})
-	if late, found, err := s.LastEnd(t.Context(), "b", "p", 0); err != nil || found {
-		t.Errorf("the end of a hold that only expired: %+v, %v, %v", late, found, err)
+		t.Errorf("read in pages of two (-want +got):\n%s", diff)
 	}
 }
 
-// A refusal, and a batch that fails, leave no event.
+// LastEnd finds how the last hold of a process ended, or that of a token.
+func testLastEnd(t *testing.T, db Database) {
+	s := db.open(t)
+	acquire(t, s, "r", "q", time.Microsecond)
+	token := acquire(t, s, "r", "p", 0).Hold.Token // records the expiry
+	execute(t, s, lock.ForceRelease{Resource: "r", Reason: "it hangs", By: "ops"})
+	for _, of := range []int64{0, token} {
+		end, found, err := s.LastEnd(t.Context(), "r", "p", of)
+		if err != nil || !found || end.Kind != lock.EventForceReleased || end.Token != token || end.By != "ops" {
+			t.Errorf("token %d: got %+v, %t, %v, want the force-release of %d", of, end, found, err, token)
+		}
+	}
+	if end, found, err := s.LastEnd(t.Context(), "r", "p", token+1); err != nil || found {
+		t.Errorf("a token that never existed: got %+v, %t, %v, want none", end, found, err)
+	}
+	// A hold that its process has released does not count as force-released.
+	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "m", ProcessID: "p", MinHold: time.Hour}})
+	release(t, s, "m", "p")
+	execute(t, s, lock.ForceRelease{Resource: "m", Reason: "now"})
+	if end, found, err := s.LastEnd(t.Context(), "m", "p", 0); err != nil || !found || end.Kind != lock.EventReleased {
+		t.Errorf("released, then force-released: got %+v, %t, %v, want the release", end, found, err)
+	}
+	// If the end of the last hold is not recorded, the end of an earlier hold does not count.
+	acquire(t, s, "r", "p", time.Microsecond)
+	if end, found, err := s.LastEnd(t.Context(), "r", "p", 0); err != nil || found {
+		t.Errorf("an end that is not recorded: got %+v, %t, %v, want none", end, found, err)
+	}
+}
+
+// A refused command records no event.
 func testRefusalsLeaveNoEvent(t *testing.T, db Database) {
 	s := db.open(t)
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+	acquire(t, s, "r", "p", 0)
 	for _, c := range []lock.Command{
 		lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}},
 		lock.Release{Resource: "r", ProcessID: "q"},
@@ -141,47 +160,49 @@ func testRefusalsLeaveNoEvent(t *testing.T, db Database) {
 		lock.ForceRelease{Resource: "free", Reason: "why"},
 	} {
 		if _, err := s.Execute(t.Context(), c); err == nil {
-			t.Errorf("%+v was accepted", c)
+			t.Errorf("%+v was not refused", c)
 		}
 	}
 	if events, err := s.History(t.Context(), service.HistoryFilter{Limit: 100}); err != nil || len(events) != 1 {
-		t.Errorf("%d events, %v", len(events), err)
+		t.Errorf("got %d events, %v, want 1", len(events), err)
 	}
 }
 
+// DeleteEvents deletes old events, a limited number at a time.
 func testHistoryRetention(t *testing.T, db Database) {
 	s := db.open(t)
 	for i := range 5 {
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: fmt.Sprint("r", i), ProcessID: "p"}})
+		acquire(t, s, fmt.Sprint("r", i), "p", 0)
 	}
 	if n, err := s.DeleteEvents(t.Context(), time.Hour, 100); err != nil || n != 0 {
-		t.Errorf("deleted %d events that are not an hour old, %v", n, err)
+		t.Errorf("deleted %d events although none is an hour old, %v", n, err)
 	}
 	for _, want := range []int{2, 2, 1, 0} {
 		if n, err := s.DeleteEvents(t.Context(), 0, 2); err != nil || n != want {
 			t.Errorf("deleted %d, want %d, %v", n, want, err)
 		}
 	}
-	// Deleting history deletes nothing else, and new events still come after the old ones.
+	// The holds stay, and the ids of new events are greater than the deleted ones.
 	if n := len(held(t, s, service.ListFilter{})); n != 5 {
-		t.Errorf("%d held", n)
+		t.Errorf("%d resources are held, want 5", n)
 	}
 	execute(t, s, lock.Release{Resource: "r0", ProcessID: "p"})
 	events, err := s.History(t.Context(), service.HistoryFilter{Limit: 10})
 	if err != nil || len(events) != 1 || events[0].ID <= 5 {
-		t.Errorf("after the deletion: %+v, %v", events, err)
+		t.Errorf("after the deletion: got %+v, %v, want one event with a greater id", events, err)
 	}
 }
 
+// Each filter of the list matches exactly, and its order is that of the contract.
 func testListFilters(t *testing.T, db Database) {
 	names := []string{"a%1", "a_1", "a1", "A1", "ab", "ä1", "b", `a\1`, "a%2"}
 	s := db.open(t)
 	for i, name := range names {
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: name, ProcessID: fmt.Sprint("p", i%2)}})
+		acquire(t, s, name, fmt.Sprint("p", i%2), 0)
 	}
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "a gone", ProcessID: "p0"}})
-	execute(t, s, lock.Release{Resource: "a gone", ProcessID: "p0"})
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "a expired", ProcessID: "p0", TTL: time.Microsecond}})
+	acquire(t, s, "a released", "p0", 0)
+	execute(t, s, lock.Release{Resource: "a released", ProcessID: "p0"})
+	acquire(t, s, "a expired", "p0", time.Microsecond)
 
 	for _, test := range []struct {
 		filter service.ListFilter
@@ -200,28 +221,24 @@ func testListFilters(t *testing.T, db Database) {
 		{service.ListFilter{Prefix: "a", Limit: 2}, []string{"a%1", "a%2"}},
 		{service.ListFilter{Prefix: "a", After: "a%2", Limit: 2}, []string{"a1", `a\1`}},
 	} {
-		var got []string
-		for _, r := range held(t, s, test.filter) {
-			got = append(got, r.Name)
-		}
-		if diff := cmp.Diff(test.want, got); diff != "" {
+		if diff := cmp.Diff(test.want, heldNames(t, s, test.filter)); diff != "" {
 			t.Errorf("%+v (-want +got):\n%s", test.filter, diff)
 		}
 	}
 	second := held(t, s, service.ListFilter{})[1]
 	if rest := held(t, s, service.ListFilter{AfterID: second.ID}); len(rest) != len(names)-2 {
-		t.Errorf("%d after the second", len(rest))
+		t.Errorf("%d resources after the second, want %d", len(rest), len(names)-2)
 	}
 }
 
-// The keyset of a process's holds is bytewise on both databases, whatever the collation.
+// The names of HeldBy are ordered byte by byte, whatever the collation of the database.
 func testHeldByPages(t *testing.T, db Database) {
 	names := []string{"B", "a", "_", "ä", "b", "A", "-", "日"}
 	s := db.open(t)
 	for _, name := range names {
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: name, ProcessID: "p"}})
+		acquire(t, s, name, "p", 0)
 	}
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "other", ProcessID: "q"}})
+	acquire(t, s, "other", "q", 0)
 	var got []string
 	for after := ""; ; after = got[len(got)-1] {
 		page, err := s.HeldBy(t.Context(), "p", after, 3)
@@ -235,41 +252,43 @@ func testHeldByPages(t *testing.T, db Database) {
 	}
 	want := slices.Sorted(slices.Values(names))
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
+		t.Errorf("names (-want +got):\n%s", diff)
 	}
 }
 
-// An error of the reader ends the list and comes back.
+// An error of the callback ends the list and is returned. The store works afterwards.
 func testListEndsEarly(t *testing.T, db Database) {
-	enough := errors.New("enough")
+	errEnough := errors.New("enough")
 	s := db.open(t)
 	for i := range 10 {
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: fmt.Sprint(i), ProcessID: "p"}})
+		acquire(t, s, fmt.Sprint(i), "p", 0)
 	}
 	seen := 0
-	err := s.Held(t.Context(), service.ListFilter{}, func(int, time.Time) error { return nil }, func(lock.Resource) error {
+	begin := func(int, time.Time) error { return nil }
+	err := s.Held(t.Context(), service.ListFilter{}, begin, func(lock.Resource) error {
 		if seen++; seen == 3 {
-			return enough
+			return errEnough
 		}
 		return nil
 	})
-	if !errors.Is(err, enough) || seen != 3 {
-		t.Errorf("%v after %d", err, seen)
+	if !errors.Is(err, errEnough) || seen != 3 {
+		t.Errorf("got %v after %d resources, want %v after 3", err, seen, errEnough)
 	}
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "next", ProcessID: "p"}})
+	acquire(t, s, "next", "p", 0)
 }
 
-// However many clients read a list slowly, commits and quick reads find a connection.
+// Commits and short reads find a connection, however many clients read a list slowly.
 func testOpenListsLeaveTheRestWorking(t *testing.T, db Database) {
 	s := db.open(t)
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
-	reading, goOn := make(chan struct{}, 100), make(chan struct{})
+	acquire(t, s, "r", "p", 0)
+	reading, proceed := make(chan struct{}, 100), make(chan struct{})
 	var lists sync.WaitGroup
 	for range 20 {
 		lists.Go(func() {
-			err := s.Held(context.Background(), service.ListFilter{}, func(int, time.Time) error { return nil }, func(lock.Resource) error {
+			begin := func(int, time.Time) error { return nil }
+			err := s.Held(context.Background(), service.ListFilter{}, begin, func(lock.Resource) error {
 				reading <- struct{}{}
-				<-goOn
+				<-proceed
 				return nil
 			})
 			if err != nil {
@@ -278,20 +297,20 @@ func testOpenListsLeaveTheRestWorking(t *testing.T, db Database) {
 		})
 	}
 	<-reading
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "other", ProcessID: "p"}})
+	acquire(t, s, "other", "p", 0)
 	for range 20 {
 		if r, err := s.Find(t.Context(), "other"); err != nil || r.Resource.ID == 0 {
-			t.Errorf("%+v, %v", r, err)
+			t.Errorf("got %+v, %v, want a row", r, err)
 		}
 		if page := held(t, s, service.ListFilter{Limit: 5}); len(page) != 2 {
-			t.Errorf("a page of %d", len(page))
+			t.Errorf("got %d held resources, want 2", len(page))
 		}
 	}
-	close(goOn)
+	close(proceed)
 	lists.Wait()
 }
 
-// The filters by kind and time order events by their times, the others by their ids.
+// A filter by kind or time orders events by their times. The others order them by their ids.
 func testHistoryFilters(t *testing.T, db Database) {
 	s := db.open(t)
 	acquire(t, s, "a", "p", 0)
@@ -299,17 +318,19 @@ func testHistoryFilters(t *testing.T, db Database) {
 	acquire(t, s, "b", "q", 0)
 	all, err := s.History(t.Context(), service.HistoryFilter{Limit: 10})
 	if err != nil || len(all) != 3 {
-		t.Fatalf("%d events, %v", len(all), err)
+		t.Fatalf("got %d events, %v, want 3", len(all), err)
 	}
+	acquired, released := []lock.EventKind{lock.EventAcquired}, []lock.EventKind{lock.EventReleased}
+	both := slices.Concat(released, acquired)
 	for name, test := range map[string]struct {
 		filter service.HistoryFilter
 		want   []lock.Event
 	}{
-		"one kind":          {service.HistoryFilter{Kinds: []lock.EventKind{lock.EventReleased}, Limit: 10}, all[1:2]},
-		"two kinds":         {service.HistoryFilter{Kinds: []lock.EventKind{lock.EventReleased, lock.EventAcquired}, Limit: 2}, all[:2]},
+		"one kind":          {service.HistoryFilter{Kinds: released, Limit: 10}, all[1:2]},
+		"two kinds":         {service.HistoryFilter{Kinds: both, Limit: 2}, all[:2]},
 		"since":             {service.HistoryFilter{Since: all[1].At, Limit: 10}, all[:2]},
 		"until":             {service.HistoryFilter{Until: all[0].At, Limit: 10}, all[1:]},
-		"kind and resource": {service.HistoryFilter{Kinds: []lock.EventKind{lock.EventAcquired}, Resource: "b", Limit: 10}, all[:1]},
+		"kind and resource": {service.HistoryFilter{Kinds: acquired, Resource: "b", Limit: 10}, all[:1]},
 		"next page by time": {service.HistoryFilter{Until: all[0].At, BeforeID: all[1].ID, Limit: 10}, all[2:]},
 		"next page by id":   {service.HistoryFilter{BeforeID: all[0].ID, Limit: 1}, all[1:2]},
 	} {

@@ -17,34 +17,34 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-var connections atomic.Int64
+var lastConnection atomic.Int64
 
-// waiting returns an acquire that may wait. Its RequestID is derived from the process.
+// waiting returns an acquire that may wait. The RequestID depends on the process only.
 func waiting(resource, process string) lock.Acquire {
 	return lock.Acquire{
 		Request: lock.Request{
 			Resource: resource, ProcessID: process, RequestID: "of " + process, Wait: time.Minute,
 		},
-		Connection: connections.Add(1), MayQueue: true, QueueLimit: 1 << 20,
+		Connection: lastConnection.Add(1), MayQueue: true, QueueLimit: 1 << 20,
 	}
 }
 
-// placeOf returns the place of a request of waiting.
+// placeOf returns the place of an acquire that waits.
 func placeOf(c lock.Acquire) lock.Place {
 	return lock.Place{Resource: c.Resource, ProcessID: c.ProcessID, RequestID: c.RequestID}
 }
 
-// enqueue executes an acquire that has to wait.
+// enqueue executes an acquire and fails the test unless it is queued.
 func enqueue(tb testing.TB, s Store, c lock.Acquire) lock.Outcome {
 	tb.Helper()
 	out := execute(tb, s, c)
 	if out.Hold.Token != 0 {
-		tb.Fatalf("%s does not wait, it was granted %+v", c.ProcessID, out.Hold)
+		tb.Fatalf("%s was granted %+v, want it queued", c.ProcessID, out.Hold)
 	}
 	return out
 }
 
-// queue returns the processes of the waiters in the order of the queue, read page by page.
+// queue returns the processes of the connected waiters in their order. It reads several pages.
 func queue(tb testing.TB, s Store, resource string) []string {
 	tb.Helper()
 	var names []string
@@ -57,7 +57,7 @@ func queue(tb testing.TB, s Store, resource string) []string {
 			return names
 		}
 		if page.Position != position {
-			tb.Errorf("a page begins at the position %d, want %d", page.Position, position)
+			tb.Errorf("a page starts at the position %d, want %d", page.Position, position)
 		}
 		for _, w := range page.Waiters {
 			if w.Ticket <= after {
@@ -69,13 +69,13 @@ func queue(tb testing.TB, s Store, resource string) []string {
 	}
 }
 
-// release executes a release and returns the grants that it caused.
+// release executes a release and returns the grants of its transaction.
 func release(tb testing.TB, s Store, resource, process string) []lock.Grant {
 	tb.Helper()
 	return execute(tb, s, lock.Release{Resource: resource, ProcessID: process}).Granted
 }
 
-// The queue is served in the order in which it is listed.
+// Waiters are granted the resource in the order in which Queue returns them.
 func testQueueIsServedInOrder(t *testing.T, db Database) {
 	const waiters = 120
 	s := db.open(t)
@@ -91,26 +91,26 @@ func testQueueIsServedInOrder(t *testing.T, db Database) {
 	wg.Wait()
 	want := queue(t, s, "r")
 	if len(want) != waiters {
-		t.Fatalf("%d wait, want %d", len(want), waiters)
+		t.Fatalf("%d requests wait, want %d", len(want), waiters)
 	}
 	var got []string
 	for holder, token := "p", int64(0); len(got) < waiters; {
 		granted := release(t, s, "r", holder)
 		if len(granted) != 1 || granted[0].Hold.Token <= token || granted[0].ID == 0 {
-			t.Fatalf("after %d grants the release granted %+v", len(got), granted)
+			t.Fatalf("after %d grants, the release granted %+v, want one hold with a greater token", len(got), granted)
 		}
 		holder, token = granted[0].Hold.ProcessID, granted[0].Hold.Token
 		got = append(got, holder)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-queue +granted):\n%s", diff)
+		t.Errorf("order (-queue +granted):\n%s", diff)
 	}
 	if names := queue(t, s, "r"); len(names) != 0 {
 		t.Errorf("still queued: %q", names)
 	}
 }
 
-// A waiter is granted what its request asked for, whole.
+// Every field of a waiting request is stored and becomes part of its hold.
 func testWaiterSurvives(t *testing.T, db Database) {
 	s := db.open(t)
 	acquire(t, s, "r", "p", 0)
@@ -125,15 +125,16 @@ func testWaiterSurvives(t *testing.T, db Database) {
 
 	page, err := s.Queue(t.Context(), "r", 0, 10)
 	if err != nil || len(page.Waiters) != 2 || page.Position != 1 || page.At.Before(since[full.ProcessID]) {
-		t.Fatalf("queue %+v, %v", page, err)
+		t.Fatalf("got the queue %+v, %v, want both waiters", page, err)
 	}
-	stored := cmp.Options{ // the rest matters only to the server that executes the acquire
+	stored := cmp.Options{ // ignores the fields that are not stored
 		cmpopts.IgnoreFields(lock.Request{}, "Wait"), cmpopts.IgnoreFields(lock.Acquire{}, "MayQueue", "QueueLimit"),
 		cmpopts.IgnoreFields(lock.Waiter{}, "AliveUntil"),
 	}
 	for i, c := range []lock.Acquire{plain, full} {
 		want := &lock.Waiter{
-			Ticket: page.Waiters[i].Ticket, Request: c.Request, Connection: c.Connection, Since: since[c.ProcessID], Local: true,
+			Ticket: page.Waiters[i].Ticket, Request: c.Request, Connection: c.Connection,
+			Since: since[c.ProcessID], Local: true,
 		}
 		if diff := cmp.Diff(want, page.Waiters[i], stored); diff != "" {
 			t.Errorf("waiter (-want +got):\n%s", diff)
@@ -142,19 +143,19 @@ func testWaiterSurvives(t *testing.T, db Database) {
 	for holder := "p"; len(wants) > 0; {
 		granted := release(t, s, "r", holder)
 		if len(granted) != 1 {
-			t.Fatalf("granted %+v", granted)
+			t.Fatalf("granted %+v, want one grant", granted)
 		}
 		g := granted[0]
 		c, expected := wants[g.Hold.ProcessID]
 		if !expected {
-			t.Fatalf("granted %+v", g)
+			t.Fatalf("granted %+v, which does not wait", g)
 		}
 		if diff := cmp.Diff(c, g.To, stored); diff != "" {
-			t.Errorf("granted to (-asked +granted):\n%s", diff)
+			t.Errorf("request (-executed +granted):\n%s", diff)
 		}
 		want := lock.Hold{
-			ProcessID: c.ProcessID, Token: g.Hold.Token, LockedAt: g.Now, QueuedAt: since[c.ProcessID], Connection: c.Connection,
-			RequestID: c.RequestID, Reason: c.Reason, Metadata: c.Metadata,
+			ProcessID: c.ProcessID, Token: g.Hold.Token, LockedAt: g.Now, QueuedAt: since[c.ProcessID],
+			Connection: c.Connection, RequestID: c.RequestID, Reason: c.Reason, Metadata: c.Metadata,
 		}
 		if c.TTL > 0 {
 			want.ExpiresAt, want.MinHoldUntil = g.Now.Add(c.TTL), g.Now.Add(c.MinHold)
@@ -177,17 +178,17 @@ func testWaiterSurvives(t *testing.T, db Database) {
 // Waiting returns the requests that wait on the server, and whether their resources are free.
 func testWaitingOnThisServer(t *testing.T, db Database) {
 	s := db.open(t)
-	asked := map[string]lock.Acquire{}
-	for _, name := range []string{"held", "expired", "left", "granted"} {
+	requests := map[string]lock.Acquire{}
+	for _, name := range []string{"held", "expired", "detached", "granted"} {
 		ttl := time.Duration(0)
 		if name == "expired" {
 			ttl = 300 * time.Millisecond
 		}
 		acquire(t, s, name, "p", ttl)
-		asked[name] = waiting(name, "w")
-		enqueue(t, s, asked[name])
+		requests[name] = waiting(name, "w")
+		enqueue(t, s, requests[name])
 	}
-	execute(t, s, lock.Disconnect{Of: asked["left"], Why: lock.ClientGone, Keep: time.Hour})
+	execute(t, s, lock.Disconnect{Of: requests["detached"], Why: lock.ClientGone, Keep: time.Hour})
 	release(t, s, "granted", "p")
 	read := func(onlyFree bool) map[string]service.Waiting {
 		t.Helper()
@@ -206,9 +207,10 @@ func testWaitingOnThisServer(t *testing.T, db Database) {
 	for len(read(true)) == 0 { // the hold has not expired yet
 		<-tick.C
 	}
-	expired := service.Waiting{Place: placeOf(asked["expired"]), Connection: asked["expired"].Connection, Free: true}
-	heldOne := service.Waiting{Place: placeOf(asked["held"]), Connection: asked["held"].Connection}
-	want := map[string]service.Waiting{"expired": expired, "held": heldOne}
+	want := map[string]service.Waiting{
+		"expired": {Place: placeOf(requests["expired"]), Connection: requests["expired"].Connection, Free: true},
+		"held":    {Place: placeOf(requests["held"]), Connection: requests["held"].Connection},
+	}
 	if diff := cmp.Diff(want, read(false)); diff != "" {
 		t.Errorf("waiting (-want +got):\n%s", diff)
 	}
@@ -218,7 +220,7 @@ func testWaitingOnThisServer(t *testing.T, db Database) {
 	}
 }
 
-// A place that is kept is found by a retry until it is abandoned.
+// A retry finds its kept place until KeepPlace has passed. Then the place is abandoned.
 func testPlaceIsKept(t *testing.T, db Database) {
 	s := db.open(t)
 	acquire(t, s, "r", "p", 0)
@@ -230,7 +232,8 @@ func testPlaceIsKept(t *testing.T, db Database) {
 	execute(t, s, lock.Disconnect{Of: second, Why: lock.ClientGone, Keep: time.Microsecond})
 	found, err := s.Find(t.Context(), "r")
 	if err != nil || found.Resource.Waiters != 1 || found.Resource.Detached != 2 {
-		t.Errorf("%d waiters and %d detached, %v", found.Resource.Waiters, found.Resource.Detached, err)
+		t.Errorf("%d connected and %d detached waiters, %v, want 1 and 2",
+			found.Resource.Waiters, found.Resource.Detached, err)
 	}
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -254,7 +257,7 @@ func testPlaceIsKept(t *testing.T, db Database) {
 	}
 }
 
-// There is one queue for all servers. Only a waiter's own server grants it the resource.
+// There is one queue for all servers, and only the server of a waiter grants it the resource.
 func testOneQueueForAllServers(t *testing.T, db Database) {
 	if !db.Shared {
 		return
@@ -275,12 +278,13 @@ func testOneQueueForAllServers(t *testing.T, db Database) {
 	holder := "p"
 	for i := range 9 {
 		if granted := release(t, s[(i+1)%3], "r", holder); len(granted) != 0 {
-			t.Errorf("a server granted the resource to another server's waiter: %+v", granted)
+			t.Errorf("a server granted the resource to a waiter of another one: %+v", granted)
 		}
 		var held *lock.HeldError
-		_, err := s[(i+1)%3].Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "newcomer"}})
+		newcomer := lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "newcomer"}}
+		_, err := s[(i+1)%3].Execute(t.Context(), newcomer)
 		if !errors.As(err, &held) || held.Next != want[i] || held.Holder != nil {
-			t.Errorf("acquire of a reserved resource: %v", err)
+			t.Errorf("acquire of a reserved resource: got %v, want a HeldError", err)
 		}
 		granted := execute(t, s[i%3], lock.ExpireAndGrant{Names: []string{"r"}}).Granted
 		if len(granted) != 1 || granted[0].Hold.ProcessID != want[i] {
@@ -290,12 +294,12 @@ func testOneQueueForAllServers(t *testing.T, db Database) {
 	}
 }
 
-// The observer is called for every transaction that changed something or that read a resource
-// with waiters, before Execute returns.
+// The observer is called for every transaction that changed something or read a resource with
+// waiters, before Execute returns.
 func testObserverSeesEveryCommit(t *testing.T, db Database) {
 	var commits []service.Commit
 	s := db.observed(t, func(c service.Commit) { commits = append(commits, c) })
-	last := func(step string, n int) service.Commit {
+	last := func(step string, n int) service.Commit { // the n-th commit, if there are n
 		t.Helper()
 		if len(commits) != n {
 			t.Fatalf("%s: %d commits so far, want %d", step, len(commits), n)
@@ -307,7 +311,8 @@ func testObserverSeesEveryCommit(t *testing.T, db Database) {
 	if diff := cmp.Diff(out.Events, c.Events, cmpopts.IgnoreFields(lock.Event{}, "ID")); diff != "" {
 		t.Errorf("events (-outcome +commit):\n%s", diff)
 	}
-	if !c.Now.Equal(out.Now) || c.ReadAt.IsZero() || c.Unknown || len(c.Granted)+len(c.Contended)+len(c.Superseded) != 0 {
+	if !c.Now.Equal(out.Now) || c.ReadAt.IsZero() || c.Unknown ||
+		len(c.Granted)+len(c.Contended)+len(c.Superseded) != 0 {
 		t.Errorf("commit of a first acquire: %+v", c)
 	}
 
@@ -324,14 +329,15 @@ func testObserverSeesEveryCommit(t *testing.T, db Database) {
 	enqueue(t, s, first)
 	enqueue(t, s, second)
 	c = last("queued", 4)
-	if len(c.Contended) != 1 || c.Contended[0].Waiters != 2 || len(c.Events) != 1 || c.Events[0].Kind != lock.EventQueued {
+	if len(c.Contended) != 1 || c.Contended[0].Waiters != 2 ||
+		len(c.Events) != 1 || c.Events[0].Kind != lock.EventQueued {
 		t.Errorf("commit of an acquire that was queued: %+v", c)
 	}
 
 	retry := waiting("r", "a")
 	enqueue(t, s, retry)
 	if c = last("retried", 5); !slices.Equal(c.Superseded, []int64{first.Connection}) {
-		t.Errorf("superseded connections: %v, want %d", c.Superseded, first.Connection)
+		t.Errorf("superseded connections: got %v, want %d", c.Superseded, first.Connection)
 	}
 
 	if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}}); err == nil {
@@ -347,7 +353,7 @@ func testObserverSeesEveryCommit(t *testing.T, db Database) {
 	}
 	execute(t, s, lock.Renew{Resource: "r", ProcessID: "a", TTL: time.Hour})
 	if c = last("renewed while others wait", 8); len(c.Events) != 0 {
-		t.Errorf("events of a renewal: %+v", c.Events)
+		t.Errorf("events of a renewal: got %+v, want none", c.Events)
 	}
 }
 
@@ -368,7 +374,8 @@ func testClosedStoreRefuses(t *testing.T, db Database) {
 			t.Error(err)
 		}
 	}
-	if _, err := s.Execute(t.Context(), lock.Release{Resource: "r", ProcessID: "p"}); !errors.Is(err, service.ErrStopping) {
-		t.Errorf("a closed store answers %v, want %v", err, service.ErrStopping)
+	_, err := s.Execute(t.Context(), lock.Release{Resource: "r", ProcessID: "p"})
+	if !errors.Is(err, service.ErrStopping) {
+		t.Errorf("got %v, want %v", err, service.ErrStopping)
 	}
 }

@@ -1,6 +1,6 @@
-// Package storetest is the conformance test of service.Store. internal/store passes it on
-// SQLite and on Postgres, and internal/memstore passes it too, so that what is tested in memory
-// holds for the databases.
+// Package storetest is the conformance test of service.Store. internal/store passes it on SQLite
+// and on Postgres, and so does internal/memstore. A test that uses memstore is therefore valid
+// for the databases.
 package storetest
 
 import (
@@ -19,15 +19,15 @@ type Store interface {
 	Close() error
 }
 
-// Database is a fresh database.
+// Database is an empty database.
 type Database struct {
-	// Open returns a new server of the database, not started yet.
+	// Open returns a new server of the database that is not started yet.
 	Open func(tb testing.TB) Store
-	// Shared reports whether the database can have several servers.
+	// Shared is true if the database can have several servers.
 	Shared bool
 }
 
-// Run runs every test on a fresh database.
+// Run runs every test on an empty database, which fresh returns.
 func Run(t *testing.T, fresh func(tb testing.TB) Database) {
 	tests := []struct {
 		name string
@@ -42,6 +42,7 @@ func Run(t *testing.T, fresh func(tb testing.TB) Database) {
 		{"Sweep", testSweep},
 		{"HoldIsStoredWhole", testHoldIsStoredWhole},
 		{"HistoryIsStored", testHistoryIsStored},
+		{"LastEnd", testLastEnd},
 		{"HistoryFilters", testHistoryFilters},
 		{"RefusalsLeaveNoEvent", testRefusalsLeaveNoEvent},
 		{"HistoryRetention", testHistoryRetention},
@@ -65,13 +66,13 @@ func Run(t *testing.T, fresh func(tb testing.TB) Database) {
 	}
 }
 
-// open starts a server that is closed when the test ends.
+// open returns a started server that is closed when the test ends.
 func (d Database) open(tb testing.TB) Store {
 	tb.Helper()
 	return d.observed(tb, func(service.Commit) {})
 }
 
-// observed is open with an observer.
+// observed is like open, with an observer of the commits.
 func (d Database) observed(tb testing.TB, onCommit func(service.Commit)) Store {
 	tb.Helper()
 	s := d.Open(tb)
@@ -84,7 +85,7 @@ func (d Database) observed(tb testing.TB, onCommit func(service.Commit)) Store {
 	return s
 }
 
-// servers returns n servers, or n times the same one if the database can have only one.
+// servers returns n servers. If the database can have only one, it returns that one n times.
 func (d Database) servers(tb testing.TB, n int) []Store {
 	tb.Helper()
 	all := make([]Store, n)
@@ -114,7 +115,17 @@ func acquire(tb testing.TB, s Store, resource, process string, ttl time.Duration
 	return execute(tb, s, lock.Acquire{Request: lock.Request{Resource: resource, ProcessID: process, TTL: ttl}})
 }
 
-// held returns every resource that the filter matches.
+// heldNames returns the names of the resources that the filter matches.
+func heldNames(tb testing.TB, s Store, f service.ListFilter) []string {
+	tb.Helper()
+	var names []string
+	for _, r := range held(tb, s, f) {
+		names = append(names, r.Name)
+	}
+	return names
+}
+
+// held returns the resources that the filter matches.
 func held(tb testing.TB, s Store, f service.ListFilter) []lock.Resource {
 	tb.Helper()
 	var found []lock.Resource
@@ -130,7 +141,7 @@ func held(tb testing.TB, s Store, f service.ListFilter) []lock.Resource {
 		tb.Fatal(err)
 	}
 	if total != len(found) {
-		tb.Errorf("%d resources announced, %d came", total, len(found))
+		tb.Errorf("begin got the total %d, each was called %d times", total, len(found))
 	}
 	return found
 }
