@@ -62,6 +62,23 @@ func TestAbandonKeepsAHoldWithARequestID(t *testing.T) {
 	}
 }
 
+// The hold of a request that had waited ends. With a request_id its place is kept.
+func TestAbandonOfARequestThatHadWaited(t *testing.T) {
+	for requestID, queue := range map[string][]string{"": nil, "id": {"-b"}} {
+		synctest.Test(t, func(t *testing.T) {
+			d := newDatabase()
+			s := d.startServer(t, noRecheck())
+			s.hold("a", 0)
+			b := s.queue(lock.Request{ProcessID: "b", RequestID: requestID})
+			s.release("a")
+			s.Abandon(b.wantGranted(0))
+			synctest.Wait()
+			d.wantHolder(t, "")
+			d.wantQueue(t, queue...)
+		})
+	}
+}
+
 // Abandoning the answer to a retry that found the hold does not end the hold: the first answer
 // may have arrived.
 func TestAbandonOfARepeatedGrant(t *testing.T) {

@@ -3,9 +3,11 @@ package service_test
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/memstore"
 )
 
 // An acquire of a resource that recently refused another one is refused on a snapshot, with the
@@ -69,4 +71,35 @@ func TestRefusalOnASnapshot(t *testing.T) {
 	if m.readCount != reads {
 		t.Error("an acquire of a resource that was free last time reads it first")
 	}
+}
+
+// An acquire that may wait and will probably be queued may share a transaction. It does not when
+// the resource is free, nor after a delay that was of no use.
+func TestAcquireThatWillBeQueuedIsDelayed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newDatabase().startServer(t, noRecheck())
+		execute := func(process string, took time.Duration) {
+			t.Helper()
+			s.node.SetFault(func(lock.Command) memstore.Fault {
+				<-time.After(took)
+				return memstore.Fault{}
+			})
+			c := s.request(lock.Request{ProcessID: process, Wait: time.Hour})
+			advance(took)
+			c.wantGranted(took)
+			s.node.SetFault(nil)
+			s.release(process)
+		}
+		s.hold("a", 0)
+		s.queue(lock.Request{ProcessID: "b"}) // no acquire has been refused yet
+		s.queue(lock.Request{ProcessID: "c"})
+		s.release("a")
+		s.release("b")
+		s.release("c")
+		execute("d", time.Millisecond)
+		execute("e", 2*time.Millisecond)
+		execute("f", 0)
+		delay := time.Millisecond
+		wantEqual(t, "max delays", []time.Duration{0, delay, delay, delay, 0}, s.node.maxDelays)
+	})
 }

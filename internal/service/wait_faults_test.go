@@ -2,7 +2,7 @@ package service_test
 
 import (
 	"errors"
-	"strings"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,9 +34,12 @@ func (s *server) failAll(err error) {
 	s.node.SetFault(func(lock.Command) memstore.Fault { return memstore.Fault{Err: err} })
 }
 
+// errUnknown states that the outcome is unknown, whatever its cause states.
+var errUnknown = fmt.Errorf("%w: %w", service.ErrOutcomeUnknown, service.ErrUnavailable)
+
 // unknownOutcome returns the fault of a command whose outcome the server does not learn.
 func unknownOutcome(committed bool) memstore.Fault {
-	return memstore.Fault{Err: service.ErrOutcomeUnknown, Committed: committed}
+	return memstore.Fault{Err: errUnknown, Committed: committed}
 }
 
 func TestFailedAcquireLeavesNothing(t *testing.T) {
@@ -132,11 +135,14 @@ func TestUnknownOutcomeOfAnExpiry(t *testing.T) {
 func TestUnknownOutcomeOfARenewal(t *testing.T) {
 	tests := []struct {
 		name      string
+		ttl       time.Duration // of the renewal
 		committed bool
 		at        time.Duration // the hand-over
 	}{
-		{"committed", true, 2 * time.Second},
-		{"not committed", false, 10 * time.Second},
+		{"to an earlier time, committed", 2 * time.Second, true, 2 * time.Second},
+		{"to an earlier time, not committed", 2 * time.Second, false, 10 * time.Second},
+		{"to a later time, committed", time.Minute, true, time.Minute},
+		{"to a later time, not committed", time.Minute, false, 10 * time.Second},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -145,7 +151,7 @@ func TestUnknownOutcomeOfARenewal(t *testing.T) {
 				s.hold("a", 10*time.Second)
 				b := s.queue(lock.Request{ProcessID: "b"})
 				failOnce[lock.Renew](s, unknownOutcome(test.committed))
-				_, err := s.Renew(t.Context(), lock.Renew{Resource: "r", ProcessID: "a", TTL: 2 * time.Second})
+				_, err := s.Renew(t.Context(), lock.Renew{Resource: "r", ProcessID: "a", TTL: test.ttl})
 				if !errors.Is(err, service.ErrOutcomeUnknown) {
 					t.Fatalf("got %v, want %v", err, service.ErrOutcomeUnknown)
 				}
@@ -156,6 +162,24 @@ func TestUnknownOutcomeOfARenewal(t *testing.T) {
 			})
 		})
 	}
+}
+
+// If the outcome of a retry by the client is unknown, its earlier request is not refused as
+// superseded: it may still have the place.
+func TestUnknownOutcomeOfASupersedingAcquire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDatabase()
+		s := d.startServer(t, noRecheck())
+		s.hold("a", 0)
+		first := s.queue(lock.Request{ProcessID: "b", RequestID: "id"})
+		failOnce[lock.Acquire](s, unknownOutcome(false))
+		s.request(lock.Request{ProcessID: "b", RequestID: "id", Wait: time.Hour}).wantError(errUnknown)
+		advance(retryTime)
+		first.wantWaiting()
+		d.wantQueue(t, "b")
+		s.release("a")
+		first.wantGranted(retryTime)
+	})
 }
 
 // One call of WakeAll suffices, even if the database is not available when it comes.
@@ -187,28 +211,31 @@ func TestFailedEndOfAWaitIsRetried(t *testing.T) {
 		"unknown, and committed":     unknownOutcome(true),
 		"unknown, and not committed": unknownOutcome(false),
 	}
-	ends := map[string]func(*server, *call, memstore.Fault){
-		"timeout": func(s *server, b *call, f memstore.Fault) {
+	ends := []struct {
+		reason string
+		end    func(*server, *call, memstore.Fault)
+	}{
+		{"wait_timeout", func(s *server, b *call, f memstore.Fault) {
 			failOnce[lock.TimeOut](s, f)
 			advance(time.Second)
 			b.wantError(f.Err)
-		},
-		"disconnect": func(s *server, b *call, f memstore.Fault) {
+		}},
+		{"client_gone", func(s *server, b *call, f memstore.Fault) {
 			failOnce[lock.Disconnect](s, f)
 			b.disconnect()
 			synctest.Wait()
 			b.wantError(service.ErrClientGone)
-		},
+		}},
 	}
-	for endName, end := range ends {
+	for _, end := range ends {
 		for faultName, fault := range faults {
 			for _, requestID := range []string{"", "id"} {
-				t.Run(endName+"/"+faultName+"/request_id "+requestID, func(t *testing.T) {
+				t.Run(end.reason+"/"+faultName+"/request_id "+requestID, func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						d := newDatabase()
 						s := d.startServer(t, noRecheck())
 						s.hold("a", 0)
-						end(s, s.queue(lock.Request{ProcessID: "b", RequestID: requestID, Wait: time.Second}), fault)
+						end.end(s, s.queue(lock.Request{ProcessID: "b", RequestID: requestID, Wait: time.Second}), fault)
 						advance(retryTime)
 						if requestID != "" {
 							d.wantQueue(t, "-b")
@@ -216,9 +243,7 @@ func TestFailedEndOfAWaitIsRetried(t *testing.T) {
 							return
 						}
 						d.wantQueue(t)
-						if events := d.history("b"); len(events) != 2 || !strings.HasPrefix(events[1], "gave_up ") {
-							t.Errorf("history: got %q, want one end of the wait", events)
-						}
+						d.wantEvents(t, "b", "queued", "gave_up "+end.reason)
 					})
 				})
 			}
@@ -372,5 +397,34 @@ func TestFailedRetryLeavesNoHold(t *testing.T) {
 		advance(fullRecheck + retryTime)
 		b.wantError(service.ErrUnavailable)
 		d.wantHolder(t, "")
+	})
+}
+
+// A request that retries after an unknown outcome and finds its hold had waited for it. If its
+// client disconnects, the hold is released and the place is kept.
+func TestDisconnectDuringARetryThatFindsTheHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDatabase()
+		s := d.startServer(t, noRecheck())
+		s.hold("a", 0)
+		b := s.queue(lock.Request{ProcessID: "b", RequestID: "id"})
+		s.node.SetFault(func(c lock.Command) memstore.Fault {
+			switch c.(type) {
+			case lock.Release:
+				return unknownOutcome(true)
+			case lock.Acquire:
+				b.disconnect()
+			}
+			return memstore.Fault{}
+		})
+		_, err := s.Release(t.Context(), lock.Release{Resource: "r", ProcessID: "a"})
+		if !errors.Is(err, service.ErrOutcomeUnknown) {
+			t.Fatalf("got %v, want %v", err, service.ErrOutcomeUnknown)
+		}
+		synctest.Wait()
+		b.wantError(service.ErrClientGone)
+		d.wantHolder(t, "")
+		d.wantQueue(t, "-b")
+		d.wantEvents(t, "b", "queued", "granted", "released client_gone")
 	})
 }

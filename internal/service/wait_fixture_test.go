@@ -63,8 +63,9 @@ type node struct {
 
 	mu             sync.Mutex
 	executed       int
-	sameBatch      []lock.Command // these share the transaction of the next command
-	beforeFullRead func()         // see onFullRead
+	maxDelays      []time.Duration // of ExecuteWithin
+	sameBatch      []lock.Command  // these share the transaction of the next command
+	beforeFullRead func()          // see onFullRead
 	afterFullRead  func()
 }
 
@@ -96,7 +97,10 @@ func (n *node) Execute(ctx context.Context, c lock.Command) (lock.Outcome, error
 	return results[0].Outcome, results[0].Err
 }
 
-func (n *node) ExecuteWithin(ctx context.Context, c lock.Command, _ time.Duration) (lock.Outcome, error) {
+func (n *node) ExecuteWithin(ctx context.Context, c lock.Command, maxDelay time.Duration) (lock.Outcome, error) {
+	n.mu.Lock()
+	n.maxDelays = append(n.maxDelays, maxDelay)
+	n.mu.Unlock()
 	return n.Execute(ctx, c)
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/memstore"
 	"resource-lock-manager/internal/service"
 )
 
@@ -98,5 +99,29 @@ func TestFullRecheckKeepsAPlaceDetachedMeanwhile(t *testing.T) {
 		})
 		advance(fullRecheck)
 		d.wantQueue(t, "-b", "c")
+	})
+}
+
+// A request whose first command is in progress has no place yet. A full recheck does not make it
+// execute its acquire again.
+func TestFullRecheckIgnoresARequestThatIsNotQueuedYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDatabase()
+		s := d.startServer(t, usual)
+		s.hold("a", 0)
+		proceed := make(chan struct{})
+		s.node.SetFault(func(c lock.Command) memstore.Fault {
+			if _, acquires := c.(lock.Acquire); acquires {
+				<-proceed
+			}
+			return memstore.Fault{}
+		})
+		s.request(lock.Request{ProcessID: "b", Wait: time.Hour})
+		before := s.node.commands()
+		advance(fullRecheck)
+		close(proceed)
+		synctest.Wait()
+		d.wantQueue(t, "b")
+		s.wantIdle(before)
 	})
 }

@@ -45,6 +45,22 @@ func TestHandOverAcrossServers(t *testing.T) {
 	}
 }
 
+// If a notification is lost, any transaction of the waiter's server that reads the free resource
+// grants it to the waiter.
+func TestLostNotificationIsMadeUpByALaterTransaction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDatabase()
+		one, two := d.startServer(t, noRecheck()), d.startServer(t, noRecheck())
+		one.hold("a", 0)
+		b := two.queue(lock.Request{ProcessID: "b"})
+		two.dropHints()
+		one.release("a")
+		b.wantWaiting()
+		two.request(lock.Request{ProcessID: "c"})
+		b.wantGranted(0)
+	})
+}
+
 func TestExpiryOfAHoldRenewedOnAnotherServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
