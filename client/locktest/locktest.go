@@ -68,7 +68,9 @@ func New(tb testing.TB) *Server {
 		if err := errors.Join(server.Close(), s.connections.Close()); err != nil {
 			tb.Errorf("locktest: %v", err)
 		}
-		<-served
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			tb.Errorf("locktest: %v", err)
+		}
 		s.service.Stop()
 		_ = s.store.Close()
 	})

@@ -172,7 +172,7 @@ func (s *Store) Waiting(ctx context.Context, onlyFree bool) (waiting []service.W
 			r := s.db.load(stored.Name, s.id)
 			_, held := r.Holder(now)
 			for _, w := range r.Queue {
-				if w.Local && !(onlyFree && held) {
+				if w.Local && (!onlyFree || !held) {
 					waiting = append(waiting, service.Waiting{
 						Place: placeOf(r.Name, w), Connection: w.Connection, Free: !held,
 					})

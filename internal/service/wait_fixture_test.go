@@ -154,7 +154,7 @@ func (d *database) newServer(t *testing.T, cfg service.Config) *server {
 	s := &server{service.New(n, cfg, slog.New(slog.DiscardHandler)), n, t}
 	n.Notify(s.Wake, s.WakeSuperseded)
 	n.observe = s.Committed
-	n.Store.Start(func(c service.Commit) { n.observe(c) })
+	n.Start(func(c service.Commit) { n.observe(c) })
 	return s
 }
 

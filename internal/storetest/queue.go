@@ -44,12 +44,13 @@ func enqueue(tb testing.TB, s Store, c lock.Acquire) lock.Outcome {
 	return out
 }
 
-// queue returns the processes of the connected waiters in their order. It reads several pages.
-func queue(tb testing.TB, s Store, resource string) []string {
+// queue returns the processes of the connected waiters of "r" in their order. It reads several
+// pages.
+func queue(tb testing.TB, s Store) []string {
 	tb.Helper()
 	var names []string
 	for after, position := int64(0), 1; ; {
-		page, err := s.Queue(context.Background(), resource, after, 7)
+		page, err := s.Queue(context.Background(), "r", after, 7)
 		if err != nil {
 			tb.Fatal(err)
 		}
@@ -89,7 +90,7 @@ func testQueueIsServedInOrder(t *testing.T, db Database) {
 		})
 	}
 	wg.Wait()
-	want := queue(t, s, "r")
+	want := queue(t, s)
 	if len(want) != waiters {
 		t.Fatalf("%d requests wait, want %d", len(want), waiters)
 	}
@@ -105,7 +106,7 @@ func testQueueIsServedInOrder(t *testing.T, db Database) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("order (-queue +granted):\n%s", diff)
 	}
-	if names := queue(t, s, "r"); len(names) != 0 {
+	if names := queue(t, s); len(names) != 0 {
 		t.Errorf("still queued: %q", names)
 	}
 }
@@ -252,7 +253,7 @@ func testPlaceIsKept(t *testing.T, db Database) {
 	if got := enqueue(t, s, retry).Ticket; got != ticket {
 		t.Errorf("the retry has the ticket %d, want %d", got, ticket)
 	}
-	if diff := cmp.Diff([]string{"a", "c"}, queue(t, s, "r")); diff != "" {
+	if diff := cmp.Diff([]string{"a", "c"}, queue(t, s)); diff != "" {
 		t.Errorf("queue (-want +got):\n%s", diff)
 	}
 }
@@ -271,7 +272,7 @@ func testOneQueueForAllServers(t *testing.T, db Database) {
 		want = append(want, process)
 	}
 	for i := range s {
-		if diff := cmp.Diff(want, queue(t, s[i], "r")); diff != "" {
+		if diff := cmp.Diff(want, queue(t, s[i])); diff != "" {
 			t.Errorf("queue on server %d (-want +got):\n%s", i, diff)
 		}
 	}
