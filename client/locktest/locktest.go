@@ -1,11 +1,11 @@
-// Package locktest provides a lock server in memory for tests of programs that use package
-// client. The server has the rules, the queue and the HTTP API of lockd, so its answers are
-// those of a real server. It uses connections inside the process: a test needs no network, no
-// port and no database.
+// Package locktest provides a lock server in memory for tests of programs that use
+// package client. The server has the rules, the queue and the HTTP API of lockd, so its
+// answers are those of a real server. It uses connections inside the process: a test
+// needs no network, no port and no database.
 //
-// A test can cause what is rare in production. [Server.Expire] and [Server.ForceRelease] end a
-// hold, [Server.SetOffline] interrupts the network, and [Server.DropReply] loses one answer.
-// With [Server.Hold] another process holds a lock.
+// A test can cause what is rare in production. [Server.Expire] and [Server.ForceRelease]
+// end a hold, [Server.SetOffline] interrupts the network, and [Server.DropReply] loses
+// one answer. With [Server.Hold] another process holds a lock.
 //
 // The server uses the real clock. To see a lock expire, call Expire instead of waiting.
 package locktest
@@ -91,8 +91,8 @@ func (s *Server) Client(o client.Options) *client.Client {
 // HTTPClient returns a client that sends every request to the server.
 func (s *Server) HTTPClient() *http.Client { return &http.Client{Transport: network{s}} }
 
-// Hold acquires a lock without a TTL for the given owner and returns the fencing token. It fails
-// the test if the lock is not free.
+// Hold acquires a lock without a TTL for the given owner and returns the fencing token.
+// It fails the test if the lock is not free.
 func (s *Server) Hold(name, owner string) int64 {
 	s.tb.Helper()
 	granted, err := s.service.Acquire(context.Background(), lock.Request{Resource: name, ProcessID: owner})
@@ -102,7 +102,8 @@ func (s *Server) Hold(name, owner string) int64 {
 	return granted.Hold.Token
 }
 
-// Release releases a lock for its owner. It fails the test if the owner does not hold the lock.
+// Release releases a lock for its owner. It fails the test if the owner does not hold the
+// lock.
 func (s *Server) Release(name, owner string) {
 	s.tb.Helper()
 	if _, err := s.service.Release(context.Background(), lock.Release{Resource: name, ProcessID: owner}); err != nil {
@@ -110,8 +111,8 @@ func (s *Server) Release(name, owner string) {
 	}
 }
 
-// ForceRelease force-releases a lock, as an operator would. It fails the test if the lock is not
-// held.
+// ForceRelease force-releases a lock, as an operator would. It fails the test if the lock
+// is not held.
 func (s *Server) ForceRelease(name, reason string) {
 	s.tb.Helper()
 	c := lock.ForceRelease{Resource: name, Reason: reason, By: "locktest"}
@@ -149,12 +150,12 @@ func (s *Server) Holder(name string) (owner string, held bool) {
 // Waiters returns the number of requests that wait for a lock.
 func (s *Server) Waiters(name string) int { return s.db.Resource(name).Waiters }
 
-// SetOffline sets whether the network is interrupted. While it is, every request fails as if no
-// server listened. Requests in progress lose their connections.
+// SetOffline sets whether the network is interrupted. While it is, every request fails as
+// if no server listened. Requests in progress lose their connections.
 func (s *Server) SetOffline(offline bool) { s.connections.setOffline(offline) }
 
-// DropReply loses the answer to the next request. The server executes the request, and the
-// connection of the client ends without an answer.
+// DropReply loses the answer to the next request. The server executes the request, and
+// the connection of the client ends without an answer.
 func (s *Server) DropReply() {
 	s.mu.Lock()
 	s.drop++

@@ -53,7 +53,8 @@ func TestLockOfAnotherProcess(t *testing.T) {
 	}
 }
 
-// A lock that expires or is force-released is lost. The client learns this at its next renewal.
+// A lock that expires or is force-released is lost. The client learns this at its next
+// renewal.
 func TestLossOfALock(t *testing.T) {
 	for name, lose := range map[string]func(*locktest.Server){
 		"expired":        func(s *locktest.Server) { s.Expire("r") },
@@ -96,7 +97,8 @@ func TestOffline(t *testing.T) {
 	}
 }
 
-// A request that waits when the network is interrupted loses its connection. The client retries.
+// A request that waits when the network is interrupted loses its connection. The client
+// retries.
 func TestOfflineEndsAWait(t *testing.T) {
 	s := locktest.New(t)
 	s.Hold("r", "other")
@@ -117,7 +119,8 @@ func TestOfflineEndsAWait(t *testing.T) {
 	(<-granted).Abandon()
 }
 
-// The client retries a request whose answer was lost and gets the hold that it was granted.
+// The client retries a request whose answer was lost and gets the hold that it was
+// granted.
 func TestDroppedReply(t *testing.T) {
 	s := locktest.New(t)
 	c := s.Client(client.Options{})

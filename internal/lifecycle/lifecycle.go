@@ -1,5 +1,5 @@
-// Package lifecycle starts and stops background loops. All of them follow one rule: Start may be
-// called once, and Stop any number of times, also without Start.
+// Package lifecycle starts and stops background loops. All of them follow one rule: Start
+// may be called once, and Stop any number of times, also without Start.
 package lifecycle
 
 import (
@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// Loops is a set of goroutines that start and stop together. The zero value is ready to use.
-// Start and Stop must not run at the same time.
+// Loops is a set of goroutines that start and stop together. The zero value is ready to
+// use. Start and Stop must not run at the same time.
 type Loops struct {
 	cancel  context.CancelFunc // nil before Start
 	running sync.WaitGroup
 }
 
-// Start runs each function in a goroutine of its own. Stop cancels the context that the functions
-// get. Start must be called at most once.
+// Start runs each function in a goroutine of its own. Stop cancels the context that the
+// functions get. Start must be called at most once.
 func (l *Loops) Start(loops ...func(context.Context)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	l.cancel = cancel
@@ -25,8 +25,8 @@ func (l *Loops) Start(loops ...func(context.Context)) {
 	}
 }
 
-// Stop cancels the context of the functions and waits until all of them have returned. It may be
-// called any number of times, also without Start, and concurrently with itself.
+// Stop cancels the context of the functions and waits until all of them have returned. It
+// may be called any number of times, also without Start, and concurrently with itself.
 func (l *Loops) Stop() {
 	if l.cancel != nil {
 		l.cancel()

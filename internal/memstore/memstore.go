@@ -1,9 +1,11 @@
-// Package memstore implements service.Store in memory. It is for the tests of this module, and
-// through client/locktest for those of its users. It has the rules and the queue of
-// internal/store and passes the same conformance tests, but nothing survives the process.
+// Package memstore implements service.Store in memory. It is for the tests of this
+// module, and through client/locktest for those of its users. It has the rules and the
+// queue of internal/store and passes the same conformance tests, but nothing survives the
+// process.
 //
-// A [Database] may have several servers, like a Postgres database. Each server is a [Store].
-// Except for ExecuteBatch, a transaction executes one command. ExecuteWithin ignores its delay.
+// A [Database] may have several servers, like a Postgres database. Each server is a
+// [Store]. Except for ExecuteBatch, a transaction executes one command. ExecuteWithin
+// ignores its delay.
 package memstore
 
 import (
@@ -33,15 +35,15 @@ type Database struct {
 	lastEvent  int64
 }
 
-// record is a stored resource. The fields of its waiters that depend on the reading server,
-// Local and AliveUntil, are set by load.
+// record is a stored resource. The fields of its waiters that depend on the reading
+// server, Local and AliveUntil, are set by load.
 type record struct {
 	lock.Resource
 	servers map[int64]int // the server of each waiter, by ticket
 }
 
-// NewDatabase returns an empty database. Its time is that of the clock, in UTC and truncated to
-// microseconds, like that of the other databases.
+// NewDatabase returns an empty database. Its time is that of the clock, in UTC and
+// truncated to microseconds, like that of the other databases.
 func NewDatabase(clock func() time.Time) *Database {
 	return &Database{
 		clock:     func() time.Time { return clock().UTC().Truncate(time.Microsecond) },
@@ -61,7 +63,8 @@ func (d *Database) Open() *Store {
 // Now returns the database's time.
 func (d *Database) Now() time.Time { return d.clock() }
 
-// Resource returns the state of a resource with its whole queue. No waiter in it is local.
+// Resource returns the state of a resource with its whole queue. No waiter in it is
+// local.
 func (d *Database) Resource(name string) lock.Resource {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -109,8 +112,8 @@ func (d *Database) aliveUntil(server int) time.Time {
 	return d.clock().Add(longLease)
 }
 
-// save stores a new state and returns it with its id. A waiter that was not loaded belongs to the
-// given server.
+// save stores a new state and returns it with its id. A waiter that was not loaded
+// belongs to the given server.
 func (d *Database) save(r lock.Resource, loaded []*lock.Waiter, server int) lock.Resource {
 	servers := map[int64]int{}
 	for i, w := range r.Queue {
@@ -134,8 +137,8 @@ func (d *Database) save(r lock.Resource, loaded []*lock.Waiter, server int) lock
 	return r
 }
 
-// Store is one server of a database. Make one with [Database.Open]; it executes commands between
-// Start and Close.
+// Store is one server of a database. Make one with [Database.Open]; it executes commands
+// between Start and Close.
 type Store struct {
 	db *Database
 	id int
@@ -155,15 +158,16 @@ type Fault struct {
 	Committed bool  // if Err is service.ErrOutcomeUnknown: whether the transaction was committed
 }
 
-// Start makes the store execute commands and report each commit to onCommit. The contract of
-// onCommit is that of internal/store.
+// Start makes the store execute commands and report each commit to onCommit. The contract
+// of onCommit is that of internal/store.
 func (s *Store) Start(onCommit func(service.Commit)) {
 	s.db.mu.Lock()
 	defer s.db.mu.Unlock()
 	s.running, s.onCommit = true, onCommit
 }
 
-// Close makes the store refuse commands. To the other servers this one is dead from now on.
+// Close makes the store refuse commands. To the other servers this one is dead from now
+// on.
 func (s *Store) Close() error {
 	s.db.mu.Lock()
 	defer s.db.mu.Unlock()
@@ -174,32 +178,34 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Notify sets the callbacks for notifications of other servers. They call wake if a resource is
-// free and its next waiter is local, and superseded if a request took the place of a local one.
-// Either may be nil. A callback runs inside a transaction, so it must not use the store.
+// Notify sets the callbacks for notifications of other servers. They call wake if a
+// resource is free and its next waiter is local, and superseded if a request took the
+// place of a local one. Either may be nil. A callback runs inside a transaction, so it
+// must not use the store.
 func (s *Store) Notify(wake func(resource string), superseded func(connection int64)) {
 	s.db.mu.Lock()
 	defer s.db.mu.Unlock()
 	s.wake, s.superseded = wake, superseded
 }
 
-// SetFault sets the function that decides which commands and reads fail. It gets nil for a read.
-// A nil function ends all faults.
+// SetFault sets the function that decides which commands and reads fail. It gets nil for
+// a read. A nil function ends all faults.
 func (s *Store) SetFault(fault func(lock.Command) Fault) {
 	s.db.mu.Lock()
 	defer s.db.mu.Unlock()
 	s.fault = fault
 }
 
-// EndLease ends the lease of this server at the given time. From then on the server is dead.
+// EndLease ends the lease of this server at the given time. From then on the server is
+// dead.
 func (s *Store) EndLease(at time.Time) {
 	s.db.mu.Lock()
 	defer s.db.mu.Unlock()
 	s.leaseEnd = at
 }
 
-// Edit changes a resource in a way that no command does, as an administrator or the restore of a
-// backup may. New waiters belong to this server.
+// Edit changes a resource in a way that no command does, as an administrator or the
+// restore of a backup may. New waiters belong to this server.
 func (s *Store) Edit(name string, edit func(*lock.Resource)) {
 	s.db.mu.Lock()
 	defer s.db.mu.Unlock()
@@ -312,7 +318,8 @@ func (t *transaction) decide(c lock.Command) (lock.Outcome, error) {
 	return out, err
 }
 
-// notifySuperseded notifies the server of a request whose place a later request has taken.
+// notifySuperseded notifies the server of a request whose place a later request has
+// taken.
 func (t *transaction) notifySuperseded(w *lock.Waiter) {
 	owner := t.db.resources[w.Request.Resource].servers[w.Ticket]
 	if owner != 0 && t.db.servers[owner-1].superseded != nil {
@@ -352,7 +359,8 @@ func (t *transaction) finish(results []Result) {
 	}
 }
 
-// notifyNext notifies the server of the next waiter if the resource is free and reserved for it.
+// notifyNext notifies the server of the next waiter if the resource is free and reserved
+// for it.
 func (t *transaction) notifyNext(r lock.Resource) {
 	next := r.Next(t.commit.Now)
 	if next == nil || next.Local {

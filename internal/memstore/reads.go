@@ -38,7 +38,8 @@ func (s *Store) Find(ctx context.Context, name string) (found service.Snapshot, 
 
 // Held implements service.Reader.
 func (s *Store) Held(
-	ctx context.Context, f service.ListFilter, begin func(total int, now time.Time) error, each func(lock.Resource) error,
+	ctx context.Context, f service.ListFilter,
+	begin func(total int, now time.Time) error, each func(lock.Resource) error,
 ) error {
 	var found []lock.Resource
 	var at time.Time
@@ -75,8 +76,8 @@ func (s *Store) Held(
 	return nil
 }
 
-// HeldBy implements service.Reader. Like those of the other stores, its result may include
-// resources whose hold has expired.
+// HeldBy implements service.Reader. Like those of the other stores, its result may
+// include resources whose hold has expired.
 func (s *Store) HeldBy(ctx context.Context, process, after string, limit int) (names []string, err error) {
 	err = s.read(ctx, func(time.Time) {
 		for name, r := range s.db.resources {
@@ -145,7 +146,9 @@ func (s *Store) LastEnd(
 }
 
 // Queue implements service.Reader.
-func (s *Store) Queue(ctx context.Context, resource string, after int64, limit int) (page service.QueuePage, err error) {
+func (s *Store) Queue(
+	ctx context.Context, resource string, after int64, limit int,
+) (page service.QueuePage, err error) {
 	err = s.read(ctx, func(now time.Time) {
 		page.At = now
 		position := 0
@@ -253,7 +256,8 @@ func (s *Store) AbandonedPlaces(ctx context.Context, keep time.Duration, limit i
 	return places, err
 }
 
-// DeleteDeadServers implements service.Housekeeping. It deletes nothing: a test has few servers.
+// DeleteDeadServers implements service.Housekeeping. It deletes nothing: a test has few
+// servers.
 func (s *Store) DeleteDeadServers(ctx context.Context, _ time.Duration) error {
 	return s.read(ctx, func(time.Time) {})
 }

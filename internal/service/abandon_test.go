@@ -27,8 +27,8 @@ func TestAbandonEndsAnUndeliveredHold(t *testing.T) {
 	})
 }
 
-// A client with a request_id can retry, so Abandon keeps a hold that was granted at once. The
-// minimum of an undelivered hold is ignored.
+// A client with a request_id can retry, so Abandon keeps a hold that was granted at once.
+// The minimum of an undelivered hold is ignored.
 func TestAbandonKeepsAHoldWithARequestID(t *testing.T) {
 	tests := []struct {
 		name    string
@@ -79,8 +79,8 @@ func TestAbandonOfARequestThatHadWaited(t *testing.T) {
 	}
 }
 
-// Abandoning the answer to a retry that found the hold does not end the hold: the first answer
-// may have arrived.
+// Abandoning the answer to a retry that found the hold does not end the hold: the first
+// answer may have arrived.
 func TestAbandonOfARepeatedGrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
@@ -100,8 +100,8 @@ func TestAbandonOfARepeatedGrant(t *testing.T) {
 	})
 }
 
-// A retry that finds its place and is granted the resource at once has waited. If its client
-// disconnects too, the place is kept again.
+// A retry that finds its place and is granted the resource at once has waited. If its
+// client disconnects too, the place is kept again.
 func TestAbandonOfARetryThatHadWaited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()

@@ -15,7 +15,8 @@ func endEvent(kind lock.EventKind, token int64) lock.Event {
 	return lock.Event{Kind: kind, At: t0, Resource: "r", ProcessID: "p", Token: token, Since: after(-time.Minute)}
 }
 
-// After a refusal the service reads the history, unless the state shows how the hold ended.
+// After a refusal the service reads the history, unless the state shows how the hold
+// ended.
 func TestRefusalReportsHowTheHoldEnded(t *testing.T) {
 	type events = []lock.Event // oldest first
 	released := func(token int64) lock.Event { return endEvent(lock.EventReleased, token) }
@@ -25,11 +26,11 @@ func TestRefusalReportsHowTheHoldEnded(t *testing.T) {
 	otherProcess.ProcessID, otherResource.Resource = "q", "s"
 
 	var (
-		free        = lock.Resource{Name: "r"}
-		held        = heldBy("p", time.Time{}) // with the token 100
-		heldByOther = heldBy("q", time.Time{})
-		unrecorded  = heldBy("p", t0) // an expiry that no command has recorded
-		early       = heldBy("p", after(time.Minute))
+		free       = lock.Resource{Name: "r"}
+		held       = heldBy("p", time.Time{}) // with the token 100
+		heldByQ    = heldBy("q", time.Time{})
+		unrecorded = heldBy("p", t0) // an expiry that no command has recorded
+		early      = heldBy("p", after(time.Minute))
 	)
 	early.Holds[0].MinHoldUntil, early.Holds[0].ReleasedAt = after(time.Minute), t0 // released before its minimum
 
@@ -49,16 +50,17 @@ func TestRefusalReportsHowTheHoldEnded(t *testing.T) {
 		{"released", free, events{released(90)}, 0, read, lock.ReasonReleased},
 		{"force-released", free, events{forced(90)}, 0, read, lock.ReasonForceReleased},
 		{"expired", free, events{expired(90)}, 0, read, lock.ReasonExpired},
-		{"released, and held by another process", heldByOther, events{released(90)}, 0, read, lock.ReasonReleased},
-		{"force-released, and held by another process", heldByOther, events{forced(90)}, 0, read, lock.ReasonForceReleased},
-		{"expired, and held by another process", heldByOther, events{expired(90)}, 0, read, lock.ReasonExpired},
-		{"only the newest end counts", free, events{released(80), forced(85), expired(90)}, 0, read, lock.ReasonExpired},
-		{"events of another process and resource", free, events{otherProcess, otherResource}, 0, read, lock.ReasonUnknown},
+		{"released, and held by q", heldByQ, events{released(90)}, 0, read, lock.ReasonReleased},
+		{"force-released, and held by q", heldByQ, events{forced(90)}, 0, read, lock.ReasonForceReleased},
+		{"expired, and held by q", heldByQ, events{expired(90)}, 0, read, lock.ReasonExpired},
+		{"the newest end counts", free, events{released(80), forced(85), expired(90)}, 0, read, lock.ReasonExpired},
+		{"events of other holds", free, events{otherProcess, otherResource}, 0, read, lock.ReasonUnknown},
 
-		{"the token's hold was released", free, events{released(90), expired(95)}, 90, read, lock.ReasonReleased},
-		{"the token's hold was force-released", free, events{forced(90), released(95)}, 90, read, lock.ReasonForceReleased},
-		{"the token's hold expired", free, events{expired(90), released(95)}, 90, read, lock.ReasonExpired},
-		{"the history does not have the token's hold", free, events{released(95)}, 90, read, lock.ReasonUnknown},
+		// The token is that of an earlier hold, and the resource is free.
+		{"that hold was released", free, events{released(90), expired(95)}, 90, read, lock.ReasonReleased},
+		{"that hold was force-released", free, events{forced(90), released(95)}, 90, read, lock.ReasonForceReleased},
+		{"that hold expired", free, events{expired(90), released(95)}, 90, read, lock.ReasonExpired},
+		{"the history does not have that hold", free, events{released(95)}, 90, read, lock.ReasonUnknown},
 
 		// The process holds the resource again; the token is that of an earlier hold.
 		{"an earlier hold was released", held, events{released(90)}, 90, read, lock.ReasonReleased},
@@ -122,7 +124,8 @@ func TestRefusalReportsHowTheHoldEnded(t *testing.T) {
 	}
 }
 
-// A client that repeats its release gets the same explanation, whatever happened in between.
+// A client that repeats its release gets the same explanation, whatever happened in
+// between.
 func TestRepeatedReleaseIsExplained(t *testing.T) {
 	m := newMemory()
 	s := newService(m)
@@ -170,8 +173,8 @@ func TestRepeatedReleaseIsExplained(t *testing.T) {
 	wantReason("release of the first hold", lock.ReasonReleased, release(first))
 	wantReason("renewal of the first hold", lock.ReasonReleased, renew(first))
 
-	// The newest hold expires. The end of an earlier one must not hide that: the client has to learn
-	// that the resource was not protected in the meantime.
+	// The newest hold expires. The end of an earlier one must not hide that: the client
+	// has to learn that the resource was not protected in the meantime.
 	m.now = acquire(0, time.Second).ExpiresAt
 	for _, recorded := range []string{"not recorded", "recorded"} {
 		wantReason("release after an expiry, "+recorded, lock.ReasonExpired, release(0))

@@ -15,9 +15,9 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// manyHeld returns a store with the given number of holds of the process p, and the names of
-// their resources in order. The process q has as many holds between them. The ids descend as the
-// names ascend.
+// manyHeld returns a store with the given number of holds of the process p, and the names
+// of their resources in order. The process q has as many holds between them. The ids
+// descend as the names ascend.
 func manyHeld(holds int) (m *memory, own []string) {
 	var resources []lock.Resource
 	for i := range holds {
@@ -30,8 +30,8 @@ func manyHeld(holds int) (m *memory, own []string) {
 	return newMemory(resources...), own
 }
 
-// A process may have any number of holds. One transaction changes at most 500 of them, so that no
-// other command waits long.
+// A process may have any number of holds. One transaction changes at most 500 of them, so
+// that no other command waits long.
 func TestAllHoldsInChunks(t *testing.T) {
 	calls := []struct {
 		name string
@@ -155,8 +155,8 @@ func listedOf(own []string) []lock.HoldRef {
 	return listed
 }
 
-// HeldBy may return resources whose holds have expired or end before the command. Only the
-// changed holds count.
+// HeldBy may return resources whose holds have expired or end before the command. Only
+// the changed holds count.
 func TestAllCountsOnlyWhatItChanged(t *testing.T) {
 	stored := []lock.Resource{
 		named("a", heldBy("p1", after(time.Hour))), named("expired", heldBy("p1", t0)),

@@ -12,8 +12,8 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// memory is a minimal Store without a queue. It has a map and a clock that only the test moves,
-// and it records how it is called.
+// memory is a minimal Store without a queue. It has a map and a clock that only the test
+// moves, and it records how it is called.
 type memory struct {
 	now       time.Time
 	resources map[string]lock.Resource
@@ -72,7 +72,8 @@ func (m *memory) Execute(_ context.Context, c lock.Command) (lock.Outcome, error
 	return out, err
 }
 
-// Queue is for waiting requests, like Waiting and AbandonedPlaces. Tests of these use memstore.
+// Queue is for waiting requests, like Waiting and AbandonedPlaces. Tests of these use
+// memstore.
 func (m *memory) Queue(context.Context, string, int64, int) (service.QueuePage, error) {
 	return service.QueuePage{At: m.now}, m.readErr
 }
@@ -132,8 +133,8 @@ type page struct {
 	Limit          int
 }
 
-// HeldBy returns an error for a page that it has already returned, so that no caller loops
-// forever.
+// HeldBy returns an error for a page that it has already returned, so that no caller
+// loops forever.
 func (m *memory) HeldBy(_ context.Context, process, after string, limit int) ([]string, error) {
 	arguments := page{process, after, limit}
 	if slices.Contains(m.arguments, any(arguments)) {
@@ -232,7 +233,8 @@ func withLimits(store service.Store, limits lock.Limits) *service.Service {
 	return service.New(store, service.Config{Limits: limits}, slog.New(slog.DiscardHandler))
 }
 
-// limited returns a service that allows a TTL of at most an hour, and so no hold without one.
+// limited returns a service that allows a TTL of at most an hour, and so no hold without
+// one.
 func limited(store service.Store) *service.Service {
 	return withLimits(store, lock.Limits{MaxTTL: time.Hour})
 }

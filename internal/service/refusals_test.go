@@ -10,8 +10,8 @@ import (
 	"resource-lock-manager/internal/memstore"
 )
 
-// An acquire of a resource that recently refused another one is refused on a snapshot, with the
-// answer that a command would have given. A command decides everything else.
+// An acquire of a resource that recently refused another one is refused on a snapshot,
+// with the answer that a command would have given. A command decides everything else.
 func TestRefusalOnASnapshot(t *testing.T) {
 	m := newMemory()
 	s := newService(m)
@@ -73,8 +73,8 @@ func TestRefusalOnASnapshot(t *testing.T) {
 	}
 }
 
-// An acquire that may wait and will probably be queued may share a transaction. It does not when
-// the resource is free, nor after a delay that was of no use.
+// An acquire that may wait and will probably be queued may share a transaction. It does
+// not when the resource is free, nor after a delay that was of no use.
 func TestAcquireThatWillBeQueuedIsDelayed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newDatabase().startServer(t, noRecheck())

@@ -20,7 +20,8 @@ func TestServiceAcquireAndRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := lock.Hold{
-		ProcessID: "p", Token: t0Token, LockedAt: t0, ExpiresAt: after(time.Minute), Connection: granted.Hold.Connection,
+		ProcessID: "p", Token: t0Token, LockedAt: t0, ExpiresAt: after(time.Minute),
+		Connection: granted.Hold.Connection,
 	}
 	wantEqual(t, "granted", want, granted.Hold)
 

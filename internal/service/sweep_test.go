@@ -35,7 +35,8 @@ func TestSweepIdle(t *testing.T) {
 		named("busy", freed(3)), named("c", freed(4)))
 	m.now = after(time.Minute + time.Hour + 1) // the freed ones have been idle for just over an hour
 	m.beforeExecute = func() {
-		// Another process uses "busy" between the read that found it idle and the command.
+		// Another process uses "busy" between the read that found it idle and the
+		// command.
 		if slices.Contains(m.executed[len(m.executed)-1].Needs().Resources, "busy") {
 			busy := m.resources["busy"]
 			busy.EndedAt = m.now

@@ -110,8 +110,8 @@ func TestFiltersReachTheStore(t *testing.T) {
 	wantEqual(t, "filters", want, m.arguments)
 }
 
-// The API sends a list while it is read, so an error of a callback, such as a disconnected
-// client, ends the read.
+// The API sends a list while it is read, so an error of a callback, such as a
+// disconnected client, ends the read.
 func TestCallbackErrorEndsAList(t *testing.T) {
 	m := newMemory(named("a", heldBy("p", time.Time{})), named("b", heldBy("p", time.Time{})))
 	errGone := errors.New("the client disconnected")

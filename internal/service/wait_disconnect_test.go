@@ -28,8 +28,8 @@ func TestDisconnectRemovesThePlaceAtOnce(t *testing.T) {
 	})
 }
 
-// If the client disconnects between the commit of its grant and the report of the commit, the
-// next waiter is granted the resource at once.
+// If the client disconnects between the commit of its grant and the report of the commit,
+// the next waiter is granted the resource at once.
 func TestDisconnectRacingWithTheGrantReleasesTheHold(t *testing.T) {
 	tests := []struct {
 		name      string
@@ -68,8 +68,9 @@ func TestDisconnectRacingWithTheGrantReleasesTheHold(t *testing.T) {
 	}
 }
 
-// If the client disconnects while its acquire is executed, the acquire is undone when it has
-// been executed. With a request_id the client can retry, so its hold or its place stays.
+// If the client disconnects while its acquire is executed, the acquire is undone when it
+// has been executed. With a request_id the client can retry, so its hold or its place
+// stays.
 func TestDisconnectDuringTheFirstCommand(t *testing.T) {
 	tests := []struct {
 		name      string
@@ -201,8 +202,8 @@ func TestStopWaitingAnswersEveryRequest(t *testing.T) {
 		d.wantEvents(t, "c", "queued")
 		s.request(lock.Request{ProcessID: "e", Wait: time.Minute}).wantError(service.ErrStopping)
 		d.wantEvents(t, "e")
-		// A retry on another server finds the place. The first server still executes requests that
-		// do not wait.
+		// A retry on another server finds the place. The first server still executes
+		// requests that do not wait.
 		other := d.startServer(t, noRecheck())
 		retry := other.queue(lock.Request{ProcessID: "c", RequestID: "id"})
 		s.release("a")

@@ -9,8 +9,8 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// If the hold expires exactly when the wait ends, the request is granted, whichever of the two
-// timers fires first.
+// If the hold expires exactly when the wait ends, the request is granted, whichever of
+// the two timers fires first.
 func TestExpiryAtTheTimeoutIsAGrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
@@ -78,7 +78,8 @@ func TestMinimumHoldDelaysTheHandOverToExactlyItsEnd(t *testing.T) {
 	})
 }
 
-// When a hold ends before its timer fires, the timer is set to the expiry of the next hold.
+// When a hold ends before its timer fires, the timer is set to the expiry of the next
+// hold.
 func TestTimerFollowsTheCurrentHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
@@ -129,8 +130,8 @@ func TestUselessTimerIsStopped(t *testing.T) {
 	}
 }
 
-// The observer learns of a commit some time after the timestamp of the commit. The timer is not
-// late by that delay.
+// The observer learns of a commit some time after the timestamp of the commit. The timer
+// is not late by that delay.
 func TestTimerCountsFromTheTimeOfTheCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newDatabase().startServer(t, noRecheck())

@@ -12,8 +12,8 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// retryTime is longer than the interval at which the server retries after a failure of the
-// database, and much shorter than the one between rechecks.
+// retryTime is longer than the interval at which the server retries after a failure of
+// the database, and much shorter than the one between rechecks.
 const retryTime = time.Second
 
 var unavailable = memstore.Fault{Err: service.ErrUnavailable}
@@ -112,7 +112,8 @@ func TestUnknownOutcomeOfARelease(t *testing.T) {
 	}
 }
 
-// A waiter that may have been granted the resource is answered only when its grant is certain.
+// A waiter that may have been granted the resource is answered only when its grant is
+// certain.
 func TestUnknownOutcomeOfAnExpiry(t *testing.T) {
 	for _, committed := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -130,8 +131,8 @@ func TestUnknownOutcomeOfAnExpiry(t *testing.T) {
 	}
 }
 
-// The report of a renewal whose outcome is unknown does not show the expiry, so no timer may
-// rely on it.
+// The report of a renewal whose outcome is unknown does not show the expiry, so no timer
+// may rely on it.
 func TestUnknownOutcomeOfARenewal(t *testing.T) {
 	tests := []struct {
 		name      string
@@ -164,8 +165,8 @@ func TestUnknownOutcomeOfARenewal(t *testing.T) {
 	}
 }
 
-// If the outcome of a retry by the client is unknown, its earlier request is not refused as
-// superseded: it may still have the place.
+// If the outcome of a retry by the client is unknown, its earlier request is not refused
+// as superseded: it may still have the place.
 func TestUnknownOutcomeOfASupersedingAcquire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
@@ -203,8 +204,8 @@ func TestFailedReadIsRetried(t *testing.T) {
 	})
 }
 
-// If the command that ends a wait fails, the server ends the wait later. With a request_id the
-// place is kept: the client can retry, whatever its answer was.
+// If the command that ends a wait fails, the server ends the wait later. With a
+// request_id the place is kept: the client can retry, whatever its answer was.
 func TestFailedEndOfAWaitIsRetried(t *testing.T) {
 	faults := map[string]memstore.Fault{
 		"unavailable":                unavailable,
@@ -235,7 +236,8 @@ func TestFailedEndOfAWaitIsRetried(t *testing.T) {
 						d := newDatabase()
 						s := d.startServer(t, noRecheck())
 						s.hold("a", 0)
-						end.end(s, s.queue(lock.Request{ProcessID: "b", RequestID: requestID, Wait: time.Second}), fault)
+						b := s.queue(lock.Request{ProcessID: "b", RequestID: requestID, Wait: time.Second})
+						end.end(s, b, fault)
 						advance(retryTime)
 						if requestID != "" {
 							d.wantQueue(t, "-b")
@@ -347,8 +349,8 @@ func TestNothingRunsAfterStop(t *testing.T) {
 	})
 }
 
-// A waiter that has to execute its acquire again, and fails, still has a place. The place is
-// removed.
+// A waiter that has to execute its acquire again, and fails, still has a place. The place
+// is removed.
 func TestFailedRetryLeavesNoPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
@@ -373,8 +375,8 @@ func TestFailedRetryLeavesNoPlace(t *testing.T) {
 	})
 }
 
-// A request that was queued and granted in one transaction does not learn that it had a place.
-// If it has to execute its acquire again, and fails, its hold is released.
+// A request that was queued and granted in one transaction does not learn that it had a
+// place. If it has to execute its acquire again, and fails, its hold is released.
 func TestFailedRetryLeavesNoHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
@@ -400,8 +402,8 @@ func TestFailedRetryLeavesNoHold(t *testing.T) {
 	})
 }
 
-// A request that retries after an unknown outcome and finds its hold had waited for it. If its
-// client disconnects, the hold is released and the place is kept.
+// A request that retries after an unknown outcome and finds its hold had waited for it.
+// If its client disconnects, the hold is released and the place is kept.
 func TestDisconnectDuringARetryThatFindsTheHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()

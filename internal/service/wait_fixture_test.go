@@ -21,8 +21,8 @@ type database struct{ *memstore.Database }
 
 func newDatabase() *database { return &database{memstore.NewDatabase(time.Now)} }
 
-// processes returns the processes in the queue of a resource, in its order. A "-" precedes a
-// detached one.
+// processes returns the processes in the queue of a resource, in its order. A "-"
+// precedes a detached one.
 func (d *database) processes(name string) []string {
 	var all []string
 	for _, w := range d.Resource(name).Queue {
@@ -76,8 +76,8 @@ func (n *node) commands() int {
 	return n.executed
 }
 
-// onFullRead sets what happens just before and just after the next full recheck reads. Either
-// may be nil.
+// onFullRead sets what happens just before and just after the next full recheck reads.
+// Either may be nil.
 func (n *node) onFullRead(before, after func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -136,12 +136,12 @@ var usual = service.Config{
 	KeepPlace: 10 * time.Second, Recheck: 7 * time.Second,
 }
 
-// fullRecheck is when a server with the usual configuration first reads all requests that wait
-// on it: at the tenth recheck with a waiting request.
+// fullRecheck is when a server with the usual configuration first reads all requests that
+// wait on it: at the tenth recheck with a waiting request.
 const fullRecheck = 10 * 7 * time.Second
 
-// noRecheck returns a configuration without periodic rechecks, so that the test shows that its
-// result does not depend on them.
+// noRecheck returns a configuration without periodic rechecks, so that the test shows
+// that its result does not depend on them.
 func noRecheck() service.Config {
 	c := usual
 	c.Recheck = 1000 * time.Hour
@@ -194,8 +194,8 @@ type call struct {
 	took  time.Duration
 }
 
-// request starts an acquire of "r", or of the named resource. It returns when the acquire waits
-// or has its answer.
+// request starts an acquire of "r", or of the named resource. It returns when the acquire
+// waits or has its answer.
 func (s *server) request(r lock.Request) *call {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(s.t.Context())
@@ -230,8 +230,8 @@ func (s *server) hold(process string, ttl time.Duration) lock.Grant {
 	return g
 }
 
-// release ends the hold that a process has of "r". It returns when everything that the release
-// causes has happened.
+// release ends the hold that a process has of "r". It returns when everything that the
+// release causes has happened.
 func (s *server) release(process string) {
 	s.t.Helper()
 	if _, err := s.Release(s.t.Context(), lock.Release{Resource: "r", ProcessID: process}); err != nil {

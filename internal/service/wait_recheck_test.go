@@ -25,9 +25,9 @@ func TestRechecksDoNothingWithoutFaults(t *testing.T) {
 	})
 }
 
-// A full recheck reads the database first and compares the result with the registered requests
-// afterwards. A request that was granted and answered in between is no orphan: its client has
-// the hold, so the recheck must not end it.
+// A full recheck reads the database first and compares the result with the registered
+// requests afterwards. A request that was granted and answered in between is no orphan:
+// its client has the hold, so the recheck must not end it.
 func TestFullRecheckKeepsAHoldGrantedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
@@ -49,7 +49,8 @@ func TestFullRecheckKeepsAHoldGrantedMeanwhile(t *testing.T) {
 	})
 }
 
-// The same for a request that started just before the read and was answered just after it.
+// The same for a request that started just before the read and was answered just after
+// it.
 func TestFullRecheckKeepsAHoldOfARequestThatStartedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
@@ -102,8 +103,8 @@ func TestFullRecheckKeepsAPlaceDetachedMeanwhile(t *testing.T) {
 	})
 }
 
-// A request whose first command is in progress has no place yet. A full recheck does not make it
-// execute its acquire again.
+// A request whose first command is in progress has no place yet. A full recheck does not
+// make it execute its acquire again.
 func TestFullRecheckIgnoresARequestThatIsNotQueuedYet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()

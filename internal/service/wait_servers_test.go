@@ -36,7 +36,8 @@ func TestHandOverAcrossServers(t *testing.T) {
 					t.Fatalf("a newcomer got %+v, %v, want a HeldError", newcomer.grant.Hold, newcomer.err)
 				}
 				if test.lost {
-					wantEqual(t, "refusal", &lock.HeldError{Resource: "r", Next: "b", Waiters: 1, Now: time.Now()}, held)
+					want := &lock.HeldError{Resource: "r", Next: "b", Waiters: 1, Now: time.Now()}
+					wantEqual(t, "refusal", want, held)
 				}
 				advance(test.at - time.Second)
 				b.wantGranted(test.at)
@@ -45,8 +46,8 @@ func TestHandOverAcrossServers(t *testing.T) {
 	}
 }
 
-// If a notification is lost, any transaction of the waiter's server that reads the free resource
-// grants it to the waiter.
+// If a notification is lost, any transaction of the waiter's server that reads the free
+// resource grants it to the waiter.
 func TestLostNotificationIsMadeUpByALaterTransaction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
@@ -68,7 +69,8 @@ func TestExpiryOfAHoldRenewedOnAnotherServer(t *testing.T) {
 		two.hold("a", 5*time.Second)
 		b := one.queue(lock.Request{ProcessID: "b"})
 		advance(4 * time.Second)
-		if _, err := two.Renew(t.Context(), lock.Renew{Resource: "r", ProcessID: "a", TTL: 8 * time.Second}); err != nil {
+		renewal := lock.Renew{Resource: "r", ProcessID: "a", TTL: 8 * time.Second}
+		if _, err := two.Renew(t.Context(), renewal); err != nil {
 			t.Fatal(err)
 		}
 		advance(8*time.Second - 1)
@@ -124,8 +126,8 @@ func TestLostPlaceIsQueuedAgain(t *testing.T) {
 	})
 }
 
-// addOrphan adds a local waiter without a request to the queue of "r". A crash between commit
-// and answer can leave one.
+// addOrphan adds a local waiter without a request to the queue of "r". A crash between
+// commit and answer can leave one.
 func addOrphan(s *server, process string) {
 	s.node.Edit("r", func(r *lock.Resource) {
 		r.LastTicket++

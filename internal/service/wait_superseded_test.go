@@ -10,8 +10,9 @@ import (
 	"resource-lock-manager/internal/lock"
 )
 
-// Of two requests with one request_id, the earlier one is refused at once and acquires nothing
-// more. This depends neither on what the later one does nor on its server, nor on rechecks.
+// Of two requests with one request_id, the earlier one is refused at once and acquires
+// nothing more. This depends neither on what the later one does nor on its server, nor on
+// rechecks.
 func TestSupersededAtOnce(t *testing.T) {
 	later := map[string]func(t *testing.T, d *database, other *server){
 		"the later one waits": func(t *testing.T, d *database, other *server) {
@@ -50,10 +51,10 @@ func TestSupersededAtOnce(t *testing.T) {
 	}
 }
 
-// Without notifications, a full recheck ends the wait of a superseded request. The request
-// acquires nothing, even if the resource is free by then.
+// Without notifications, a full recheck ends the wait of a superseded request. The
+// request acquires nothing, even if the resource is free by then.
 func TestSupersededWithoutNotifications(t *testing.T) {
-	for name, ended := range map[string]bool{"the later one waits": false, "the hold of the later one has ended": true} {
+	for name, ended := range map[string]bool{"the later one waits": false, "the later one has released it": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d := newDatabase()
@@ -81,8 +82,8 @@ func TestSupersededWithoutNotifications(t *testing.T) {
 	}
 }
 
-// A superseded request whose wait ends is refused as superseded, not as timed out behind its own
-// process.
+// A superseded request whose wait ends is refused as superseded, not as timed out behind
+// its own process.
 func TestSupersededAtTheTimeout(t *testing.T) {
 	for name, granted := range map[string]bool{"the later one waits": false, "the later one has the hold": true} {
 		t.Run(name, func(t *testing.T) {
@@ -105,8 +106,9 @@ func TestSupersededAtTheTimeout(t *testing.T) {
 	}
 }
 
-// A client may retry although its first connection is still open. There is one place and one
-// grant. The end of the first connection does not end the hold, and a further retry finds it.
+// A client may retry although its first connection is still open. There is one place and
+// one grant. The end of the first connection does not end the hold, and a further retry
+// finds it.
 func TestRequestThatWaitsTwiceIsGrantedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()
@@ -129,8 +131,8 @@ func TestRequestThatWaitsTwiceIsGrantedOnce(t *testing.T) {
 	})
 }
 
-// A superseded connection must not take the place back. If it did and then disconnected, the
-// client would lose its turn.
+// A superseded connection must not take the place back. If it did and then disconnected,
+// the client would lose its turn.
 func TestSupersededConnectionDoesNotCostTheTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDatabase()

@@ -45,7 +45,8 @@ func testAcquireIsStored(t *testing.T, db Database) {
 func testTextSurvives(t *testing.T, db Database) {
 	names := []string{
 		"plain", `'; DROP TABLE resource_locks; --`, `quote " backslash \ percent % underscore _ question ? at @name`,
-		"日本語 🔒 é é", "<script>&amp;", "  spaces  ", "{json: [true, null]}", "\u2028\u2029\ufeff", "CASE", "case",
+		"日本語 🔒 é é", "<script>&amp;", "  spaces  ", "{json: [true, null]}", "\u2028\u2029\ufeff",
+		"CASE", "case",
 	}
 	s := db.open(t)
 	for _, name := range names {
@@ -117,8 +118,8 @@ func testReleaseKeepsRowAndToken(t *testing.T, db Database) {
 	}
 }
 
-// Many clients compete for few resources. No two hold the same one, and the tokens of a resource
-// grow in the order of its holds.
+// Many clients compete for few resources. No two hold the same one, and the tokens of a
+// resource grow in the order of its holds.
 func testExclusionUnderLoad(t *testing.T, db Database) {
 	const clients, rounds, resources = 24, 40, 3
 	stores := db.servers(t, 3)
@@ -155,7 +156,8 @@ func testExclusionUnderLoad(t *testing.T, db Database) {
 				mu.Lock()
 				holder[name] = "" // before the release, after which another client may get the resource
 				mu.Unlock()
-				if _, err := s.Execute(context.Background(), lock.Release{Resource: name, ProcessID: process}); err != nil {
+				release := lock.Release{Resource: name, ProcessID: process}
+				if _, err := s.Execute(context.Background(), release); err != nil {
 					t.Error(err)
 					return
 				}
@@ -165,7 +167,8 @@ func testExclusionUnderLoad(t *testing.T, db Database) {
 	wg.Wait()
 }
 
-// All servers acquire the same new resources at the same time. Each resource is granted once.
+// All servers acquire the same new resources at the same time. Each resource is granted
+// once.
 func testFirstInsertIsDecidedOnce(t *testing.T, db Database) {
 	const servers, names = 3, 50
 	stores := db.servers(t, servers)
@@ -198,11 +201,12 @@ func testFirstInsertIsDecidedOnce(t *testing.T, db Database) {
 	}
 }
 
-// The sweeps of the service end expired holds and delete idle resources, a limited number at a
-// time.
+// The sweeps of the service end expired holds and delete idle resources, a limited number
+// at a time.
 func testSweep(t *testing.T, db Database) {
 	s := db.open(t)
-	sweeps := service.New(s, service.Config{Limits: lock.Limits{MaxTTL: lock.LongestTTL}}, slog.New(slog.DiscardHandler))
+	cfg := service.Config{Limits: lock.Limits{MaxTTL: lock.LongestTTL}}
+	sweeps := service.New(s, cfg, slog.New(slog.DiscardHandler))
 	for i := range 5 {
 		acquire(t, s, fmt.Sprint("short ", i), "p", time.Microsecond)
 	}
@@ -237,7 +241,8 @@ func testSweep(t *testing.T, db Database) {
 	if r, err := s.Find(t.Context(), "released"); err != nil || r.Resource.ID != 0 {
 		t.Errorf("got %+v, %v, want no row", r, err)
 	}
-	// The tokens of a new row are greater than those of every deleted row, whatever the clock shows.
+	// The tokens of a new row are greater than those of every deleted row, whatever the
+	// clock shows.
 	if got := acquire(t, s, "new", "p", 0).Hold.Token; got <= token {
 		t.Errorf("the token %d of a new row is not greater than the deleted %d", got, token)
 	}

@@ -141,7 +141,8 @@ func testLastEnd(t *testing.T, db Database) {
 	if end, found, err := s.LastEnd(t.Context(), "m", "p", 0); err != nil || !found || end.Kind != lock.EventReleased {
 		t.Errorf("released, then force-released: got %+v, %t, %v, want the release", end, found, err)
 	}
-	// If the end of the last hold is not recorded, the end of an earlier hold does not count.
+	// If the end of the last hold is not recorded, the end of an earlier hold does not
+	// count.
 	acquire(t, s, "r", "p", time.Microsecond)
 	if end, found, err := s.LastEnd(t.Context(), "r", "p", 0); err != nil || found {
 		t.Errorf("an end that is not recorded: got %+v, %t, %v, want none", end, found, err)
@@ -310,7 +311,8 @@ func testOpenListsLeaveTheRestWorking(t *testing.T, db Database) {
 	lists.Wait()
 }
 
-// A filter by kind or time orders events by their times. The others order them by their ids.
+// A filter by kind or time orders events by their times. The others order them by their
+// ids.
 func testHistoryFilters(t *testing.T, db Database) {
 	s := db.open(t)
 	acquire(t, s, "a", "p", 0)

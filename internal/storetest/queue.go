@@ -44,8 +44,8 @@ func enqueue(tb testing.TB, s Store, c lock.Acquire) lock.Outcome {
 	return out
 }
 
-// queue returns the processes of the connected waiters of "r" in their order. It reads several
-// pages.
+// queue returns the processes of the connected waiters of "r" in their order. It reads
+// several pages.
 func queue(tb testing.TB, s Store) []string {
 	tb.Helper()
 	var names []string
@@ -176,7 +176,8 @@ func testWaiterSurvives(t *testing.T, db Database) {
 	}
 }
 
-// Waiting returns the requests that wait on the server, and whether their resources are free.
+// Waiting returns the requests that wait on the server, and whether their resources are
+// free.
 func testWaitingOnThisServer(t *testing.T, db Database) {
 	s := db.open(t)
 	requests := map[string]lock.Acquire{}
@@ -258,7 +259,8 @@ func testPlaceIsKept(t *testing.T, db Database) {
 	}
 }
 
-// There is one queue for all servers, and only the server of a waiter grants it the resource.
+// There is one queue for all servers, and only the server of a waiter grants it the
+// resource.
 func testOneQueueForAllServers(t *testing.T, db Database) {
 	if !db.Shared {
 		return
@@ -295,8 +297,8 @@ func testOneQueueForAllServers(t *testing.T, db Database) {
 	}
 }
 
-// The observer is called for every transaction that changed something or read a resource with
-// waiters, before Execute returns.
+// The observer is called for every transaction that changed something or read a resource
+// with waiters, before Execute returns.
 func testObserverSeesEveryCommit(t *testing.T, db Database) {
 	var commits []service.Commit
 	s := db.observed(t, func(c service.Commit) { commits = append(commits, c) })
@@ -317,7 +319,8 @@ func testObserverSeesEveryCommit(t *testing.T, db Database) {
 		t.Errorf("commit of a first acquire: %+v", c)
 	}
 
-	if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}}); err == nil {
+	other := lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}}
+	if _, err := s.Execute(t.Context(), other); err == nil {
 		t.Error("a held resource was granted")
 	}
 	last("refused", 1)
@@ -341,7 +344,7 @@ func testObserverSeesEveryCommit(t *testing.T, db Database) {
 		t.Errorf("superseded connections: got %v, want %d", c.Superseded, first.Connection)
 	}
 
-	if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}}); err == nil {
+	if _, err := s.Execute(t.Context(), other); err == nil {
 		t.Error("a held resource was granted")
 	}
 	if c = last("refused while others wait", 6); len(c.Contended) != 1 || len(c.Events) != 0 {

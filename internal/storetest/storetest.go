@@ -1,6 +1,6 @@
-// Package storetest is the conformance test of service.Store. internal/store passes it on SQLite
-// and on Postgres, and so does internal/memstore. A test that uses memstore is therefore valid
-// for the databases.
+// Package storetest is the conformance test of service.Store. internal/store passes it on
+// SQLite and on Postgres, and so does internal/memstore. A test that uses memstore is
+// therefore valid for the databases.
 package storetest
 
 import (
@@ -85,7 +85,8 @@ func (d Database) observed(tb testing.TB, onCommit func(service.Commit)) Store {
 	return s
 }
 
-// servers returns n servers. If the database can have only one, it returns that one n times.
+// servers returns n servers. If the database can have only one, it returns that one n
+// times.
 func (d Database) servers(tb testing.TB, n int) []Store {
 	tb.Helper()
 	all := make([]Store, n)
