@@ -1,5 +1,5 @@
-// Package app composes the program from its parts. It owns the order in which they start and
-// stop.
+// Package app composes the program from its parts. It owns the order in which they start
+// and stop.
 package app
 
 import (
@@ -37,8 +37,9 @@ type App struct {
 // keepAlive detects within half a minute that the machine of a waiting client has failed.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 
-// Start opens the port and the database, and serves requests when it returns. Its error states
-// the cause in one line: the port is taken, the database cannot be reached or written.
+// Start opens the port and the database, and serves requests when it returns. Its error
+// states the cause in one line: the port is taken, the database cannot be reached or
+// written.
 func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*App, error) {
 	// The port first: a server that cannot serve does not touch the database.
 	listener, err := (&net.ListenConfig{KeepAliveConfig: keepAlive}).Listen(ctx, "tcp", cfg.Address())
@@ -114,11 +115,13 @@ func cannotListen(cfg config.Config, err error) error {
 	lookup, isLookup := errors.AsType[*net.DNSError](err)
 	switch {
 	case isLookup:
-		return fmt.Errorf("HOST: %q cannot be found (%s): want a name or an IP address of this machine, or 0.0.0.0 for all", cfg.Host, lookup.Err)
+		return fmt.Errorf("HOST: %q cannot be found (%s): want a name or an IP address of this machine, or 0.0.0.0 for all",
+			cfg.Host, lookup.Err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return fmt.Errorf("HOST: %q is not an address of this machine: want one that is, or 0.0.0.0 for all", cfg.Host)
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("PORT: another program listens on %s (%w): end it, or choose another port", cfg.Address(), syscall.EADDRINUSE)
+		return fmt.Errorf("PORT: another program listens on %s (%w): end it, or choose another port",
+			cfg.Address(), syscall.EADDRINUSE)
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Errorf("PORT: this user may not listen on %s (%w): choose a port from 1024 up, or grant CAP_NET_BIND_SERVICE",
 			cfg.Address(), syscall.EACCES)
@@ -132,9 +135,9 @@ func (a *App) Address() string { return a.address.String() }
 // Failed returns a channel that gets an error if the HTTP server ends before Stop.
 func (a *App) Failed() <-chan error { return a.failed }
 
-// Stop ends everything in order. It answers waiting requests with 503, closes the port, answers
-// the accepted requests, stops the background loops, executes the queued commands and closes the
-// database. It aborts requests that take longer than the shutdown timeout.
+// Stop ends everything in order. It answers waiting requests with 503, closes the port,
+// answers the accepted requests, stops the background loops, executes the queued commands
+// and closes the database. It aborts requests that take longer than the shutdown timeout.
 func (a *App) Stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), a.cfg.ShutdownTimeout)
 	defer cancel()

@@ -19,9 +19,9 @@ func (r Request) place() Place {
 	return Place{Resource: r.Resource, ProcessID: r.ProcessID, RequestID: r.RequestID}
 }
 
-// repeats reports whether the hold was granted to an earlier request with the same RequestID.
-// A hold that was released no longer belongs to its process, even while its minimum keeps the
-// resource taken.
+// repeats reports whether the hold was granted to an earlier request with the same
+// RequestID. A hold that was released no longer belongs to its process, even while its
+// minimum keeps the resource taken.
 func (r Request) repeats(h Hold) bool {
 	return r.RequestID != "" && r.RequestID == h.RequestID && r.ProcessID == h.ProcessID && h.ReleasedAt.IsZero()
 }
@@ -42,12 +42,13 @@ func (r Request) hold(now time.Time, connection int64, of Resource) Hold {
 }
 
 // Acquire decides a [Request]. While another request holds the resource, the same process
-// included, or a waiter is before it, it is refused with [HeldError] or, with Wait, queued.
+// included, or a waiter is before it, it is refused with [HeldError] or, with Wait,
+// queued.
 //
-// An idempotent retry with the same RequestID gets the hold or the place that the process has
-// already, unchanged. A waiting request always has a RequestID and a Connection. Of two open
-// requests with the same RequestID the later one has the place. The earlier one is superseded:
-// it acquires nothing from then on.
+// An idempotent retry with the same RequestID gets the hold or the place that the process
+// has already, unchanged. A waiting request always has a RequestID and a Connection. Of
+// two open requests with the same RequestID the later one has the place. The earlier one
+// is superseded: it acquires nothing from then on.
 type Acquire struct {
 	Request
 	Named      bool  // the caller chose RequestID, so that another request can have the same one
@@ -143,8 +144,8 @@ func (c Acquire) repeat(now time.Time, r Resource, holder Hold) (Outcome, error)
 	return out, nil
 }
 
-// waiter returns the new waiter for the request. It keeps the ticket of the place that the
-// request has already, if any.
+// waiter returns the new waiter for the request. It keeps the ticket of the place that
+// the request has already, if any.
 func (c Acquire) waiter(now time.Time, r Resource, place *Waiter) (*Waiter, error) {
 	w := &Waiter{
 		Ticket: max(r.LastTicket+1, now.UnixMicro()), Request: c.Request, Connection: c.Connection,

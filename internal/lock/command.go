@@ -9,24 +9,26 @@ import (
 type Command interface {
 	// Needs returns what the command needs to decide.
 	Needs() Needs
-	// Decide gets the states of Needs.Resources, in that order. It is pure: the same states and
-	// time give the same outcome. An error is a refusal, which changes nothing.
+	// Decide gets the states of Needs.Resources, in that order. It is pure: the same
+	// states and time give the same outcome. An error is a refusal, which changes
+	// nothing.
 	//
-	// A state need not contain the whole queue. It contains the first connected waiters, at
-	// least one more than all commands of the transaction can remove, and Needs.Places.
+	// A state need not contain the whole queue. It contains the first connected waiters,
+	// at least one more than all commands of the transaction can remove, and
+	// Needs.Places.
 	Decide(now time.Time, before []Resource) (Outcome, error)
 }
 
 // Needs states what a command reads and what it may do to a queue.
 type Needs struct {
-	// Resources are the names of the resources that the command reads or changes, each once.
-	// Their rows are locked before the time is read.
+	// Resources are the names of the resources that the command reads or changes, each
+	// once. Their rows are locked before the time is read.
 	Resources []string
 	// Places are the places that the command reads, wherever in the queue they are.
 	Places []Place
-	// MayFree reports whether the command may end a hold or remove a place, so that the next
-	// waiter gets to the head of the queue. An acquire does neither: however many acquires
-	// share a transaction, they grant the resource to at most one waiter.
+	// MayFree reports whether the command may end a hold or remove a place, so that the
+	// next waiter gets to the head of the queue. An acquire does neither: however many
+	// acquires share a transaction, they grant the resource to at most one waiter.
 	MayFree bool
 }
 
@@ -84,8 +86,8 @@ func (o *Outcome) Grant(c Acquire) Grant {
 	return Grant{ID: o.Resource.ID, Now: o.Now, Hold: o.Hold, To: c, Repeated: o.Repeated, Ticket: o.Ticket}
 }
 
-// reconcile adds the new state of a changed resource. It first ends expired holds and, if the
-// resource is free then and its next waiter is local, grants it to that waiter.
+// reconcile adds the new state of a changed resource. It first ends expired holds and, if
+// the resource is free then and its next waiter is local, grants it to that waiter.
 func (o *Outcome) reconcile(r Resource) {
 	r, expired := r.endExpired(o.Now)
 	first := len(o.Events)

@@ -1,14 +1,15 @@
-// Package lock is the domain: resources, holds, queues and fencing tokens, and the rules by
-// which commands change them. It is pure. It imports only the standard library and knows no
-// SQL, no HTTP, no clock, no goroutine and no logger.
+// Package lock is the domain: resources, holds, queues and fencing tokens, and the rules
+// by which commands change them. It is pure. It imports only the standard library and
+// knows no SQL, no HTTP, no clock, no goroutine and no logger.
 //
 // # States
 //
-// A [Resource] is free or held. At time t it is held if it has a [Hold] that is live at t: a
-// hold that never expires, or one whose ExpiresAt is after t. An expired hold counts as ended
-// at once, whether or not its end has been recorded: every rule gets the time as an argument
-// and asks [Hold.Live]. (If the clock steps back, which only a Postgres server's clock can, a
-// hold whose end was not recorded is live again, for every client alike.)
+// A [Resource] is free or held. At time t it is held if it has a [Hold] that is live at
+// t: a hold that never expires, or one whose ExpiresAt is after t. An expired hold counts
+// as ended at once, whether or not its end has been recorded: every rule gets the time as
+// an argument and asks [Hold.Live]. (If the clock steps back, which only a Postgres
+// server's clock can, a hold whose end was not recorded is live again, for every client
+// alike.)
 //
 //	   Acquire, or a waiter's turn     Release, ForceRelease, or ExpiresAt comes
 //	free ────────────────▶ held ──────────────────────────────────────────▶ free
@@ -18,19 +19,20 @@
 //	                      Renew: a new                        ForceRelease, or MinHoldUntil comes
 //	                      ExpiresAt
 //
-// An [Acquire] of a resource that is not free is refused with *HeldError or queued, unless it
-// is an idempotent retry: if the process holds the resource under the same RequestID, it gets
-// that hold again, unchanged. A hold that was released before its minimum no longer belongs to
-// its process: it cannot be renewed or released again.
+// An [Acquire] of a resource that is not free is refused with *HeldError or queued,
+// unless it is an idempotent retry: if the process holds the resource under the same
+// RequestID, it gets that hold again, unchanged. A hold that was released before its
+// minimum no longer belongs to its process: it cannot be renewed or released again.
 //
 // # The queue
 //
-// The queue of a resource consists of places, each a [Waiter] with a ticket. Tickets grow in
-// the order in which the requests were queued. A waiter is connected while its request is open
-// on a live server. A free resource goes to the first connected waiter. If that waiter is
-// connected to the server that decides (it is local), the command that freed the resource
-// grants it at once. Otherwise the resource stays free but reserved: no other request gets it,
-// and the waiter's own server grants it with [ExpireAndGrant] once it is notified.
+// The queue of a resource consists of places, each a [Waiter] with a ticket. Tickets grow
+// in the order in which the requests were queued. A waiter is connected while its request
+// is open on a live server. A free resource goes to the first connected waiter. If that
+// waiter is connected to the server that decides (it is local), the command that freed
+// the resource grants it at once. Otherwise the resource stays free but reserved: no
+// other request gets it, and the waiter's own server grants it with [ExpireAndGrant] once
+// it is notified.
 //
 //	Acquire with Wait            its turn: granted
 //	────────────────▶ connected ───────────────────▶ a hold
@@ -39,8 +41,9 @@
 //	  same RequestID    │   ▼ with Keep               │  ([RemoveAbandoned])
 //	                  detached ───────────────────────┘
 //
-// TimeOut or Disconnect without Keep removes the place at once. A detached waiter keeps its
-// place and delays no other waiter. The waiter of a dead server counts as detached, too.
+// TimeOut or Disconnect without Keep removes the place at once. A detached waiter keeps
+// its place and delays no other waiter. The waiter of a dead server counts as detached,
+// too.
 //
 // # Invariants
 //
@@ -69,21 +72,21 @@
 //
 // # How rules become durable
 //
-// A [Command] names the resources that it needs and decides their new states from their states
-// and one timestamp. It may be decided several times, because a failed transaction is repeated,
-// so it has no effect but its [Outcome]. Commands that share a transaction are decided one
-// after another at the same timestamp; each sees the states that the earlier ones left. The
-// store reads the timestamp after it has locked the rows; its package documentation says which
-// clock that is. A waiting request holds no database resource: the commit that grants it the
-// resource wakes it.
+// A [Command] names the resources that it needs and decides their new states from their
+// states and one timestamp. It may be decided several times, because a failed transaction
+// is repeated, so it has no effect but its [Outcome]. Commands that share a transaction
+// are decided one after another at the same timestamp; each sees the states that the
+// earlier ones left. The store reads the timestamp after it has locked the rows; its
+// package documentation says which clock that is. A waiting request holds no database
+// resource: the commit that grants it the resource wakes it.
 //
 // # What is not promised
 //
-// A hold with a TTL ends when the TTL has passed, whatever its holder believes. A process that
-// was paused may go on as if it still held the resource. Only a check of the fencing token
-// where the work is written prevents that.
+// A hold with a TTL ends when the TTL has passed, whatever its holder believes. A process
+// that was paused may go on as if it still held the resource. Only a check of the fencing
+// token where the work is written prevents that.
 //
-// If a server dies after it committed a grant and before it answered, the hold stays until it
-// expires or the client retries with its RequestID. A server that stalls for longer than its
-// lease counts as dead in that time, and its waiters are passed over.
+// If a server dies after it committed a grant and before it answered, the hold stays
+// until it expires or the client retries with its RequestID. A server that stalls for
+// longer than its lease counts as dead in that time, and its waiters are passed over.
 package lock

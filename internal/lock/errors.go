@@ -9,8 +9,8 @@ import (
 // ErrNotWaiting refuses a command that ends a wait: the request neither waits nor holds.
 var ErrNotWaiting = errors.New("the request neither waits nor holds")
 
-// HeldError refuses an acquire: the resource is held, or it is free and reserved for its next
-// waiter.
+// HeldError refuses an acquire: the resource is held, or it is free and reserved for its
+// next waiter.
 type HeldError struct {
 	Resource string
 	Kind     HeldKind
@@ -38,7 +38,8 @@ const (
 func (e *HeldError) Error() string {
 	switch {
 	case e.Kind == Superseded:
-		return fmt.Sprintf("A later request with the same request_id has taken the place of this one in the queue of resource '%s'", e.Resource)
+		return fmt.Sprintf("A later request with the same request_id has taken the place of this one "+
+			"in the queue of resource '%s'", e.Resource)
 	case e.Holder == nil && e.Next == "":
 		return fmt.Sprintf("Resource '%s' was not granted", e.Resource)
 	case e.Holder == nil:
@@ -60,9 +61,9 @@ func (r Resource) Refusal(now time.Time, kind HeldKind) *HeldError {
 	return e
 }
 
-// PlaceLostError refuses an acquire that waited: its place was taken by a later request with
-// the same RequestID, or removed, while its server had no connection to the database. Nothing
-// was acquired. The client may retry.
+// PlaceLostError refuses an acquire that waited: its place was taken by a later request
+// with the same RequestID, or removed, while its server had no connection to the
+// database. Nothing was acquired. The client may retry.
 type PlaceLostError struct {
 	Resource string
 }
@@ -72,8 +73,8 @@ func (e *PlaceLostError) Error() string {
 		"repeat the request", e.Resource)
 }
 
-// QueueFullError refuses an acquire that would have to wait: the queue is full, or the server
-// has its maximum number of waiting requests.
+// QueueFullError refuses an acquire that would have to wait: the queue is full, or the
+// server has its maximum number of waiting requests.
 type QueueFullError struct {
 	Resource string
 	Waiters  int // the number of waiters of the resource

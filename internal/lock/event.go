@@ -2,9 +2,10 @@ package lock
 
 import "time"
 
-// Event is one entry of a resource's history. An event is appended in the transaction that
-// makes it true. An expiry, which no transaction makes true, is appended by the next
-// transaction that changes the resource. The events of a resource are in the order of time.
+// Event is one entry of a resource's history. An event is appended in the transaction
+// that makes it true. An expiry, which no transaction makes true, is appended by the next
+// transaction that changes the resource. The events of a resource are in the order of
+// time.
 type Event struct {
 	ID        int64 // the order of all events; 0 until stored
 	Kind      EventKind
@@ -15,7 +16,7 @@ type Event struct {
 
 	Since    time.Time // when the hold that ended, or the wait that ended, had begun; else At
 	Renewals int       // the number of renewals of the hold
-	Reason   string    // begin of a hold or wait: the caller's; EventForceReleased: why; EventGaveUp, EventReleased: an EndReason
+	Reason   string    // the caller's, or an EndReason for EventGaveUp and EventReleased
 	By       string    // EventForceReleased: who asked for it
 
 	HoldReason string // end of a hold: the reason that the hold had been given
@@ -24,8 +25,8 @@ type Event struct {
 // EventKind is what happened.
 type EventKind string
 
-// The kinds of events: two beginnings of a hold, its three ends, and of a wait the beginning
-// and the end without a hold.
+// The kinds of events: two beginnings of a hold, its three ends, and of a wait the
+// beginning and the end without a hold.
 const (
 	EventAcquired      EventKind = "acquired" // at once
 	EventGranted       EventKind = "granted"  // after waiting
@@ -46,8 +47,9 @@ func EventKinds() []EventKind {
 // Begins reports whether a hold begins with the event.
 func (k EventKind) Begins() bool { return k == EventAcquired || k == EventGranted }
 
-// EndReason is why a wait ended without a hold, or why the server ended a hold that its process
-// had not released. The history keeps it as the reason of EventGaveUp and EventReleased.
+// EndReason is why a wait ended without a hold, or why the server ended a hold that its
+// process had not released. The history keeps it as the reason of EventGaveUp and
+// EventReleased.
 type EndReason string
 
 // The reasons that the server itself writes into the history.

@@ -2,9 +2,9 @@ package lock
 
 import "time"
 
-// ExpireAndGrant records the end of expired holds, and grants free resources to their next
-// waiters if these are local. The record is for the history only: every rule treats an expired
-// hold as ended.
+// ExpireAndGrant records the end of expired holds, and grants free resources to their
+// next waiters if these are local. The record is for the history only: every rule treats
+// an expired hold as ended.
 type ExpireAndGrant struct {
 	Names []string
 }
@@ -23,8 +23,8 @@ func (c ExpireAndGrant) Decide(now time.Time, before []Resource) (Outcome, error
 	return out, nil
 }
 
-// DeleteIdle deletes resources that are free, without waiters, and whose last hold ended before
-// the given time.
+// DeleteIdle deletes resources that are free, without waiters, and whose last hold ended
+// before the given time.
 type DeleteIdle struct {
 	Names  []string
 	Before time.Time

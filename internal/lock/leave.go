@@ -6,8 +6,8 @@ import (
 )
 
 // TimeOut ends the wait of a request that is still open. If the request was granted the
-// resource in the meantime, it gets that hold: the timeout came too late. It is refused with
-// [HeldError] if the request has lost its place, superseded or not.
+// resource in the meantime, it gets that hold: the timeout came too late. It is refused
+// with [HeldError] if the request has lost its place, superseded or not.
 type TimeOut struct {
 	Of   Acquire       // the request, with its Connection
 	Keep time.Duration // how long its place is kept for a retry with the same RequestID; 0: not at all
@@ -39,9 +39,9 @@ func (c TimeOut) Decide(now time.Time, before []Resource) (Outcome, error) {
 	return out, nil
 }
 
-// Disconnect ends a request whose client does not get its answer: it removes the request's
-// place, or ends the hold that the request was granted. It is refused with [ErrNotWaiting] if
-// the request has neither.
+// Disconnect ends a request whose client does not get its answer: it removes the
+// request's place, or ends the hold that the request was granted. It is refused with
+// [ErrNotWaiting] if the request has neither.
 type Disconnect struct {
 	Of     Acquire       // the request, with its Connection
 	Ticket int64         // its place, which is put back if the request was granted the resource; 0: none
@@ -99,10 +99,10 @@ func (c DropOrphan) Decide(now time.Time, before []Resource) (Outcome, error) {
 	return out, nil
 }
 
-// Abandon returns the command that ends a grant whose client disconnected before it got its
-// answer. A request with a RequestID that had waited keeps its place for the given time. The
-// command is not needed, and ok is false, if the hold stays: the client can retry the request,
-// which never had a place, or a later request has got the same hold.
+// Abandon returns the command that ends a grant whose client disconnected before it got
+// its answer. A request with a RequestID that had waited keeps its place for the given
+// time. The command is not needed, and ok is false, if the hold stays: the client can
+// retry the request, which never had a place, or a later request has got the same hold.
 func (g Grant) Abandon(keep time.Duration) (c Disconnect, ok bool) {
 	c = Disconnect{Of: g.To, Why: ClientGone}
 	if g.To.Named {
@@ -116,7 +116,8 @@ func needsOf(c Acquire) Needs {
 	return Needs{Resources: []string{c.Resource}, Places: c.places(), MayFree: true}
 }
 
-// leave ends the wait of w. Its place is kept for the given time, or removed if that is 0.
+// leave ends the wait of w. Its place is kept for the given time, or removed if that is
+// 0.
 func (o *Outcome) leave(r Resource, w *Waiter, keep time.Duration, why EndReason) {
 	r = r.remove(w)
 	if keep > 0 {
@@ -127,8 +128,8 @@ func (o *Outcome) leave(r Resource, w *Waiter, keep time.Duration, why EndReason
 	o.reconcile(r)
 }
 
-// RemoveAbandoned removes places whose waiters will not return: DetachedUntil has passed, or
-// their server has been dead for longer than Keep. It is never refused.
+// RemoveAbandoned removes places whose waiters will not return: DetachedUntil has passed,
+// or their server has been dead for longer than Keep. It is never refused.
 type RemoveAbandoned struct {
 	Places []Place
 	Keep   time.Duration

@@ -2,9 +2,9 @@ package lock
 
 import "time"
 
-// Release ends the process's own hold. It is refused with [NotHeldError] if the process has no
-// live hold, or if Token is given and is not that of the hold. Before the hold's minimum has
-// passed the resource stays taken until then.
+// Release ends the process's own hold. It is refused with [NotHeldError] if the process
+// has no live hold, or if Token is given and is not that of the hold. Before the hold's
+// minimum has passed the resource stays taken until then.
 type Release struct {
 	Resource  string
 	ProcessID string
@@ -23,8 +23,8 @@ func (c Release) Decide(now time.Time, before []Resource) (Outcome, error) {
 	return before[0].release(now, hold), nil
 }
 
-// release ends a hold for its process, and for the resource too unless its minimum has still
-// to pass.
+// release ends a hold for its process, and for the resource too unless its minimum has
+// still to pass.
 func (r Resource) release(now time.Time, h Hold) Outcome {
 	out := Outcome{Now: now, Hold: h, Events: []Event{holdEvent(EventReleased, r.Name, h, now)}}
 	if now.Before(h.MinHoldUntil) {
@@ -36,7 +36,8 @@ func (r Resource) release(now time.Time, h Hold) Outcome {
 	return out
 }
 
-// ReleaseAll ends every hold that a process has on the named resources. It is never refused.
+// ReleaseAll ends every hold that a process has on the named resources. It is never
+// refused.
 type ReleaseAll struct {
 	Names     []string
 	ProcessID string
@@ -58,9 +59,9 @@ func (c ReleaseAll) Decide(now time.Time, before []Resource) (Outcome, error) {
 	return out, nil
 }
 
-// ForceRelease ends any hold of the resource, regardless of its minimum. It is refused with
-// [NotLockedError] if there is none, and with [OtherHoldError] if Token is given and is not that
-// of the hold.
+// ForceRelease ends any hold of the resource, regardless of its minimum. It is refused
+// with [NotLockedError] if there is none, and with [OtherHoldError] if Token is given and
+// is not that of the hold.
 type ForceRelease struct {
 	Resource string
 	Reason   string // for the history

@@ -2,8 +2,8 @@ package lock
 
 import "time"
 
-// Renew sets the expiry of the process's own hold, counted from now. It never creates, revives
-// or steals a hold: like a release it is refused with [NotHeldError].
+// Renew sets the expiry of the process's own hold, counted from now. It never creates,
+// revives or steals a hold: like a release it is refused with [NotHeldError].
 type Renew struct {
 	Resource  string
 	ProcessID string
@@ -23,8 +23,8 @@ func (c Renew) Decide(now time.Time, before []Resource) (Outcome, error) {
 	return before[0].renew(now, hold, c.TTL), nil
 }
 
-// renew appends no event: the hold counts its renewals. The expiry is never before the end of
-// the hold's minimum.
+// renew appends no event: the hold counts its renewals. The expiry is never before the
+// end of the hold's minimum.
 func (r Resource) renew(now time.Time, h Hold, ttl time.Duration) Outcome {
 	h.ExpiresAt = time.Time{}
 	if ttl > 0 {
@@ -47,8 +47,8 @@ func (o Only) has(resource string, h Hold) bool {
 	return o == nil || o[HoldRef{resource, h.Token}]
 }
 
-// RenewAll renews every hold that a process has on the named resources. It leaves those alone
-// that never expire and reports them in [Outcome.Endless]. It is never refused.
+// RenewAll renews every hold that a process has on the named resources. It leaves those
+// alone that never expire and reports them in [Outcome.Endless]. It is never refused.
 type RenewAll struct {
 	Names     []string
 	ProcessID string

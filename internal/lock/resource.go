@@ -5,27 +5,27 @@ import (
 	"time"
 )
 
-// Resource is the state of one named resource. It is a value: rules return a changed copy and
-// never write through a slice that a caller may share.
+// Resource is the state of one named resource. It is a value: rules return a changed copy
+// and never write through a slice that a caller may share.
 type Resource struct {
 	ID   int64 // of the stored row, constant while the row exists; 0 if there is no row
 	Name string
 
-	// Token is the highest fencing token given for this name so far. For a resource without a
-	// row it is the floor that the store keeps for deleted names.
+	// Token is the highest fencing token given for this name so far. For a resource
+	// without a row it is the floor that the store keeps for deleted names.
 	Token int64
 
 	// Holds are the current holds in the order of their tokens. There is at most one: all
 	// holds are exclusive. An expired hold stays until a command ends it.
 	Holds []Hold
 
-	// Last is the hold that ended most recently and EndedAt is when it ended. Both are zero
-	// while the resource is held or if it was never held.
+	// Last is the hold that ended most recently and EndedAt is when it ended. Both are
+	// zero while the resource is held or if it was never held.
 	Last    Hold
 	EndedAt time.Time
 
-	// Queue are the waiters in the order of their tickets: all of them, or at least those that
-	// the commands of the transaction need, see [Command].
+	// Queue are the waiters in the order of their tickets: all of them, or at least those
+	// that the commands of the transaction need, see [Command].
 	Queue []*Waiter
 
 	Waiters    int   // the number of waiters whose connection has not ended, as far as is known
@@ -82,8 +82,8 @@ func (r Resource) Holder(now time.Time) (Hold, bool) {
 	return r.Holds[i], true
 }
 
-// heldBy returns the live hold of a process. If there is none, its error says why, as far as
-// the state shows.
+// heldBy returns the live hold of a process. If there is none, its error says why, as far
+// as the state shows.
 func (r Resource) heldBy(now time.Time, process string, token int64) (Hold, error) {
 	refusal := &NotHeldError{Resource: r.Name, ProcessID: process}
 	for _, h := range r.Holds {
@@ -103,16 +103,16 @@ func (r Resource) heldBy(now time.Time, process string, token int64) (Hold, erro
 	return Hold{}, refusal
 }
 
-// outdated reports whether a hold has expired whose end is not recorded, or the turn of a local
-// waiter has come.
+// outdated reports whether a hold has expired whose end is not recorded, or the turn of a
+// local waiter has come.
 func (r Resource) outdated(now time.Time) bool {
 	expired := slices.ContainsFunc(r.Holds, func(h Hold) bool { return !h.Live(now) })
 	next := r.Next(now)
 	return expired || next != nil && next.Local
 }
 
-// nextToken implements I2. Microseconds since 1970 stay below 2^53 until the year 2255, so that
-// every JSON parser keeps them exactly.
+// nextToken implements I2. Microseconds since 1970 stay below 2^53 until the year 2255,
+// so that every JSON parser keeps them exactly.
 func (r Resource) nextToken(now time.Time) int64 {
 	return max(r.Token+1, now.UnixMicro())
 }

@@ -17,9 +17,9 @@ const (
 	MaxMetadataDepth = 8       // nested objects and arrays, the outermost object included
 )
 
-// LongestTTL is the longest TTL that any setting can allow: with a hundred years every expiry
-// stays within what both databases and all clients can express. As MaxTTL it means that there
-// is no limit, and locks may also never expire.
+// LongestTTL is the longest TTL that any setting can allow: with a hundred years every
+// expiry stays within what both databases and all clients can express. As MaxTTL it means
+// that there is no limit, and locks may also never expire.
 const LongestTTL = 36525 * 24 * time.Hour
 
 // Limits are the bounds of a request that an operator sets.
@@ -62,7 +62,7 @@ type Rule string
 // The rules.
 const (
 	Required           Rule = "required"             // the field must be given
-	ExpiryRequired     Rule = "expiry_required"      // a TTL must be given, because locks may not last longer than Limit
+	ExpiryRequired     Rule = "expiry_required"      // a TTL must be given: no lock may last longer than Limit
 	NotEmpty           Rule = "not_empty"            // at least one character
 	MaxLength          Rule = "max_length"           // at most Limit characters
 	UTF8               Rule = "utf8"                 // valid UTF-8

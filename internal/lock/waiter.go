@@ -18,14 +18,14 @@ type Waiter struct {
 	DetachedUntil time.Time // its connection has ended, and its place is kept until then; zero: it has not
 }
 
-// Connected reports whether the waiter can be granted the resource: its connection has not
-// ended, as far as is known, and its server is alive.
+// Connected reports whether the waiter can be granted the resource: its connection has
+// not ended, as far as is known, and its server is alive.
 func (w *Waiter) Connected(now time.Time) bool {
 	return w.DetachedUntil.IsZero() && (w.Local || now.Before(w.AliveUntil))
 }
 
-// abandoned reports whether the place is not kept any more: DetachedUntil has passed, or the
-// waiter's server has been dead for the time keep.
+// abandoned reports whether the place is not kept any more: DetachedUntil has passed, or
+// the waiter's server has been dead for the time keep.
 func (w *Waiter) abandoned(now time.Time, keep time.Duration) bool {
 	if w.DetachedUntil.IsZero() {
 		return !w.Local && !now.Before(w.AliveUntil.Add(keep))
@@ -33,7 +33,8 @@ func (w *Waiter) abandoned(now time.Time, keep time.Duration) bool {
 	return !now.Before(w.DetachedUntil)
 }
 
-// detached returns the waiter without its connection. Its place is kept until the given time.
+// detached returns the waiter without its connection. Its place is kept until the given
+// time.
 func (w *Waiter) detached(until time.Time) *Waiter {
 	d := *w
 	d.Local, d.Connection, d.DetachedUntil = false, 0, until
@@ -58,8 +59,8 @@ func (r Resource) First(now time.Time) *Waiter {
 	return nil
 }
 
-// Next returns the waiter that a free resource goes to. It returns nil if the resource is held
-// or no waiter is connected.
+// Next returns the waiter that a free resource goes to. It returns nil if the resource is
+// held or no waiter is connected.
 func (r Resource) Next(now time.Time) *Waiter {
 	if _, held := r.Holder(now); held {
 		return nil
@@ -67,9 +68,9 @@ func (r Resource) Next(now time.Time) *Waiter {
 	return r.First(now)
 }
 
-// Due returns the first time after now at which a waiter's turn may come without a command:
-// when the hold expires, or when the lease of the server ends that the next waiter of a free
-// resource is connected to. It is zero if there is none.
+// Due returns the first time after now at which a waiter's turn may come without a
+// command: when the hold expires, or when the lease of the server ends that the next
+// waiter of a free resource is connected to. It is zero if there is none.
 func (r Resource) Due(now time.Time) time.Time {
 	if holder, held := r.Holder(now); held {
 		return holder.ExpiresAt
@@ -96,7 +97,9 @@ func (r Resource) waiter(p Place) *Waiter {
 
 // enqueue inserts a waiter in the order of tickets.
 func (r Resource) enqueue(w *Waiter) Resource {
-	i, _ := slices.BinarySearchFunc(r.Queue, w.Ticket, func(w *Waiter, ticket int64) int { return cmp.Compare(w.Ticket, ticket) })
+	i, _ := slices.BinarySearchFunc(r.Queue, w.Ticket, func(w *Waiter, ticket int64) int {
+		return cmp.Compare(w.Ticket, ticket)
+	})
 	r.Queue = slices.Insert(slices.Clip(r.Queue), i, w)
 	r.count(w, 1)
 	r.LastTicket = max(r.LastTicket, w.Ticket)

@@ -8,15 +8,16 @@ type request interface {
 	Validate(lock.Limits) []lock.Fault
 }
 
-// gate is the one point that every command and every read of a caller passes. Nothing else
-// gives the service's methods access to the store, so none can forget it. It checks a request
-// against the limits. A caller's permissions are to be checked here, too.
+// gate is the one point that every command and every read of a caller passes. Nothing
+// else gives them access to the store, so no method can skip its checks. It checks a
+// request against the limits. A caller's permissions are to be checked here, too.
 type gate struct {
 	store  Store
 	limits lock.Limits
 }
 
-// admit returns the store if the request may be executed. Otherwise it returns *lock.InvalidError.
+// admit returns the store if the request may be executed. Otherwise it returns
+// *lock.InvalidError.
 func (g gate) admit(r request) (Store, error) {
 	if faults := r.Validate(g.limits); len(faults) > 0 {
 		return nil, &lock.InvalidError{Faults: faults}

@@ -9,8 +9,8 @@ import (
 	"resource-lock-manager/internal/lock"
 )
 
-// maxHolds is the maximum number of holds that one transaction renews or releases, so that no
-// other command waits long behind it.
+// maxHolds is the maximum number of holds that one transaction renews or releases, so
+// that no other command waits long behind it.
 const maxHolds = 500
 
 // RenewAll asks to renew every hold of a process, or the listed ones unless Holds is nil.
@@ -40,8 +40,8 @@ type Renewed struct {
 	Lost    []lock.HoldRef // the listed holds that the process does not have, in the order of the list
 }
 
-// RenewAll renews many holds. An error may come after some of them were renewed. The call can be
-// repeated.
+// RenewAll renews many holds. An error may come after some of them were renewed. The call
+// can be repeated.
 func (s *Service) RenewAll(ctx context.Context, r RenewAll) (done Renewed, err error) {
 	store, err := s.gate.admit(r)
 	if err != nil {
@@ -62,7 +62,8 @@ func (s *Service) RenewAll(ctx context.Context, r RenewAll) (done Renewed, err e
 	return done, err
 }
 
-// ReleaseAll asks to release every hold of a process, or the listed ones unless Holds is nil.
+// ReleaseAll asks to release every hold of a process, or the listed ones unless Holds is
+// nil.
 type ReleaseAll struct {
 	ProcessID string
 	Holds     []lock.HoldRef
@@ -82,8 +83,8 @@ type Released struct {
 	Lost     []lock.HoldRef // the listed holds that the process does not have, in the order of the list
 }
 
-// ReleaseAll ends many holds. An error may come after some of them were released. The call can
-// be repeated.
+// ReleaseAll ends many holds. An error may come after some of them were released. The
+// call can be repeated.
 func (s *Service) ReleaseAll(ctx context.Context, r ReleaseAll) (done Released, err error) {
 	store, err := s.gate.admit(r)
 	if err != nil {
@@ -120,8 +121,8 @@ func without(listed []lock.HoldRef, set map[lock.HoldRef]bool) []lock.HoldRef {
 	return slices.DeleteFunc(slices.Clone(listed), func(ref lock.HoldRef) bool { return set[ref] })
 }
 
-// forHolds executes commands on the resources of the listed holds, or with a nil list on all
-// resources that a process holds, some at a time. It calls take with each outcome.
+// forHolds executes commands on the resources of the listed holds, or with a nil list on
+// all resources that a process holds, some at a time. It calls take with each outcome.
 func forHolds(
 	ctx context.Context, store Store, process string, listed []lock.HoldRef,
 	command func(names []string) lock.Command, take func(lock.Outcome),
@@ -139,8 +140,8 @@ func forHolds(
 	return nil
 }
 
-// chunks yields up to maxHolds names of resources at a time, in their order, and ends after an
-// error.
+// chunks yields up to maxHolds names of resources at a time, in their order, and ends
+// after an error.
 func chunks(ctx context.Context, store Reader, process string, listed []lock.HoldRef) iter.Seq2[[]string, error] {
 	return func(yield func([]string, error) bool) {
 		if listed != nil {

@@ -22,7 +22,7 @@ const (
 type work struct {
 	names map[string]struct{} // resources to reconcile
 	ends  []lock.Command      // DropOrphan and Disconnect of requests that no client waits for
-	free  bool                // read which free resources requests of this server wait for
+	free  bool                // read the free resources that requests of this server wait for
 	all   bool                // read all requests that wait on this server
 }
 
@@ -49,10 +49,12 @@ func (q *waiters) later(c lock.Command) { q.schedule(work{ends: []lock.Command{c
 // reconcile schedules the reconciliation of a resource.
 func (q *waiters) reconcile(name string) { q.schedule(work{names: map[string]struct{}{name: {}}}) }
 
-// reconcileAll schedules the reconciliation of everything.
+// reconcileAll schedules the reconciliation of every resource that requests of this
+// server wait for.
 func (q *waiters) reconcileAll() { q.schedule(work{all: true}) }
 
-// committed takes note of a transaction of this server.
+// committed reports the grants of a transaction to their requests, and sets the timers of
+// the resources that have waiters.
 func (q *waiters) committed(c Commit) {
 	if len(c.Granted)+len(c.Superseded)+len(c.Contended) == 0 {
 		return
@@ -80,7 +82,9 @@ func (q *waiters) committed(c Commit) {
 		}
 	}
 	for _, r := range c.Contended {
-		if next := r.Next(c.Now); c.Unknown || next != nil && next.Local { // the hold expired before its timer fired
+		// It may be a local waiter's turn already: the hold expired before its timer fired, or
+		// a notification was lost.
+		if next := r.Next(c.Now); c.Unknown || next != nil && next.Local {
 			todo.names[r.Name] = struct{}{}
 			continue
 		}
@@ -92,8 +96,8 @@ func (q *waiters) committed(c Commit) {
 	}
 }
 
-// setTimer schedules the reconciliation of the resource for when its next waiter's turn may come
-// without a command.
+// setTimer schedules the reconciliation of the resource for when its next waiter's turn
+// may come without a command.
 func (q *waiters) setTimer(r lock.Resource, c Commit) {
 	timer, set := q.timers[r.Name]
 	due := r.Due(c.Now)
@@ -104,7 +108,8 @@ func (q *waiters) setTimer(r lock.Resource, c Commit) {
 		}
 		return
 	}
-	// Due is a time of the clock that decides. Since that clock was read it went on as this one did.
+	// Due is a time of the store's clock, which has advanced since ReadAt as much as this
+	// process's clock.
 	delay := due.Sub(c.Now) - time.Since(c.ReadAt)
 	if set {
 		timer.Reset(delay)
@@ -121,7 +126,8 @@ func (q *waiters) setTimer(r lock.Resource, c Commit) {
 
 func (q *waiters) start() { q.loops.Start(q.run) }
 
-// stop ends the loop and the timers. What could not be done by now is left to other servers.
+// stop ends the loop and the timers. Other servers complete the work that is still
+// pending.
 func (q *waiters) stop() {
 	q.close()
 	q.loops.Stop()
@@ -146,7 +152,7 @@ func (q *waiters) run(ctx context.Context) {
 			return
 		case <-retry.C:
 		case <-q.wake:
-			if failing { // it retries at its own pace, whatever the hints
+			if failing { // while the database fails, only the retry timer causes attempts
 				continue
 			}
 		case <-recheck.C:
@@ -181,7 +187,7 @@ func (q *waiters) catchUp() error {
 	return err
 }
 
-// do executes the work and returns what failed of it.
+// do executes the work and returns the part that failed.
 func (q *waiters) do(ctx context.Context, todo work) (left work, err error) {
 	left = newWork()
 	var errs []error
@@ -218,9 +224,9 @@ func (q *waiters) do(ctx context.Context, todo work) (left work, err error) {
 	return left, errors.Join(errs...)
 }
 
-// compare finds in the database what no hint has reported: free resources that requests of this
-// server wait for, and if it reads all requests, also places that have no request, and requests
-// that have lost their places. It has the latter retry.
+// compare finds in the database what no hint has reported: free resources that requests
+// of this server wait for, and if it reads all requests, also places that have no
+// request, and requests that have lost their places. It makes the latter retry.
 func (q *waiters) compare(ctx context.Context, all bool) (found work, err error) {
 	lost := map[int64]*waitingRequest{}
 	if all {

@@ -8,8 +8,9 @@ import (
 	"resource-lock-manager/internal/lock"
 )
 
-// refusalCache remembers the resources that could recently not be acquired at once, so that the
-// next acquire will probably be refused or queued. It is a hint: it may be wrong either way.
+// refusalCache remembers the resources that could recently not be acquired at once, so
+// that the next acquire will probably be refused or queued. It is a hint, which may be
+// stale.
 type refusalCache struct {
 	mu    sync.Mutex
 	names map[string]struct{}
@@ -32,7 +33,8 @@ func (r *refusalCache) note(name string, refused bool) {
 	r.names[name] = struct{}{}
 }
 
-// likely reports whether the next acquire of the resource will probably be refused or queued.
+// likely reports whether the next acquire of the resource will probably be refused or
+// queued.
 func (r *refusalCache) likely(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -41,9 +43,9 @@ func (r *refusalCache) likely(name string) bool {
 }
 
 // refuse decides an acquire that does not wait on a snapshot of the resource, if it will
-// probably be refused: a refusal changes nothing, so it needs no transaction. It returns nil if
-// the store has to decide. It returns a failure of the read as the answer, so that the client
-// does not wait twice for a database that is not available.
+// probably be refused: a refusal changes nothing, so it needs no transaction. It returns
+// nil if the store has to decide. It returns a failure of the read as the answer, so that
+// the client does not wait twice for a database that is not available.
 func (r *refusalCache) refuse(ctx context.Context, store Reader, c lock.Acquire) error {
 	if !r.likely(c.Resource) {
 		return nil
@@ -59,8 +61,8 @@ func (r *refusalCache) refuse(ctx context.Context, store Reader, c lock.Acquire)
 	return nil
 }
 
-// isHeld reports whether an acquire was refused because the resource is held. Such a refusal
-// does not depend on the queue.
+// isHeld reports whether an acquire was refused because the resource is held. Such a
+// refusal does not depend on the queue.
 func isHeld(err error) bool {
 	var held *lock.HeldError
 	return errors.As(err, &held) && held.Holder != nil

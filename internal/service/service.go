@@ -10,7 +10,7 @@ import (
 	"resource-lock-manager/internal/lock"
 )
 
-// Config are the bounds that an operator sets.
+// Config holds the bounds that an operator sets.
 type Config struct {
 	Limits     lock.Limits
 	MaxWaiters int           // the maximum number of requests that wait on this server
@@ -21,8 +21,8 @@ type Config struct {
 
 // Service is what the HTTP API offers. It is safe for concurrent use.
 //
-// Requests can wait between Start and StopWaiting. The store that executes its commands must
-// report its commits to [Service.Committed].
+// Requests can wait between Start and StopWaiting. The store that executes its commands
+// must report its commits to [Service.Committed].
 type Service struct {
 	gate      gate
 	store     Store // for the server's own operations only: see sweep.go
@@ -50,35 +50,36 @@ func (s *Service) Start() { s.waiters.start() }
 // [ErrStopping]. It may be called again.
 func (s *Service) StopWaiting() { s.waiters.close() }
 
-// Stop ends what Start started, after StopWaiting. It is called when no request waits any more.
-// It may be called again, and without Start.
+// Stop ends what Start started, after StopWaiting. It is called when no request waits any
+// more. It may be called again, and without Start.
 func (s *Service) Stop() { s.waiters.stop() }
 
-// Committed takes note of a commit of this server. The store calls it before it returns the
-// outcome of any command of the transaction, for every transaction that changed something, that
-// read a resource with waiters, or whose outcome is unknown.
+// Committed wakes the requests that a commit of this server concerns. The store calls it
+// before it returns the outcome of any command of the transaction, for every transaction
+// that changed something, that read a resource with waiters, or whose outcome is unknown.
 func (s *Service) Committed(c Commit) { s.waiters.committed(c) }
 
-// Wake reconciles a resource: it may be free, and its next waiter connected to this server.
+// Wake reconciles a resource. It is called when the resource may be free and its next
+// waiter may be local.
 func (s *Service) Wake(name string) { s.waiters.reconcile(name) }
 
 // WakeAll reconciles all resources that requests wait for on this server.
 func (s *Service) WakeAll() { s.waiters.reconcileAll() }
 
-// WakeSuperseded ends the wait of a request whose place a later request has taken on another
-// server.
+// WakeSuperseded ends the wait of a request whose place a later request has taken on
+// another server.
 func (s *Service) WakeSuperseded(connection int64) { s.waiters.supersede(connection) }
 
 // Limits returns the bounds that requests are checked against.
 func (s *Service) Limits() lock.Limits { return s.gate.limits }
 
-// Acquire returns the new hold, or [lock.InvalidError], [lock.HeldError], [lock.QueueFullError],
-// [lock.PlaceLostError] or one of the errors of this package.
+// Acquire returns the new hold, or [lock.InvalidError], [lock.HeldError],
+// [lock.QueueFullError], [lock.PlaceLostError] or one of the errors of this package.
 //
-// With Wait it may block until it has one of these, or until ctx ends, which means that the
-// client has disconnected. The request then has no hold, unless it has a RequestID and was never
-// queued; a queued one with a RequestID keeps its place. Without Wait it does not end with ctx:
-// see Abandon.
+// With Wait it may block until it has one of these, or until ctx ends, which means that
+// the client has disconnected. The request then has no hold, unless it has a RequestID
+// and was never queued; a queued one with a RequestID keeps its place. Without Wait it
+// does not end with ctx: see Abandon.
 func (s *Service) Acquire(ctx context.Context, r lock.Request) (lock.Grant, error) {
 	store, err := s.gate.admit(r)
 	if err != nil {
@@ -103,14 +104,14 @@ func (s *Service) Acquire(ctx context.Context, r lock.Request) (lock.Grant, erro
 	return out.Grant(c), nil
 }
 
-// Abandon ends a hold whose client disconnected before it got its answer, regardless of the
-// hold's minimum. With a RequestID the client can retry: a request that was granted the hold at
-// once keeps it, and one that had waited keeps its place for KeepPlace. If the database is not
-// available, the hold is ended later.
+// Abandon ends a hold whose client disconnected before it got its answer, regardless of
+// the hold's minimum. With a RequestID the client can retry: a request that was granted
+// the hold at once keeps it, and one that had waited keeps its place for KeepPlace. If
+// the database is not available, the hold is ended later.
 func (s *Service) Abandon(g lock.Grant) { s.waiters.abandon(context.Background(), g) }
 
-// Release returns the hold that it ended, or [lock.InvalidError], [lock.NotHeldError] or one of
-// the errors of this package.
+// Release returns the hold that it ended, or [lock.InvalidError], [lock.NotHeldError] or
+// one of the errors of this package.
 func (s *Service) Release(ctx context.Context, c lock.Release) (lock.Outcome, error) {
 	store, err := s.gate.admit(c)
 	if err != nil {
@@ -120,8 +121,8 @@ func (s *Service) Release(ctx context.Context, c lock.Release) (lock.Outcome, er
 	return out, explain(ctx, store, err, c.Token)
 }
 
-// Renew returns the hold with its new expiry, or [lock.InvalidError], [lock.NotHeldError] or one
-// of the errors of this package.
+// Renew returns the hold with its new expiry, or [lock.InvalidError], [lock.NotHeldError]
+// or one of the errors of this package.
 func (s *Service) Renew(ctx context.Context, c lock.Renew) (lock.Outcome, error) {
 	store, err := s.gate.admit(c)
 	if err != nil {
@@ -131,8 +132,8 @@ func (s *Service) Renew(ctx context.Context, c lock.Renew) (lock.Outcome, error)
 	return out, explain(ctx, store, err, c.Token)
 }
 
-// ForceRelease returns the hold that it ended, or [lock.InvalidError], [lock.NotLockedError],
-// [lock.OtherHoldError] or one of the errors of this package.
+// ForceRelease returns the hold that it ended, or [lock.InvalidError],
+// [lock.NotLockedError], [lock.OtherHoldError] or one of the errors of this package.
 func (s *Service) ForceRelease(ctx context.Context, c lock.ForceRelease) (lock.Outcome, error) {
 	store, err := s.gate.admit(c)
 	if err != nil {
@@ -141,10 +142,11 @@ func (s *Service) ForceRelease(ctx context.Context, c lock.ForceRelease) (lock.O
 	return store.Execute(ctx, c)
 }
 
-// explain adds to a NotHeldError how the hold ended, if the state does not show it and the
-// history does. The end of a hold does not change, so it is true whatever happened since the
-// refusal. A process that holds the resource with another token learns of an earlier hold only
-// that it was released or force-released. An error of the history leaves the refusal as it is.
+// explain adds to a NotHeldError how the hold ended, if the state does not show it and
+// the history does. The end of a hold does not change, so it is true whatever happened
+// since the refusal. A process that holds the resource with another token learns of an
+// earlier hold only that it was released or force-released. An error of the history
+// leaves the refusal as it is.
 func explain(ctx context.Context, history Reader, err error, token int64) error {
 	var notHeld *lock.NotHeldError
 	if !errors.As(err, &notHeld) || notHeld.Reason != lock.ReasonUnknown && notHeld.Reason != lock.ReasonTokenMismatch {

@@ -12,19 +12,19 @@ import (
 	"resource-lock-manager/internal/lock"
 )
 
-// maxRideAlong is how long an acquire that will probably be queued may stay in the commit queue
-// to share another command's transaction, typically the release of the holder, instead of
-// causing a transaction of its own.
+// maxRideAlong is how long an acquire that will probably be queued may stay in the commit
+// queue to share another command's transaction, typically the release of the holder,
+// instead of causing a transaction of its own.
 const maxRideAlong = time.Millisecond
 
 // waiters is the in-memory registry of the requests that wait on this server, keyed by
 // connection. The queue itself is in the database.
 //
-// The store reports every local commit to committed. Everything else, such as expiry timers,
-// notifications of other servers and the periodic recheck, is a hint: it schedules an
-// ExpireAndGrant of the resource, which reads the truth. Any hint may be lost or spurious except
-// the periodic recheck, which is the backstop. The loop in reconcile.go executes what the hints
-// schedule.
+// The store reports every local commit to committed. Everything else, such as expiry
+// timers, notifications of other servers and the periodic recheck, is a hint: it
+// schedules an ExpireAndGrant of the resource, which reads the truth. Any hint may be
+// lost or spurious except the periodic recheck, which is the backstop. The loop in
+// reconcile.go executes what the hints schedule.
 type waiters struct {
 	store    Store
 	cfg      Config
@@ -42,12 +42,13 @@ type waiters struct {
 	loops     lifecycle.Loops
 }
 
-// waitingRequest is one request that waits. Each channel holds one element, and no sender blocks.
+// waitingRequest is one request that waits. Each channel holds one element, and no sender
+// blocks.
 type waitingRequest struct {
 	granted    chan lock.Grant
 	retry      chan struct{} // its grant or its place is in doubt: it has to execute its acquire again
 	superseded chan struct{} // a later request with the same RequestID has its place
-	queued     bool          // it has a place, as far as is known; guarded by waiters.mu
+	queued     bool          // its acquire was queued; guarded by waiters.mu
 }
 
 func newWaiters(store Store, cfg Config, refusals *refusalCache, log *slog.Logger) *waiters {
@@ -61,8 +62,9 @@ func newWaiters(store Store, cfg Config, refusals *refusalCache, log *slog.Logge
 	}
 }
 
-// acquire executes a request that may wait. What happens to its place and its hold must not
-// depend on whether its client is still connected, so its commands do not end with ctx.
+// acquire executes a request that may wait. What happens to its place and its hold must
+// not depend on whether its client is still connected, so its commands do not end with
+// ctx.
 func (q *waiters) acquire(ctx context.Context, c lock.Acquire) (lock.Grant, error) {
 	commands := context.WithoutCancel(ctx)
 	if !c.Named {
@@ -80,7 +82,7 @@ func (q *waiters) acquire(ctx context.Context, c lock.Acquire) (lock.Grant, erro
 	}
 	timeout := time.NewTimer(c.Wait)
 	defer timeout.Stop()
-	for begun := time.Now(); ; {
+	for started := time.Now(); ; {
 		out, err := q.execute(commands, c)
 		if err != nil {
 			if c.Requeued || !unchanged(err) {
@@ -99,7 +101,7 @@ func (q *waiters) acquire(ctx context.Context, c lock.Acquire) (lock.Grant, erro
 			case <-request.superseded:
 				return lock.Grant{}, q.superseded(commands, c.Resource)
 			case <-timeout.C:
-				if granted, err = q.timeOut(commands, end, time.Since(begun)); err != nil {
+				if granted, err = q.timeOut(commands, end, time.Since(started)); err != nil {
 					return lock.Grant{}, err
 				}
 			case <-ctx.Done():
@@ -111,8 +113,8 @@ func (q *waiters) acquire(ctx context.Context, c lock.Acquire) (lock.Grant, erro
 				return lock.Grant{}, ErrStopping
 			}
 		}
-		granted.To = c                                             // the store does not keep Named
-		granted.Ticket = max(granted.Ticket, end.Ticket)           // a retry may have found the hold
+		granted.To = c                                             // the store does not store Named
+		granted.Ticket = max(granted.Ticket, end.Ticket)           // a retry that finds its hold returns no ticket
 		if ctx.Err() != nil && (granted.Ticket != 0 || !c.Named) { // the disconnect raced with the grant
 			q.abandon(commands, granted)
 			return lock.Grant{}, ErrClientGone
@@ -121,19 +123,20 @@ func (q *waiters) acquire(ctx context.Context, c lock.Acquire) (lock.Grant, erro
 	}
 }
 
-// execute executes the acquire. If it will probably be queued, it may share a transaction.
+// execute executes the acquire. If it will probably be queued, it may share a
+// transaction.
 func (q *waiters) execute(ctx context.Context, c lock.Acquire) (lock.Outcome, error) {
 	var maxDelay time.Duration
 	if q.refusals.likely(c.Resource) {
 		maxDelay = maxRideAlong
 	}
-	begun := time.Now()
+	started := time.Now()
 	out, err := q.store.ExecuteWithin(ctx, c, maxDelay)
 	switch {
 	case err != nil:
 	case out.Hold.Token == 0:
 		q.refusals.note(c.Resource, true)
-	case maxDelay > 0 && time.Since(begun) > maxDelay: // the delay was of no use
+	case maxDelay > 0 && time.Since(started) > maxDelay: // no other command came to share the transaction
 		q.refusals.note(c.Resource, false)
 	}
 	return out, err
@@ -156,8 +159,8 @@ func (q *waiters) disconnect(ctx context.Context, c lock.Disconnect) {
 // failed reports whether a command that ends a request has to be executed again.
 func failed(err error) bool { return err != nil && !errors.Is(err, lock.ErrNotWaiting) }
 
-// superseded returns the refusal of a request whose place a later one has taken. It states the
-// holder if the database can be read.
+// superseded returns the refusal of a request whose place a later one has taken. It
+// states the holder if the database can be read.
 func (q *waiters) superseded(ctx context.Context, name string) error {
 	s, err := q.store.Find(ctx, name)
 	if err != nil {
@@ -194,7 +197,7 @@ func (q *waiters) register(c *lock.Acquire) (*waitingRequest, error) {
 	return request, nil
 }
 
-// queued notes that the request has a place.
+// queued notes that the acquire of the request was queued.
 func (q *waiters) queued(request *waitingRequest) {
 	q.mu.Lock()
 	request.queued = true
@@ -207,8 +210,8 @@ func (q *waiters) unregister(connection int64) {
 	q.mu.Unlock()
 }
 
-// timeOut ends a wait that has taken as long as the request asked for. A grant that raced with
-// the timeout counts.
+// timeOut ends a wait that has taken as long as the request asked for. If it
+// raced with a grant, timeOut returns the grant.
 func (q *waiters) timeOut(ctx context.Context, end lock.Disconnect, waited time.Duration) (lock.Grant, error) {
 	out, err := q.store.Execute(ctx, lock.TimeOut{Of: end.Of, Keep: end.Keep})
 	var held *lock.HeldError
@@ -233,8 +236,8 @@ func (q *waiters) timeOut(ctx context.Context, end lock.Disconnect, waited time.
 	return lock.Grant{}, held
 }
 
-// position returns the position of a kept place: the connected waiters before it, and itself.
-// It returns 0 if the queue cannot be read.
+// position returns the position of a kept place: the connected waiters before it, and
+// itself. It returns 0 if the queue cannot be read.
 func (q *waiters) position(ctx context.Context, kept lock.Disconnect, waiters int) int {
 	page, err := q.store.Queue(ctx, kept.Of.Resource, kept.Ticket, 1)
 	switch {
@@ -246,7 +249,8 @@ func (q *waiters) position(ctx context.Context, kept lock.Disconnect, waiters in
 	return page.Position
 }
 
-// supersede ends the wait of a request whose place a later one has taken on another server.
+// supersede ends the wait of a request whose place a later one has taken on another
+// server.
 func (q *waiters) supersede(connection int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -266,7 +270,7 @@ func send[T any](c chan T, element T) {
 // close ends the wait of every request. It may be called again.
 func (q *waiters) close() {
 	q.closeOnce.Do(func() {
-		q.mu.Lock() // so that register sees it, or is done before
+		q.mu.Lock() // register either sees the closed channel or has returned
 		defer q.mu.Unlock()
 		close(q.closed)
 	})
