@@ -30,11 +30,11 @@ const statusClientGone = 499
 func (a *API) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		o := &observed{ResponseWriter: w, id: r.Header.Get(requestIDHeader)}
-		if !validRequestID(o.id) {
-			o.id = newRequestID()
+		o := &observed{ResponseWriter: w, id: [1]string{r.Header.Get(requestIDHeader)}}
+		if !validRequestID(o.id[0]) {
+			o.id[0] = newRequestID()
 		}
-		w.Header().Set(requestIDHeader, o.id)
+		w.Header()[requestIDHeader] = o.id[:]
 		w.Header()[wire.DatabaseHeader] = a.database
 		defer func() {
 			p := recover()
@@ -61,8 +61,8 @@ func (a *API) observe(next http.Handler) http.Handler {
 // has no Flush of its own: that one does not report a broken connection.
 type observed struct {
 	http.ResponseWriter
-	id     string
-	status int // 0 until the header is written
+	id     [1]string // the id of the request, as the value of a header
+	status int       // 0 until the header is written
 	err    error
 	gone   bool // the client disconnected before it got the response
 }
@@ -101,7 +101,7 @@ func (a *API) logRequest(r *http.Request, took time.Duration, o *observed) {
 		return
 	}
 	attrs := []slog.Attr{
-		slog.String("request_id", o.id),
+		slog.String("request_id", o.id[0]),
 		slog.String("method", r.Method),
 		slog.String("route", chi.RouteContext(r.Context()).RoutePattern()),
 		slog.Int("status", status),
@@ -129,7 +129,7 @@ func noteClientGone(w http.ResponseWriter) {
 
 func requestID(w http.ResponseWriter) string {
 	if o, ok := w.(*observed); ok {
-		return o.id
+		return o.id[0]
 	}
 	return ""
 }

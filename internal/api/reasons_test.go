@@ -68,10 +68,11 @@ func (c checked) words(typeName string) []string {
 	return slices.Sorted(maps.Keys(found))
 }
 
-// constantReasons returns where a constant is the value of a field Reason: a word of the server's that has no EndReason.
+// constantReasons returns the positions at which a constant text is the value of a field Reason:
+// a word of the server that is not an EndReason.
 func (c checked) constantReasons() (places []string) {
 	note := func(value ast.Expr) {
-		if c.info.Types[value].Value != nil {
+		if constantValue := c.info.Types[value].Value; constantValue != nil && constantValue.Kind() == constant.String {
 			places = append(places, c.set.Position(value.Pos()).String())
 		}
 	}

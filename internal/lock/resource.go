@@ -85,7 +85,7 @@ func (r Resource) Holder(now time.Time) (Hold, bool) {
 // heldBy returns the live hold of a process. If there is none, its error says why, as far
 // as the state shows.
 func (r Resource) heldBy(now time.Time, process string, token int64) (Hold, error) {
-	refusal := &NotHeldError{Resource: r.Name, ProcessID: process}
+	reason := ReasonUnknown
 	for _, h := range r.Holds {
 		matches := token == 0 || token == h.Token
 		switch {
@@ -93,14 +93,14 @@ func (r Resource) heldBy(now time.Time, process string, token int64) (Hold, erro
 		case h.Owned(now) && matches:
 			return h, nil
 		case h.Owned(now):
-			refusal.Reason = ReasonTokenMismatch
+			reason = ReasonTokenMismatch
 		case matches && h.ReleasedAt.IsZero(): // its end is not recorded yet
-			refusal.Reason = ReasonExpired
+			reason = ReasonExpired
 		case matches: // its minimum kept the resource taken
-			refusal.Reason = ReasonReleased
+			reason = ReasonReleased
 		}
 	}
-	return Hold{}, refusal
+	return Hold{}, &NotHeldError{Resource: r.Name, ProcessID: process, Reason: reason}
 }
 
 // outdated reports whether a hold has expired whose end is not recorded, or the turn of a

@@ -84,38 +84,47 @@ func (f *Faults) Add(field string, rule Rule, limit any) {
 	*f = append(*f, Fault{Path: []any{field}, Rule: rule, Limit: limit})
 }
 
-// Name checks a required name.
-func (f *Faults) Name(field, value string) { f.name([]any{field}, value) }
-
-func (f *Faults) name(path []any, value string) {
-	if value == "" {
-		*f = append(*f, Fault{Path: path, Rule: NotEmpty})
-		return
+// at adds what was found wrong with the value of a field. The path is made only if there is
+// something to add, so that the validation of a request without faults allocates nothing.
+func (f *Faults) at(field string, found []Fault) {
+	for _, fault := range found {
+		f.Add(field, fault.Rule, fault.Limit)
 	}
-	f.text(path, value, MaxNameLength)
 }
 
-// Text checks a text that may be empty.
-func (f *Faults) Text(field, value string) { f.text([]any{field}, value, MaxNameLength) }
+// Name checks a required name.
+func (f *Faults) Name(field, value string) { f.at(field, nameFaults(value)) }
 
-func (f *Faults) text(path []any, value string, maxLength int) {
+// Text checks a text that may be empty.
+func (f *Faults) Text(field, value string) { f.at(field, textFaults(value, MaxNameLength)) }
+
+// nameFaults returns what is wrong with a required name, without a path.
+func nameFaults(value string) []Fault {
+	if value == "" {
+		return []Fault{{Rule: NotEmpty}}
+	}
+	return textFaults(value, MaxNameLength)
+}
+
+// textFaults returns what is wrong with a text that may be empty, without a path.
+func textFaults(value string, maxLength int) (found []Fault) {
 	switch {
 	case !utf8.ValidString(value):
-		*f = append(*f, Fault{Path: path, Rule: UTF8})
+		found = append(found, Fault{Rule: UTF8})
 	case utf8.RuneCountInString(value) > maxLength:
-		*f = append(*f, Fault{Path: path, Rule: MaxLength, Limit: maxLength})
+		found = append(found, Fault{Rule: MaxLength, Limit: maxLength})
 	}
 	for _, r := range value {
 		if unicode.IsControl(r) {
-			*f = append(*f, Fault{Path: path, Rule: NoControlCharacter, Limit: r})
-			return
+			return append(found, Fault{Rule: NoControlCharacter, Limit: r})
 		}
 	}
+	return found
 }
 
 // reason checks a text for people, which may have several lines.
 func (f *Faults) reason(value string) {
-	f.text([]any{"reason"}, lineBreaks.Replace(value), MaxReasonLength)
+	f.at("reason", textFaults(lineBreaks.Replace(value), MaxReasonLength))
 }
 
 var lineBreaks = strings.NewReplacer("\n", " ", "\r", " ", "\t", " ")
@@ -135,7 +144,10 @@ func (f *Faults) TTL(ttl time.Duration, limits Limits) {
 // Holds checks a list of holds.
 func (f *Faults) Holds(listed []HoldRef) {
 	for i, ref := range listed {
-		f.name([]any{"holds", i, "resource_name"}, ref.Resource)
+		for _, fault := range nameFaults(ref.Resource) {
+			fault.Path = []any{"holds", i, "resource_name"}
+			*f = append(*f, fault)
+		}
 	}
 }
 

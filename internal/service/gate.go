@@ -17,8 +17,8 @@ type gate struct {
 }
 
 // admit returns the store if the request may be executed. Otherwise it returns
-// *lock.InvalidError.
-func (g gate) admit(r request) (Store, error) {
+// *lock.InvalidError. It is generic so that the request need not be copied to the heap.
+func admit[R request](g gate, r R) (Store, error) {
 	if faults := r.Validate(g.limits); len(faults) > 0 {
 		return nil, &lock.InvalidError{Faults: faults}
 	}

@@ -43,7 +43,7 @@ type Renewed struct {
 // RenewAll renews many holds. An error may come after some of them were renewed. The call
 // can be repeated.
 func (s *Service) RenewAll(ctx context.Context, r RenewAll) (done Renewed, err error) {
-	store, err := s.gate.admit(r)
+	store, err := admit(s.gate, r)
 	if err != nil {
 		return done, err
 	}
@@ -86,7 +86,7 @@ type Released struct {
 // ReleaseAll ends many holds. An error may come after some of them were released. The
 // call can be repeated.
 func (s *Service) ReleaseAll(ctx context.Context, r ReleaseAll) (done Released, err error) {
-	store, err := s.gate.admit(r)
+	store, err := admit(s.gate, r)
 	if err != nil {
 		return done, err
 	}

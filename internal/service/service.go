@@ -81,7 +81,7 @@ func (s *Service) Limits() lock.Limits { return s.gate.limits }
 // and was never queued; a queued one with a RequestID keeps its place. Without Wait it
 // does not end with ctx: see Abandon.
 func (s *Service) Acquire(ctx context.Context, r lock.Request) (lock.Grant, error) {
-	store, err := s.gate.admit(r)
+	store, err := admit(s.gate, r)
 	if err != nil {
 		return lock.Grant{}, err
 	}
@@ -113,7 +113,7 @@ func (s *Service) Abandon(g lock.Grant) { s.waiters.abandon(context.Background()
 // Release returns the hold that it ended, or [lock.InvalidError], [lock.NotHeldError] or
 // one of the errors of this package.
 func (s *Service) Release(ctx context.Context, c lock.Release) (lock.Outcome, error) {
-	store, err := s.gate.admit(c)
+	store, err := admit(s.gate, c)
 	if err != nil {
 		return lock.Outcome{}, err
 	}
@@ -124,7 +124,7 @@ func (s *Service) Release(ctx context.Context, c lock.Release) (lock.Outcome, er
 // Renew returns the hold with its new expiry, or [lock.InvalidError], [lock.NotHeldError]
 // or one of the errors of this package.
 func (s *Service) Renew(ctx context.Context, c lock.Renew) (lock.Outcome, error) {
-	store, err := s.gate.admit(c)
+	store, err := admit(s.gate, c)
 	if err != nil {
 		return lock.Outcome{}, err
 	}
@@ -135,7 +135,7 @@ func (s *Service) Renew(ctx context.Context, c lock.Renew) (lock.Outcome, error)
 // ForceRelease returns the hold that it ended, or [lock.InvalidError],
 // [lock.NotLockedError], [lock.OtherHoldError] or one of the errors of this package.
 func (s *Service) ForceRelease(ctx context.Context, c lock.ForceRelease) (lock.Outcome, error) {
-	store, err := s.gate.admit(c)
+	store, err := admit(s.gate, c)
 	if err != nil {
 		return lock.Outcome{}, err
 	}
@@ -148,6 +148,9 @@ func (s *Service) ForceRelease(ctx context.Context, c lock.ForceRelease) (lock.O
 // earlier hold only that it was released or force-released. An error of the history
 // leaves the refusal as it is.
 func explain(ctx context.Context, history Reader, err error, token int64) error {
+	if err == nil {
+		return nil
+	}
 	var notHeld *lock.NotHeldError
 	if !errors.As(err, &notHeld) || notHeld.Reason != lock.ReasonUnknown && notHeld.Reason != lock.ReasonTokenMismatch {
 		return err
@@ -170,7 +173,7 @@ func explain(ctx context.Context, history Reader, err error, token int64) error 
 
 // Status returns the state of a resource.
 func (s *Service) Status(ctx context.Context, name lock.ResourceName) (Snapshot, error) {
-	store, err := s.gate.admit(name)
+	store, err := admit(s.gate, name)
 	if err != nil {
 		return Snapshot{}, err
 	}
@@ -179,7 +182,7 @@ func (s *Service) Status(ctx context.Context, name lock.ResourceName) (Snapshot,
 
 // Queue returns up to limit connected waiters with a ticket after the given one.
 func (s *Service) Queue(ctx context.Context, name lock.ResourceName, after int64, limit int) (QueuePage, error) {
-	store, err := s.gate.admit(name)
+	store, err := admit(s.gate, name)
 	if err != nil {
 		return QueuePage{}, err
 	}
@@ -190,7 +193,7 @@ func (s *Service) Queue(ctx context.Context, name lock.ResourceName, after int64
 func (s *Service) List(
 	ctx context.Context, f ListFilter, begin func(total int, now time.Time) error, each func(lock.Resource) error,
 ) error {
-	store, err := s.gate.admit(f)
+	store, err := admit(s.gate, f)
 	if err != nil {
 		return err
 	}
@@ -199,7 +202,7 @@ func (s *Service) List(
 
 // History returns the newest events that match the filter, newest first.
 func (s *Service) History(ctx context.Context, f HistoryFilter) ([]lock.Event, error) {
-	store, err := s.gate.admit(f)
+	store, err := admit(s.gate, f)
 	if err != nil {
 		return nil, err
 	}
