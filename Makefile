@@ -63,7 +63,7 @@ lint: ## check the style and the words, and look for common mistakes
 
 generate: ## write the OpenAPI documents in docs/ from the annotations
 	$(TOOL) swag init --quiet --generalInfo main.go --dir cmd/lockd,internal/api,internal/wire --output docs --outputTypes json,yaml
-	go run ./docs/openapi
+	go run ./internal/openapigen
 
 verify: generate ## fail when generated files or go.mod are stale
 	go mod tidy -diff

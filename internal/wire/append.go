@@ -9,19 +9,20 @@ import (
 	"unicode/utf8"
 )
 
-// appender is a shape that is answered so often that it writes itself, where encoding/json would look up by reflection what
-// it is made of. It writes the same bytes. A shape that embeds one has to be one itself, or it would be written as its part.
+// appender is implemented by frequent response types to avoid encoding/json's reflection. The
+// output is byte-identical to that of encoding/json. A type that embeds an appender must
+// implement it too, or the promoted method would encode only the embedded part.
 type appender interface {
 	appendJSON(dst []byte) []byte
 }
 
-// Append appends the JSON of one of this package's shapes, best given by its address. Names are shown as they are: it is not
-// to be put into HTML.
-func Append(dst []byte, shape any) []byte {
-	if a, ok := shape.(appender); ok {
+// Append appends the JSON of a value of this package. Frequent types are appenders by pointer, so
+// pass the address. Names are not escaped for HTML.
+func Append(dst []byte, value any) []byte {
+	if a, ok := value.(appender); ok {
 		return a.appendJSON(dst)
 	}
-	return appendReflected(dst, shape)
+	return appendReflected(dst, value)
 }
 
 func appendReflected(dst []byte, value any) []byte {
@@ -29,7 +30,7 @@ func appendReflected(dst []byte, value any) []byte {
 	encoder := json.NewEncoder(buf)
 	encoder.SetEscapeHTML(false)
 	if err := encoder.Encode(value); err != nil {
-		panic(err) // these shapes can always be encoded
+		panic(err) // the types of this package can always be encoded
 	}
 	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
 }
@@ -69,7 +70,7 @@ func (h *Hold) appendJSON(dst []byte) []byte {
 	return append(h.appendHold(append(dst, '{')), '}')
 }
 
-// appendHold appends the fields of a hold, which are also those of a shape that embeds it.
+// appendHold appends the fields of a hold, for a hold and for types that embed it.
 func (h *Hold) appendHold(dst []byte) []byte {
 	dst = appendText(append(dst, `"process_id":`...), h.ProcessID)
 	dst = h.appendTimes(append(dst, ','))
@@ -140,7 +141,7 @@ func (s *Status) appendJSON(dst []byte) []byte {
 	return append(dst, '}')
 }
 
-// appendNullable appends a value that may not be there.
+// appendNullable appends a value, or null.
 func appendNullable[T any](dst []byte, value *T, appendValue func([]byte, T) []byte) []byte {
 	if value == nil {
 		return append(dst, "null"...)
@@ -152,7 +153,7 @@ func appendInt[T int | int64](dst []byte, n T) []byte {
 	return strconv.AppendInt(dst, int64(n), 10)
 }
 
-// appendText leaves every text but the plainest to encoding/json, which knows what to escape.
+// appendText leaves texts with characters that may need escaping to encoding/json.
 func appendText(dst []byte, text string) []byte {
 	for i := range len(text) {
 		if c := text[i]; c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' {
@@ -162,7 +163,7 @@ func appendText(dst []byte, text string) []byte {
 	return append(append(append(dst, '"'), text...), '"')
 }
 
-// appendFloat leaves to encoding/json what that writes with an exponent, and what is no number.
+// appendFloat leaves numbers with an exponent, infinities and NaN to encoding/json.
 func appendFloat(dst []byte, f float64) []byte {
 	if abs := math.Abs(f); abs == 0 || abs >= 1e-6 && abs < 1e21 {
 		return strconv.AppendFloat(dst, f, 'f', -1, 64)
@@ -170,7 +171,7 @@ func appendFloat(dst []byte, f float64) []byte {
 	return appendReflected(dst, f)
 }
 
-// appendRaw appends JSON without white space, null when there is none.
+// appendRaw appends JSON without white space, or null.
 func appendRaw(dst []byte, raw json.RawMessage) []byte {
 	if raw == nil {
 		return append(dst, "null"...)
@@ -182,8 +183,8 @@ func appendRaw(dst []byte, raw json.RawMessage) []byte {
 	return buf.Bytes()
 }
 
-// appendTime goes by the one layout that package time does not have to read first, and adds the fraction: of a number from
-// 1000000 to 1999999 the first digit gives way to the point.
+// appendTime formats with RFC3339, which package time special-cases, and replaces the 'Z' by the
+// fraction: a number from 1000000 to 1999999 whose first digit the point overwrites.
 func appendTime(dst []byte, t Time) []byte {
 	utc := time.Time(t).UTC()
 	dst = utc.AppendFormat(append(dst, '"'), time.RFC3339)

@@ -1,5 +1,6 @@
-// Command openapi converts docs/swagger.json, which is all that the annotations can express, to docs/openapi.json in
-// OpenAPI 3.0, and checks the result. "make generate" runs it.
+// Command openapigen converts docs/swagger.json, which swag generates from the annotations of
+// package api, to docs/openapi.json in OpenAPI 3.0. It adds what annotations cannot express, and
+// what would have to be repeated in each of them. It checks the result. "make generate" runs it.
 package main
 
 import (
@@ -22,7 +23,7 @@ import (
 
 func main() {
 	if err := convert("docs/swagger.json", "docs/openapi.json"); err != nil {
-		fmt.Fprintln(os.Stderr, "openapi:", err)
+		fmt.Fprintln(os.Stderr, "openapigen:", err)
 		os.Exit(1)
 	}
 }
@@ -32,7 +33,7 @@ func convert(from, to string) error {
 	if err != nil {
 		return err
 	}
-	// Readers of the API need not know our packages.
+	// The names of our packages are of no interest to readers of the document.
 	names := strings.NewReplacer("wire.Success-wire_", "Success", "wire.", "")
 	var v2 openapi2.T
 	if err := json.Unmarshal([]byte(names.Replace(string(text))), &v2); err != nil {
@@ -54,12 +55,15 @@ func convert(from, to string) error {
 			}
 		}
 	}
-	// As in FastAPI, a place is made of names and positions.
+	// As in FastAPI, a location consists of names and positions.
 	v3.Components.Schemas["Fault"].Value.Properties["loc"].Value.Items = &openapi3.SchemaRef{
 		Value: openapi3.NewAnyOfSchema(openapi3.NewStringSchema(), openapi3.NewIntegerSchema()),
 	}
-	// Relative to the document itself, so that a proxy may serve all of it below a prefix.
+	// Relative to the document itself, so that a proxy may serve the API below a prefix.
 	v3.Servers = openapi3.Servers{{URL: ".", Description: "this server"}}
+	if err := addCommonFailures(v3); err != nil {
+		return err
+	}
 	if err := addExamples(v3); err != nil {
 		return err
 	}
@@ -76,19 +80,42 @@ func convert(from, to string) error {
 	if err != nil {
 		return err
 	}
-	if err := written.Validate(context.Background()); err != nil { // the examples too
+	if err := written.Validate(context.Background()); err != nil { // including the examples
 		return err
 	}
 	return os.WriteFile(to, append(out, '\n'), 0o644)
 }
 
-// addDatabaseHeader adds to every answer the header that the API sets in one place.
+// addCommonFailures adds to every operation with parameters or a body the failures that all
+// such operations have. The annotations describe them once, for POST /locks/request.
+func addCommonFailures(v3 *openapi3.T) error {
+	described := v3.Paths.Value("/locks/request").Post.Responses
+	for path, item := range v3.Paths.Map() {
+		for method, operation := range item.Operations() {
+			var statuses []string
+			if operation.RequestBody != nil {
+				statuses = []string{"413", "415", "422", "500", "503"}
+			} else if len(operation.Parameters) > 0 {
+				statuses = []string{"422", "500", "503"}
+			}
+			for _, status := range statuses {
+				if operation.Responses.Value(status) != nil && operation.Responses != described {
+					return fmt.Errorf("%s %s: the annotation repeats the response %s", method, path, status)
+				}
+				operation.Responses.Set(status, described.Value(status))
+			}
+		}
+	}
+	return nil
+}
+
+// addDatabaseHeader adds the header to every response.
 func addDatabaseHeader(v3 *openapi3.T) {
 	schema := openapi3.NewStringSchema().WithPattern("^[0-9a-f]{32}$")
 	v3.Components.Headers = openapi3.Headers{wire.DatabaseHeader: &openapi3.HeaderRef{
 		Value: &openapi3.Header{Parameter: openapi3.Parameter{
 			Description: "The random id of the server's database. Servers with the same id share their locks. A client of several " +
-				"servers compares it, so that it never takes the locks of two databases for the same.",
+				"servers compares the ids, so that it does not mix up the locks of two databases.",
 			Required: true,
 			Schema:   schema.NewRef(),
 			Example:  "5f2a9c0de41b47c38d70b6a1f3925e84",
@@ -105,8 +132,8 @@ func addDatabaseHeader(v3 *openapi3.T) {
 	}
 }
 
-// inOrder returns what the document is made of, with the paths in the order of their list.
-// Every path must be in the list, and nothing else.
+// inOrder returns the parts of the document, with the paths in the order of the list paths. It
+// returns an error unless the list has exactly the paths of the document.
 func inOrder(v3 *openapi3.T) (any, error) {
 	var list bytes.Buffer
 	for i, path := range paths {
@@ -136,9 +163,9 @@ func inOrder(v3 *openapi3.T) (any, error) {
 	return parts, nil
 }
 
-// addExamples gives an example to every answer, every body and every required parameter;
-// one that has none is an error. An optional parameter has none, because Swagger UI fills
-// in the examples and sends them unless they are removed.
+// addExamples adds an example to every response, every body and every required parameter. It
+// returns an error if there is none. Optional parameters get no example, because Swagger UI
+// sends examples unless the user removes them.
 func addExamples(v3 *openapi3.T) error {
 	for path, item := range v3.Paths.Map() {
 		for method, operation := range item.Operations() {
@@ -161,7 +188,7 @@ func addExamples(v3 *openapi3.T) error {
 				if err != nil {
 					return fmt.Errorf("%s %s: response %q: %w", method, path, text, err)
 				}
-				example := answers[path][status]
+				example := responses[path][status]
 				if example == nil {
 					example = failures[status]
 				}

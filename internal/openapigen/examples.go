@@ -16,7 +16,7 @@ var (
 	process  = "process_123"
 	token    = int64(1705314600123456)
 	reason   = "nightly backup"
-	broken   = "the host is gone"
+	stuck    = "the host is gone"
 	ops      = "ops"
 	cursor   = "MTAwMA"
 	ttl      = 300.0
@@ -31,27 +31,27 @@ var (
 	}
 )
 
-// paths are in the order in which a newcomer tries them. What ends a lock comes last.
+// paths are in the order in which a new user tries them. Operations that end a lock come last.
 var paths = []string{
 	"/locks/request", "/locks/status", "/locks/all-locked", "/locks/queue", "/locks/history", "/locks/renew", "/locks/renew-all",
 	"/locks/validate", "/locks/release", "/locks/release-all", "/locks/force-release", "/health", "/livez", "/readyz",
 }
 
 // parameters are the example values of required query parameters.
-var parameters = map[string]any{"resource_name": resource, "process_id": process, "fencing_token": token, "reason": broken}
+var parameters = map[string]any{"resource_name": resource, "process_id": process, "fencing_token": token, "reason": stuck}
 
-// bodies are the example bodies of requests. They have no field that a newcomer does not need.
+// bodies are the example bodies of requests. They only have the fields that a new user needs.
 var bodies = map[string]any{
 	"/locks/request":       wire.AcquireRequest{ResourceName: resource, ProcessID: process, TTLSeconds: &ttl},
 	"/locks/renew":         wire.RenewRequest{ResourceName: resource, ProcessID: process, TTLSeconds: &ttl},
 	"/locks/renew-all":     wire.RenewAllRequest{ProcessID: process, TTLSeconds: ttl},
 	"/locks/release":       wire.ReleaseRequest{ResourceName: resource, ProcessID: process},
 	"/locks/release-all":   wire.ReleaseAllRequest{ProcessID: process},
-	"/locks/force-release": wire.ForceReleaseRequest{ResourceName: resource, Reason: broken},
+	"/locks/force-release": wire.ForceReleaseRequest{ResourceName: resource, Reason: stuck},
 }
 
-// answers are the example bodies of one path's statuses.
-var answers = map[string]map[int]any{
+// responses are the example bodies of the statuses of each path.
+var responses = map[string]map[int]any{
 	"/locks/request": {
 		200: success("Lock acquired successfully for resource 'database_backup'", wire.Acquired{
 			LockID: 1, ResourceName: resource, ProcessID: process, Times: times, FencingToken: token,
@@ -77,7 +77,7 @@ var answers = map[string]map[int]any{
 	},
 	"/locks/force-release": {
 		200: success("Lock force-released for resource 'database_backup'", wire.ForceReleased{
-			ResourceName: resource, ReleasedAt: releasedAt, Reason: broken, By: ops, Holder: holder,
+			ResourceName: resource, ReleasedAt: releasedAt, Reason: stuck, By: ops, Holder: holder,
 		}),
 		404: wire.Failure{Detail: "Resource 'database_backup' is not locked", Code: wire.CodeNotLocked},
 	},
@@ -109,7 +109,7 @@ var answers = map[string]map[int]any{
 		200: success("Retrieved 2 events", wire.History{Events: []wire.Event{
 			{
 				ID: 2, Event: "force_released", At: releasedAt, ResourceName: resource, ProcessID: process, FencingToken: &token,
-				HeldSeconds: &held, Renewals: &renewals, Reason: &broken, By: &ops,
+				HeldSeconds: &held, Renewals: &renewals, Reason: &stuck, By: &ops,
 				HoldReason: &reason,
 			},
 			{ID: 1, Event: "acquired", At: lockedAt, ResourceName: resource, ProcessID: process, FencingToken: &token, Reason: &reason},
@@ -124,7 +124,7 @@ func success[T any](message string, data T) wire.Success[T] {
 	return wire.Success[T]{Success: true, Message: message, Data: data}
 }
 
-// failures are the example bodies that every path shares.
+// failures are the example bodies that all paths share.
 var failures = map[int]any{
 	404: wire.Failure{
 		Detail: "No active lock found for resource 'database_backup' by process 'process_123'",
