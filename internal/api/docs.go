@@ -34,46 +34,12 @@ const redocPage = `<!DOCTYPE html>
 </html>
 `
 
-// contentSecurityPolicy forbids the documentation pages to load anything from other servers.
-// Both viewers have inline styles, Swagger UI also has an inline script, and ReDoc searches in a
-// worker that it makes of a blob.
-func contentSecurityPolicy(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Security-Policy", "default-src 'self'; script-src 'self' 'unsafe-inline'; "+
-			"style-src 'self' 'unsafe-inline'; img-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'")
-		next.ServeHTTP(w, r)
-	})
-}
-
 func openAPI(w http.ResponseWriter, r *http.Request) {
 	serve(w, r, "openapi.json", docs.OpenAPI)
 }
 
 func toDocs(w http.ResponseWriter, r *http.Request) {
 	redirect(w, r, "docs/index.html")
-}
-
-// canonicalPath redirects from any other spelling of a page's path to the one that the links on
-// the page are relative to. Additional slashes before the path are accepted: a proxy that strips
-// a prefix may leave them.
-func canonicalPath(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		own := strings.TrimPrefix(chi.RouteContext(r.Context()).RoutePath, "/")
-		if strings.TrimLeft(r.URL.Path, "/") == own {
-			next.ServeHTTP(w, r)
-			return
-		}
-		redirect(w, r, own)
-	})
-}
-
-// redirect redirects to a path of this server. The target is relative to the path of the
-// request, because a proxy may serve this server below a prefix. http.Redirect would make it
-// absolute.
-func redirect(w http.ResponseWriter, r *http.Request, path string) {
-	up := strings.Count(strings.TrimLeft(r.URL.Path, "/"), "/")
-	w.Header().Set("Location", strings.Repeat("../", up)+path)
-	w.WriteHeader(http.StatusTemporaryRedirect)
 }
 
 // swaggerUI serves the files of the viewer. The handler of the library only gets requests that it

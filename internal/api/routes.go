@@ -2,8 +2,6 @@ package api
 
 import (
 	"net/http"
-	"path"
-	"strings"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
@@ -62,22 +60,4 @@ func handle(serve func(w http.ResponseWriter, r *http.Request) error) http.Handl
 			writeError(w, err)
 		}
 	}
-}
-
-// anySpelling routes a path by its normal form of RFC 3986: without repeated slashes, without
-// dot segments, and without unnecessary percent-encoding. So a base URL may end with a slash. An
-// encoded slash is a part of a name, and no route has such a name.
-func anySpelling(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.Contains(strings.ToLower(r.URL.RawPath), "%2f") {
-			notFound(w, r)
-			return
-		}
-		given := r.URL.Path
-		if !strings.HasPrefix(given, "/") { // OPTIONS *, or a URL without a path
-			given = "/" + given
-		}
-		chi.RouteContext(r.Context()).RoutePath = path.Clean(given)
-		next.ServeHTTP(w, r)
-	})
 }
