@@ -2,8 +2,9 @@
 
 package api_test
 
-// The most allocations of a request through the whole handler, the router and the rules included: what was reached.
+// The maximum numbers of allocations of a request, from the router to the rules of the
+// domain.
 const (
-	mostAcquire = 20
-	mostRelease = 18
+	maxAcquire = 20
+	maxRelease = 18
 )

@@ -2,18 +2,18 @@ package api_test
 
 import "testing"
 
-// TestAllocations: requests do not become dearer without anyone noticing.
+// TestAllocations notices when requests become more expensive.
 func TestAllocations(t *testing.T) {
-	most := map[string]float64{"acquire": mostAcquire, "release": mostRelease}
+	limits := map[string]float64{"acquire": maxAcquire, "release": maxRelease}
 	for _, f := range frequents {
-		bound, bounded := most[f.name]
+		bound, bounded := limits[f.name]
 		if !bounded {
 			continue
 		}
-		send := f.again(t)
+		send := f.sender(t)
 		got := testing.AllocsPerRun(1000, func() {
 			if !send() {
-				t.Fatal(f.name + " is not answered as it should be")
+				t.Fatal(f.name + " got another status than expected")
 			}
 		})
 		if got > bound {

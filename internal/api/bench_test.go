@@ -15,7 +15,8 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// instantStore decides in memory, on states that it makes up: what a request costs on it is what HTTP costs.
+// instantStore decides in memory on states that it makes up, so that a request costs only
+// what HTTP and the rules cost.
 type instantStore struct{ service.Store }
 
 func (instantStore) Execute(_ context.Context, c lock.Command) (lock.Outcome, error) {
@@ -52,9 +53,9 @@ var frequents = []frequent{
 	{"refused", "POST", "/locks/request", `{"resource_name": "taken", "process_id": "process_123", "ttl_seconds": 300}`, 409},
 }
 
-// again returns a function that sends the request once more to the whole handler, with as little of its own as possible, and
-// reports whether the answer is what it should be.
-func (f frequent) again(tb testing.TB) func() bool {
+// sender returns a function that sends the request to the whole handler, at little cost
+// of its own, and reports whether the response has the expected status.
+func (f frequent) sender(tb testing.TB) func() bool {
 	log := slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	handler := api.New(service.New(instantStore{}, withLimits(lock.Limits{MaxTTL: maxTTL}), log), databaseID, nil, log)
 	body := strings.NewReader(f.body)
@@ -72,7 +73,7 @@ func (f frequent) again(tb testing.TB) func() bool {
 	}
 }
 
-// discarded is an answer of which only the status is kept.
+// discarded is a response writer that keeps only the status.
 type discarded struct {
 	header http.Header
 	status int
@@ -82,15 +83,16 @@ func (d *discarded) Header() http.Header            { return d.header }
 func (d *discarded) WriteHeader(status int)         { d.status = status }
 func (d *discarded) Write(body []byte) (int, error) { return len(body), nil }
 
-// BenchmarkRequest is what a request costs in this package and in the rules: no connection, no database.
+// BenchmarkRequest measures a request in this package and in the rules, without a
+// connection and without a database.
 func BenchmarkRequest(b *testing.B) {
 	for _, f := range frequents {
 		b.Run(f.name, func(b *testing.B) {
-			send := f.again(b)
+			send := f.sender(b)
 			b.ReportAllocs()
 			for b.Loop() {
 				if !send() {
-					b.Fatal("not answered as it should be")
+					b.Fatal("got another status than expected")
 				}
 			}
 		})

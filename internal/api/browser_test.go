@@ -14,16 +14,16 @@ import (
 	"resource-lock-manager/internal/store"
 )
 
-// newcomerStep is an operation and what a newcomer sees of its answer.
+// newcomerStep is an operation and a part of its response that the page shows.
 type newcomerStep struct {
 	operation string
 	status    int
 	shows     string
 }
 
-// newcomer is what somebody does who opens /docs for the first time: each operation in the
-// order of the page, "Try it out", "Execute", and nothing changed. Before an operation that
-// ends a lock there is one.
+// newcomer are the steps of a user who opens /docs for the first time: each operation in
+// the order of the page, "Try it out", "Execute", without changes. Before an operation
+// that ends a lock there is one that acquires it.
 var newcomer = []newcomerStep{
 	{"post /locks/request", 200, `"message": "Lock acquired successfully for resource 'database_backup'"`},
 	{"post /locks/request", 409, `"code": "already_locked"`},
@@ -33,7 +33,7 @@ var newcomer = []newcomerStep{
 	{"get /locks/history", 200, `"event": "acquired"`},
 	{"post /locks/renew", 200, `"renewals": 1`},
 	{"post /locks/renew-all", 200, `"renewed": 1`},
-	{"get /locks/validate", 200, `"valid": false`}, // the example is no token of this server
+	{"get /locks/validate", 200, `"valid": false`}, // no hold has the token of the example
 	{"delete /locks/release", 200, `"released_at"`},
 	{"post /locks/request", 200, `"fencing_token"`},
 	{"post /locks/release", 200, `"released_at"`},
@@ -50,11 +50,11 @@ var newcomer = []newcomerStep{
 	{"get /readyz", 200, `"status": "ok"`},
 }
 
-// TestNewcomerInABrowser: every operation of the page, as it is prefilled.
+// TestNewcomerInABrowser executes every operation of the page as it is prefilled.
 func TestNewcomerInABrowser(t *testing.T) {
 	t.Parallel()
 	s := realServer(t, store.SQLite)
-	s.clock.advance(time.Minute) // away from the moment of the documented examples
+	s.clock.advance(time.Minute) // so that no time is that of the documented examples
 	b := apptest.StartBrowser(t)
 	b.Do(t, "open the page", chromedp.Navigate(s.URL), chromedp.WaitVisible(chromedp.CSS(".opblock")))
 	listed := apptest.Ask(t, b, "list the operations", chromedp.Evaluate[[]string](`
@@ -76,7 +76,8 @@ func TestNewcomerInABrowser(t *testing.T) {
 	wantNoComplaints(t, b)
 }
 
-// TestBelowAPrefixInABrowser: behind a proxy that strips a prefix, "Execute" stays below it.
+// TestBelowAPrefixInABrowser checks that "Execute" works behind a proxy that strips a
+// prefix.
 func TestBelowAPrefixInABrowser(t *testing.T) {
 	t.Parallel()
 	s := realServer(t, store.SQLite)
@@ -90,7 +91,7 @@ func TestBelowAPrefixInABrowser(t *testing.T) {
 	wantNoComplaints(t, b)
 }
 
-// execute tries an operation of Swagger UI, for the first time or again.
+// execute tries an operation of Swagger UI. With again, it was tried before.
 func (step newcomerStep) execute(t *testing.T, b *apptest.Browser, again bool) {
 	t.Helper()
 	method, path, _ := strings.Cut(step.operation, " ")

@@ -18,7 +18,7 @@ import (
 
 func TestLockIDStaysAndFencingTokenGrows(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
-		s.acquire(t, "other", "p", nil).want(t, 200) // so that the id is not just the first
+		s.acquire(t, "other", "p", nil).want(t, 200) // so that the id is not the first one
 		first := dataOf[wire.Acquired](t, s.acquire(t, "r", "p", nil))
 		s.release(t, "r", "p").want(t, 200)
 		second := dataOf[wire.Acquired](t, s.acquire(t, "r", "q", nil))
@@ -29,7 +29,7 @@ func TestLockIDStaysAndFencingTokenGrows(t *testing.T) {
 		if first.LockID != second.LockID || second.LockID != third.LockID {
 			t.Errorf("lock_id %d, after a release %d, after an expiry %d", first.LockID, second.LockID, third.LockID)
 		}
-		// The acquire of acquireAndOutlive stands between the second and the third.
+		// acquireAndOutlive acquires between the second and the third.
 		if first.FencingToken >= second.FencingToken || second.FencingToken+1 >= third.FencingToken {
 			t.Errorf("fencing_token %d, then %d, then, after one more, %d", first.FencingToken, second.FencingToken, third.FencingToken)
 		}
@@ -44,7 +44,7 @@ func TestLockIDStaysAndFencingTokenGrows(t *testing.T) {
 	})
 }
 
-func TestConflictTellsTheHolder(t *testing.T) {
+func TestConflictStatesTheHolder(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		for _, ttl := range []any{nil, 300} {
 			hold := dataOf[wire.Acquired](t, s.acquire(t, "r", "holder", ttl))
@@ -52,7 +52,7 @@ func TestConflictTellsTheHolder(t *testing.T) {
 			a.wantFailure(t, 409, wire.CodeAlreadyLocked, "Resource 'r' is already locked by process 'holder'")
 			got := decode[wire.Conflict](t, a.body).Holder
 			want := &wire.Hold{ProcessID: "holder", Times: hold.Times, FencingToken: hold.FencingToken}
-			if diff := cmp.Diff(want, got, s.asTold()); diff != "" {
+			if diff := cmp.Diff(want, got, s.equalHolds()); diff != "" {
 				t.Errorf("ttl %v: holder (-acquired +conflict):\n%s", ttl, diff)
 			}
 			s.release(t, "r", "holder").want(t, 200)
@@ -60,9 +60,9 @@ func TestConflictTellsTheHolder(t *testing.T) {
 	})
 }
 
-// asTold compares what answers tell of a hold. Postgres has a clock of its own: there, the seconds that are left differ by
-// the time that the test took.
-func (s *server) asTold() cmp.Option {
+// equalHolds compares holds in responses. Postgres has a clock of its own: there, the
+// remaining seconds differ by the time that the test took.
+func (s *server) equalHolds() cmp.Option {
 	took := 0.0
 	if s.driver == store.Postgres {
 		took = 60
@@ -81,8 +81,8 @@ func orNull(text json.RawMessage) string {
 	return string(text)
 }
 
-// TestMomentsHaveOneForm: where other formats leave zeros out.
-func TestMomentsHaveOneForm(t *testing.T) {
+// TestTimesHaveOneFormat: zeros that other formats omit are written.
+func TestTimesHaveOneFormat(t *testing.T) {
 	s := realServer(t, store.SQLite)
 	s.clock.advance(start.Truncate(time.Second).Add(time.Second).Sub(start))
 	a := s.acquire(t, "r", "p", 0.5).want(t, 200)
@@ -95,8 +95,8 @@ func TestMomentsHaveOneForm(t *testing.T) {
 	}
 }
 
-// TestMomentsAgree: what acquire told is what status and all-locked tell later.
-func TestMomentsAgree(t *testing.T) {
+// TestTimesAgree: status and all-locked return the times that acquire returned.
+func TestTimesAgree(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		hold := dataOf[wire.Acquired](t, s.acquire(t, "r", "p", 0.5*3600))
 		s.clock.advance(time.Minute)
@@ -107,13 +107,13 @@ func TestMomentsAgree(t *testing.T) {
 			ResourceName: "r", IsLocked: true, LockedBy: &hold.ProcessID, LockedAt: &hold.LockedAt, ExpiresAt: hold.ExpiresAt,
 			ExpiresInSeconds: hold.ExpiresInSeconds, FencingToken: &hold.FencingToken, Renewals: new(0),
 		}
-		if diff := cmp.Diff(want, s.status(t, "r"), s.asTold()); diff != "" {
+		if diff := cmp.Diff(want, s.status(t, "r"), s.equalHolds()); diff != "" {
 			t.Error("status (-acquired +status):\n" + diff)
 		}
 		wantList := wire.AllLocked{TotalLocks: 1, Locks: []wire.Lock{
 			{ID: hold.LockID, ResourceName: "r", Hold: wire.Hold{ProcessID: "p", Times: hold.Times, FencingToken: hold.FencingToken}},
 		}}
-		if diff := cmp.Diff(wantList, s.allLocked(t), s.asTold()); diff != "" {
+		if diff := cmp.Diff(wantList, s.allLocked(t), s.equalHolds()); diff != "" {
 			t.Error("all-locked (-acquired +listed):\n" + diff)
 		}
 		released := dataOf[wire.Released](t, s.release(t, "r", "p"))
@@ -129,7 +129,7 @@ func TestAllLocked(t *testing.T) {
 		if got := compact(t, s.call(t, "GET", "/locks/all-locked", "").body); got != none {
 			t.Errorf("without locks: %s", got)
 		}
-		// Neither the names nor the order of the latest holds is the order of the ids.
+		// The order of the ids is neither that of the names nor that of the latest holds.
 		for _, name := range []string{"z", "m", "a", "k"} {
 			s.acquire(t, name, "p", nil).want(t, 200)
 		}
@@ -143,12 +143,12 @@ func TestAllLocked(t *testing.T) {
 	})
 }
 
-// TestExpiredIsGoneEverywhere does not sweep: no answer may depend on it.
+// TestExpiredIsGoneEverywhere does not sweep: no response may depend on the sweep.
 func TestExpiredIsGoneEverywhere(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.acquireAndOutlive(t, "r", "p")
 		want := wire.Status{ResourceName: "r"}
-		if diff := cmp.Diff(want, s.status(t, "r"), s.asTold()); diff != "" {
+		if diff := cmp.Diff(want, s.status(t, "r"), s.equalHolds()); diff != "" {
 			t.Error("status (-want +got):\n" + diff)
 		}
 		if got := s.lockedNames(t); len(got) > 0 {
@@ -218,7 +218,7 @@ func TestRefusals(t *testing.T) {
 func TestTTL(t *testing.T) {
 	tests := []struct {
 		name string
-		ttl  string // as it stands in the body
+		ttl  string // as in the body
 		want time.Duration
 	}{
 		{"absent", ``, 0},
@@ -229,7 +229,7 @@ func TestTTL(t *testing.T) {
 		{"exponent", `,"ttl_seconds":1.5E+2`, 150 * time.Second},
 		{"microseconds", `,"ttl_seconds":1800.000001`, 1800*time.Second + time.Microsecond},
 		{"the most", fmt.Sprintf(`,"ttl_seconds":%d`, maxTTL/time.Second), maxTTL},
-		// Rounded to nothing it would be a hold that never expires.
+		// Rounded to 0 it would be a hold that never expires.
 		{"less than a microsecond", `,"ttl_seconds":1e-9`, time.Microsecond},
 	}
 	onBoth(t, func(t *testing.T, s *server) {
@@ -250,7 +250,7 @@ func TestTTL(t *testing.T) {
 	})
 }
 
-// TestWithoutTTLNeverExpires: a hundred years are as good as never.
+// TestWithoutTTLNeverExpires advances the clock by a hundred years.
 func TestWithoutTTLNeverExpires(t *testing.T) {
 	s := realServer(t, store.SQLite)
 	s.acquire(t, "r", "p", nil).want(t, 200)
@@ -259,14 +259,15 @@ func TestWithoutTTLNeverExpires(t *testing.T) {
 	s.release(t, "r", "p").want(t, 200)
 }
 
-// TestOneOfManyWins: requests that come at once agree on one holder.
+// TestOneOfManyWins: of concurrent requests exactly one gets the lock.
 func TestOneOfManyWins(t *testing.T) {
 	const clients = 16
 	onBoth(t, func(t *testing.T, s *server) {
 		var statuses [clients]int
 		var all sync.WaitGroup
 		for i := range clients {
-			// A failed request must not end another goroutine's test: only the status is kept.
+			// A failed request must not end the test from another goroutine, so only the
+			// status is kept.
 			req := s.request(t, "POST", "/locks/request", fmt.Sprintf(`{"resource_name":"r","process_id":"p%d"}`, i))
 			all.Go(func() {
 				if response, err := s.Client().Do(req); err == nil {
@@ -287,7 +288,7 @@ func TestOneOfManyWins(t *testing.T) {
 			t.Fatal("statuses (-want +got):\n" + diff)
 		}
 		if got := s.status(t, "r"); got.LockedBy == nil || *got.LockedBy != fmt.Sprintf("p%d", winner) {
-			t.Errorf("p%d was told that it holds the lock, and status tells %+v", winner, got)
+			t.Errorf("p%d got 200, but the status is %+v", winner, got)
 		}
 	})
 }
@@ -317,7 +318,7 @@ func TestUnknownFieldsAreIgnored(t *testing.T) {
 	})
 }
 
-// TestHead: wherever GET is answered, HEAD tells the same without a body.
+// TestHead: HEAD returns the same as GET, without a body.
 func TestHead(t *testing.T) {
 	paths := []string{
 		"/health", "/livez", "/readyz", "/locks/status?resource_name=r", "/locks/status", "/locks/all-locked", "/locks/all-locked?limit=1",
@@ -329,14 +330,14 @@ func TestHead(t *testing.T) {
 		t.Run(path, func(t *testing.T) {
 			get, head := s.call(t, "GET", path, ""), s.call(t, "HEAD", path, "")
 			if head.status != get.status {
-				t.Errorf("HEAD answers %d, GET %d", head.status, get.status)
+				t.Errorf("HEAD returns %d, GET %d", head.status, get.status)
 			}
 			if head.body != "" {
 				t.Errorf("HEAD has a body: %q", head.body)
 			}
 			for _, name := range []string{"Content-Type", "Content-Length", "Cache-Control", "Content-Security-Policy", "Location"} {
 				if name == "Content-Length" && head.header.Get(name) == "" {
-					continue // HTTP lets the answer to HEAD leave it out
+					continue // HTTP allows a response to HEAD to omit it
 				}
 				if head.header.Get(name) != get.header.Get(name) {
 					t.Errorf("%s: HEAD %q, GET %q", name, head.header.Get(name), get.header.Get(name))

@@ -78,7 +78,7 @@ func (s *server) dial(t *testing.T, req *http.Request) *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
-// lastAnswer ends the sending side of a connection and reads all that comes.
+// lastAnswer ends the sending side of a connection and reads everything until its end.
 func lastAnswer(t *testing.T, conn *net.TCPConn, req *http.Request) answer {
 	t.Helper()
 	if err := conn.CloseWrite(); err != nil {
@@ -96,7 +96,8 @@ func lastAnswer(t *testing.T, conn *net.TCPConn, req *http.Request) answer {
 	return a
 }
 
-// TestAnswerAfterTheEndOfTheStream: whoever has nothing more to send gets the answer that anybody gets.
+// TestAnswerAfterTheEndOfTheStream: a client that has nothing more to send gets its
+// response.
 func TestAnswerAfterTheEndOfTheStream(t *testing.T) {
 	for _, o := range lockOperations {
 		t.Run(o.route, func(t *testing.T) {
@@ -118,8 +119,9 @@ func TestAnswerAfterTheEndOfTheStream(t *testing.T) {
 	}
 }
 
-// TestAcquireOfAClientThatHasGone: the client gives up while the database is slow. A client that has closed its connection
-// and cannot come back leaves no hold; one that has only finished sending keeps it, whatever it does after it was answered.
+// TestAcquireOfAClientThatHasGone ends the client's stream while the database is slow. A
+// client that has closed its connection and cannot retry leaves no hold. A client that
+// has only finished sending keeps its hold.
 func TestAcquireOfAClientThatHasGone(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -129,11 +131,11 @@ func TestAcquireOfAClientThatHasGone(t *testing.T) {
 	}{
 		{"closes", nil, true, false},
 		{"closes, with a minimum hold", fields{"min_hold_seconds": 60, "ttl_seconds": 60}, true, false},
-		{"closes, and would have waited", fields{"wait_seconds": 60}, true, false},
+		{"closes, with wait_seconds", fields{"wait_seconds": 60}, true, false},
 		{"closes, with a request_id", fields{"request_id": "run"}, true, true},
-		{"closes, with a request_id, and would have waited", fields{"request_id": "run", "wait_seconds": 60}, true, true},
+		{"closes, with a request_id and wait_seconds", fields{"request_id": "run", "wait_seconds": 60}, true, true},
 		{"has finished sending", nil, false, true},
-		{"has finished sending, with a request_id, and would have waited", fields{"request_id": "run", "wait_seconds": 60}, false, true},
+		{"has finished sending, with a request_id and wait_seconds", fields{"request_id": "run", "wait_seconds": 60}, false, true},
 		{"has finished sending, with a request_id", fields{"request_id": "run"}, false, true},
 	}
 	for _, test := range tests {
@@ -151,7 +153,7 @@ func TestAcquireOfAClientThatHasGone(t *testing.T) {
 				}
 				s.eventually(t, "the lock is granted", func() bool { return len(s.history(t).Events) > 0 })
 				if test.keeps {
-					s.Close() // it waits for the request, and so for whatever would become of the hold
+					s.Close() // waits for the end of the request, which could end the hold
 					snapshot, err := s.locks.Status(t.Context(), "r")
 					hold, held := snapshot.Owner()
 					if err != nil || !held || hold.ProcessID != "p" {
@@ -159,7 +161,7 @@ func TestAcquireOfAClientThatHasGone(t *testing.T) {
 					}
 					return
 				}
-				s.eventually(t, "the lock is given back", func() bool { return !s.status(t, "r").IsLocked })
+				s.eventually(t, "the lock is released", func() bool { return !s.status(t, "r").IsLocked })
 				events := s.history(t).Events
 				if diff := cmp.Diff([]string{"released r p", "acquired r p"}, eventLines(events)); diff != "" {
 					t.Error("history (-want +got):\n" + diff)
@@ -182,7 +184,8 @@ func onBothSlow(t *testing.T, test func(t *testing.T, s *server)) {
 	}
 }
 
-// TestClientGoneWhileItWaits: there is nothing true to answer, so there is no answer, not even a status.
+// TestClientGoneWhileItWaits: the server sends nothing, not even a status, because no
+// response would be true.
 func TestClientGoneWhileItWaits(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.hold(t, "r", "p", nil)
@@ -198,13 +201,14 @@ func TestClientGoneWhileItWaits(t *testing.T) {
 		s.wantWaiters(t, "r")
 		s.release(t, "r", "p").want(t, 200)
 		if s.status(t, "r").IsLocked {
-			t.Error("the resource was granted to a client that has gone")
+			t.Error("the resource was granted to a client that had disconnected")
 		}
 	})
 }
 
-// TestRepeatIsToldAsOne: a repeat says that it is one, and renews nothing.
-func TestRepeatIsToldAsOne(t *testing.T) {
+// TestRepeatIsReported: the response to a repeated request says that it is one. The
+// repeated request does not renew the hold.
+func TestRepeatIsReported(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		first := dataOf[wire.Acquired](t, s.acquireWith(t, "r", "p", fields{"request_id": "run", "ttl_seconds": 60}))
 		again := dataOf[wire.Acquired](t, s.acquireWith(t, "r", "p", fields{"request_id": "run", "ttl_seconds": 3600}))
@@ -214,8 +218,8 @@ func TestRepeatIsToldAsOne(t *testing.T) {
 	})
 }
 
-// TestPlaceThatIsKeptIsTold: a client that goes by Retry-After comes back in time.
-func TestPlaceThatIsKeptIsTold(t *testing.T) {
+// TestKeptPlaceIsReported: a client that respects Retry-After retries in time.
+func TestKeptPlaceIsReported(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		held := s.hold(t, "r", "p", 600)
 		s.wait(t, "r", "other", nil)
@@ -237,8 +241,9 @@ func TestPlaceThatIsKeptIsTold(t *testing.T) {
 	})
 }
 
-// TestFrozenClientIsSuperseded: the earlier request's client is connected and reads nothing, and its request acquires
-// nothing after the later one has come and gone, whichever server that was on.
+// TestFrozenClientIsSuperseded: the client of the earlier request is connected but reads
+// nothing. Its request acquires nothing after the later request has held and released the
+// resource, on whichever server.
 func TestFrozenClientIsSuperseded(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		for round := range 10 {

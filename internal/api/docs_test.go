@@ -14,7 +14,7 @@ import (
 	"resource-lock-manager/internal/store"
 )
 
-// reference finds what a page loads or links to.
+// reference matches what a page loads or links to.
 var reference = regexp.MustCompile(`(?i)\b(?:src|href|spec-url|action|data)\s*=\s*["']?([^"'\s>]+)`)
 
 func TestDocumentationPages(t *testing.T) {
@@ -56,7 +56,8 @@ func TestDocumentationPages(t *testing.T) {
 	}
 }
 
-// wantOwn fails the test unless a page's reference leads to something that this server has.
+// wantOwn fails the test unless a reference of a page leads to something that this server
+// serves.
 func (s *server) wantOwn(t *testing.T, page, ref string) {
 	t.Helper()
 	base, err := url.Parse(s.URL + page)
@@ -71,12 +72,13 @@ func (s *server) wantOwn(t *testing.T, page, ref string) {
 		t.Errorf("%s refers to %s", page, ref)
 		return
 	}
-	if target.Path != base.Path { // not just a place in the page
+	if target.Path != base.Path { // not only a fragment of the page
 		s.call(t, "GET", target.RequestURI(), "").want(t, 200)
 	}
 }
 
-// wantPolicy fails the test unless the browser is told to load nothing from elsewhere.
+// wantPolicy fails the test unless the response forbids the browser to load anything from
+// other servers.
 func wantPolicy(t *testing.T, a answer) {
 	t.Helper()
 	policies := a.header.Values("Content-Security-Policy")
@@ -98,8 +100,8 @@ func wantPolicy(t *testing.T, a answer) {
 			}
 		}
 	}
-	if !found["default-src"] || !found["frame-ancestors"] { // the latter is not covered by the former
-		t.Errorf("the policy is not complete: %s", policies[0])
+	if !found["default-src"] || !found["frame-ancestors"] { // the first is no default for the second
+		t.Errorf("the policy is incomplete: %s", policies[0])
 	}
 }
 
@@ -133,7 +135,7 @@ func TestDocsLeadsToSwaggerUI(t *testing.T) {
 	}
 }
 
-// TestPagesHaveOnePath: their links are relative to it.
+// TestPagesHaveOnePath: the links of a page are relative to its path.
 func TestPagesHaveOnePath(t *testing.T) {
 	s := realServer(t, store.SQLite)
 	for path, location := range map[string]string{
@@ -156,8 +158,8 @@ func TestPagesHaveOnePath(t *testing.T) {
 	}
 }
 
-// belowAPrefix are two ways of writing down a proxy that strips a prefix. The second lets a
-// second slash through.
+// belowAPrefix are two configurations of a proxy that strips a prefix. The second leaves
+// a second slash.
 var belowAPrefix = map[string]string{
 	"/lockd/": "location /lockd/ { proxy_pass %s/; }",
 	"/locks/": "location /locks { proxy_pass %s/; }",
@@ -171,8 +173,8 @@ func proxied(t *testing.T, s *server, prefix string) string {
 	}) + prefix
 }
 
-// TestPagesBelowAPrefix: behind a proxy that strips a prefix, every link and every redirect
-// leads to something below the prefix.
+// TestPagesBelowAPrefix: behind a proxy that strips a prefix, every link and every
+// redirect stays below the prefix.
 func TestPagesBelowAPrefix(t *testing.T) {
 	for prefix := range belowAPrefix {
 		t.Run(prefix, func(t *testing.T) {
@@ -210,7 +212,8 @@ func TestPagesBelowAPrefix(t *testing.T) {
 	})
 }
 
-// getBelow gets a page as a browser does, and fails the test unless it is found at its URL.
+// getBelow gets a page as a browser does, and fails the test unless the page has the
+// expected URL.
 func getBelow(t *testing.T, s *server, given, want string) (body string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, given, nil)
@@ -232,7 +235,7 @@ func getBelow(t *testing.T, s *server, given, want string) (body string) {
 	return a.body
 }
 
-// TestOpenAPI reads the document as another program would: over HTTP, with nothing else at hand.
+// TestOpenAPI reads the document as another program does, over HTTP.
 func TestOpenAPI(t *testing.T) {
 	s := realServer(t, store.SQLite)
 	a := s.call(t, "GET", "/openapi.json", "").want(t, 200)

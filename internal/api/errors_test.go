@@ -19,10 +19,11 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// secret stands for what lies below an error and concerns nobody outside.
+// secret is a detail of an error that clients must not see.
 const secret = "dial tcp 10.0.0.7:5432: password of user lockd"
 
-// brokenStore fails as it is told. What it does not override would panic.
+// brokenStore fails with the error that fail returns. Methods that it does not override
+// panic.
 type brokenStore struct {
 	service.Store
 	fail func(context.Context) error
@@ -58,20 +59,21 @@ func (s brokenStore) History(ctx context.Context, _ service.HistoryFilter) ([]lo
 	return nil, s.fail(ctx)
 }
 
-// brokenServer serves a store and a database that fail. It returns what was logged, to be called once at the end.
+// brokenServer serves a store and a database that fail. It also returns a function that
+// returns the log, to be called once at the end.
 func brokenServer(t *testing.T, fail func(context.Context) error) (*server, func() []logLine) {
 	t.Helper()
 	log, lines := newLog(t)
 	s := serve(t, service.New(brokenStore{fail: fail}, withLimits(lock.Limits{MaxTTL: maxTTL}), log), fail, log)
 	return s, func() []logLine {
-		s.Close() // waits for the requests, whose lines are written after their answers
+		s.Close() // waits for the requests, whose lines are written after their responses
 		return lines()
 	}
 }
 
 // lockOperations are the requests that need the database.
 var lockOperations = []struct{ method, target, route, body string }{
-	{"POST", "/locks/request", "/locks/request", sound},
+	{"POST", "/locks/request", "/locks/request", validRequest},
 	{"DELETE", "/locks/release?resource_name=r&process_id=p", "/locks/release", ""},
 	{"POST", "/locks/renew", "/locks/renew", `{"resource_name":"r","process_id":"p","ttl_seconds":60}`},
 	{"POST", "/locks/renew-all", "/locks/renew-all", `{"process_id":"p","ttl_seconds":60}`},
@@ -103,12 +105,12 @@ func TestStoreErrors(t *testing.T) {
 			"The database did not confirm the change: it may or may not have happened",
 		},
 		{
-			// To claim that nothing was changed would be a lie.
+			// It would be wrong to say that nothing was changed.
 			"outcome unknown because unavailable", wrapped(service.ErrUnavailable, service.ErrOutcomeUnknown), 503, wire.CodeOutcomeUnknown,
 			"The database did not confirm the change: it may or may not have happened",
 		},
 		{
-			// A client that is still there is told the truth, whoever cancelled what.
+			// The client is still connected and needs the truth.
 			"outcome unknown because cancelled", wrapped(context.Canceled, service.ErrOutcomeUnknown), 503, wire.CodeOutcomeUnknown,
 			"The database did not confirm the change: it may or may not have happened",
 		},
@@ -129,7 +131,7 @@ func TestStoreErrors(t *testing.T) {
 				a := s.call(t, o.method, o.target, o.body)
 				a.wantFailure(t, test.status, test.code, test.detail)
 				if strings.Contains(a.body, "10.0.0.7") || strings.Contains(fmt.Sprint(a.header), "10.0.0.7") {
-					t.Errorf("%s: the answer tells what lies below: %v %s", o.route, a.header, a.body)
+					t.Errorf("%s: the response reveals the cause: %v %s", o.route, a.header, a.body)
 				}
 				id := a.header.Get("X-Request-Id")
 				level := "ERROR"
@@ -153,10 +155,10 @@ func TestStoreErrors(t *testing.T) {
 			got := logged()
 			for i, line := range got {
 				if !strings.Contains(line.Error, secret) {
-					t.Errorf("the log does not tell the cause: %q", line.Error)
+					t.Errorf("the log does not contain the cause: %q", line.Error)
 				}
 				if test.err == nil && !strings.Contains(line.Error, "errors_test.go") {
-					t.Errorf("the log does not tell where the panic came from: %q", line.Error)
+					t.Errorf("the log does not contain the origin of the panic: %q", line.Error)
 				}
 				got[i].Error = ""
 			}
@@ -167,7 +169,7 @@ func TestStoreErrors(t *testing.T) {
 	}
 }
 
-// refusingStore refuses every command, and does not find out why.
+// refusingStore refuses every command, and cannot read the history.
 type refusingStore struct{ brokenStore }
 
 func (s refusingStore) Execute(context.Context, lock.Command) (lock.Outcome, error) {
@@ -178,7 +180,8 @@ func (s refusingStore) LastEnd(ctx context.Context, _, _ string, _ int64) (lock.
 	return lock.Event{}, false, s.fail(ctx)
 }
 
-// TestRefusalWithoutItsReason: that the process does not hold the lock is what counts, and the server knows it.
+// TestRefusalWithoutItsReason: the refusal stands even if the server cannot find its
+// reason.
 func TestRefusalWithoutItsReason(t *testing.T) {
 	log, _ := newLog(t)
 	locks := refusingStore{brokenStore: brokenStore{fail: func(context.Context) error { return service.ErrUnavailable }}}
@@ -189,7 +192,7 @@ func TestRefusalWithoutItsReason(t *testing.T) {
 	s.renew(t, "r", "p", 60, 1).wantFailure(t, 404, wire.CodeNotHeld, detail)
 }
 
-// TestProbes: only the readiness probe asks the database.
+// TestProbes: only the readiness probe reads from the database.
 func TestProbes(t *testing.T) {
 	const healthy = `{"status":"healthy","service":"Resource Lock Manager"}`
 	tests := []struct {
@@ -218,7 +221,7 @@ func TestProbes(t *testing.T) {
 			if got := compact(t, a.body); got != test.body {
 				t.Errorf("got %s, want %s", got, test.body)
 			}
-			// Probes come every few seconds for ever: in an ordinary log they are only seen when they fail.
+			// Probes are sent every few seconds, so they are only logged if they fail.
 			want := logLine{ID: a.header.Get("X-Request-Id"), Level: "DEBUG", Method: "GET", Route: test.path, Status: test.status}
 			if test.status == 503 {
 				want.Level, want.Error = "ERROR", "the database is not available: "+secret
@@ -230,13 +233,14 @@ func TestProbes(t *testing.T) {
 				t.Error("log (-want +got):\n" + diff)
 			}
 			if wanted := test.path == "/readyz"; asked != wanted || bounded != wanted {
-				t.Errorf("the database was asked: %t, within a time: %t", asked, bounded)
+				t.Errorf("the database was read: %t, with a deadline: %t", asked, bounded)
 			}
 		})
 	}
 }
 
-// interrupted panics in the middle of the body. It hides the body's length, by which a client could tell half from whole.
+// interrupted panics in the middle of the body. It hides the length of the body, by which
+// a client could notice that the body is incomplete.
 type interrupted struct{ http.ResponseWriter }
 
 func (w interrupted) WriteHeader(status int) {
@@ -254,7 +258,8 @@ func (w interrupted) Write(body []byte) (int, error) {
 	panic(secret)
 }
 
-// TestPanicAfterTheAnswerBegan: the client must not take half an answer for a whole one.
+// TestPanicAfterTheAnswerBegan: the client must not take half a response for a complete
+// one.
 func TestPanicAfterTheAnswerBegan(t *testing.T) {
 	log, lines := newLog(t)
 	handler := api.New(service.New(brokenStore{}, service.Config{}, log), databaseID, nil, log)
@@ -266,7 +271,7 @@ func TestPanicAfterTheAnswerBegan(t *testing.T) {
 		t.Fatal(err) // what was flushed before the panic has a status
 	}
 	if body, err := io.ReadAll(response.Body); err == nil || len(body) == 0 {
-		t.Errorf("got %q and the error %v, want half an answer and a broken connection", body, err)
+		t.Errorf("got %q and the error %v, want half a response and a broken connection", body, err)
 	}
 	_ = response.Body.Close()
 	s.Close()
@@ -275,7 +280,8 @@ func TestPanicAfterTheAnswerBegan(t *testing.T) {
 	}
 }
 
-// TestServerErrorsGoToTheLog: what net/http complains about is not lost on standard error.
+// TestServerErrorsGoToTheLog: complaints of net/http are logged, not written to standard
+// error.
 func TestServerErrorsGoToTheLog(t *testing.T) {
 	log, lines := newLog(t)
 	s := serve(t, service.New(brokenStore{}, service.Config{}, log), nil, log)

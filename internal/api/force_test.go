@@ -18,12 +18,12 @@ func TestForceRelease(t *testing.T) {
 	tests := []struct {
 		name string
 		more fields
-		by   string // empty: left to the address
+		by   string // empty: the address is used
 	}{
 		{"without an expiry", fields{}, "ops"},
 		{"with an expiry", fields{"ttl_seconds": 600, "reason": "nightly", "metadata": fields{"host": "db-1"}}, "数据库 ops"},
 		{"within its minimum", fields{"min_hold_seconds": 600}, "ops"},
-		{"by nobody in particular", fields{}, ""},
+		{"without a process_id", fields{}, ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -48,12 +48,12 @@ func TestForceRelease(t *testing.T) {
 				if test.more["reason"] != nil {
 					want.Holder.Reason, want.Holder.Metadata = new("nightly"), []byte(`{"host":"db-1"}`)
 				}
-				if diff := cmp.Diff(want, got, s.asTold()); diff != "" {
+				if diff := cmp.Diff(want, got, s.equalHolds()); diff != "" {
 					t.Error("force-released (-want +got):\n" + diff)
 				}
 
 				if s.status(t, "r").IsLocked || s.validate(t, "r", hold.FencingToken).Valid {
-					t.Error("the hold is still there")
+					t.Error("the resource is still held")
 				}
 				event := s.history(t).Events[0]
 				lasted := time.Time(got.ReleasedAt).Sub(time.Time(hold.LockedAt)).Seconds()
@@ -61,7 +61,7 @@ func TestForceRelease(t *testing.T) {
 					ID: event.ID, Event: "force_released", At: got.ReleasedAt, ResourceName: "r", ProcessID: "p", FencingToken: &hold.FencingToken,
 					HeldSeconds: &lasted, Renewals: new(0), Reason: &want.Reason, By: &by, HoldReason: want.Holder.Reason,
 				}
-				if diff := cmp.Diff(wantEvent, event, s.asTold()); diff != "" {
+				if diff := cmp.Diff(wantEvent, event, s.equalHolds()); diff != "" {
 					t.Error("history (-want +got):\n" + diff)
 				}
 				s.forceRelease(t, "r", "again").wantFailure(t, 404, wire.CodeNotLocked, "Resource 'r' is not locked")
@@ -73,13 +73,13 @@ func TestForceRelease(t *testing.T) {
 	}
 }
 
-// TestForceReleaseOfWhatIsFree records nothing.
+// TestForceReleaseOfWhatIsFree: a refused force-release records nothing.
 func TestForceReleaseOfWhatIsFree(t *testing.T) {
 	tests := []struct {
 		name    string
 		prepare func(t *testing.T, s *server)
 	}{
-		{"never was", func(*testing.T, *server) {}},
+		{"never held", func(*testing.T, *server) {}},
 		{"released", func(t *testing.T, s *server) {
 			s.hold(t, "r", "p", nil)
 			s.release(t, "r", "p").want(t, 200)
@@ -90,9 +90,9 @@ func TestForceReleaseOfWhatIsFree(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			onBoth(t, func(t *testing.T, s *server) {
 				test.prepare(t, s)
-				before := s.told(t)
+				before := s.state(t)
 				s.forceRelease(t, "r", "stuck").wantFailure(t, 404, wire.CodeNotLocked, "Resource 'r' is not locked")
-				if diff := cmp.Diff(before, s.told(t)); diff != "" {
+				if diff := cmp.Diff(before, s.state(t)); diff != "" {
 					t.Error("a refusal changed (-before +after):\n" + diff)
 				}
 			})
@@ -100,7 +100,7 @@ func TestForceReleaseOfWhatIsFree(t *testing.T) {
 	}
 }
 
-// TestForceReleaseFreesWhatItsMinimumKeeps, although its process has released it.
+// TestForceReleaseFreesWhatItsMinimumKeeps: the process has already released the lock.
 func TestForceReleaseFreesWhatItsMinimumKeeps(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.acquireWith(t, "r", "p", fields{"min_hold_seconds": 600}).want(t, 200)
@@ -113,7 +113,7 @@ func TestForceReleaseFreesWhatItsMinimumKeeps(t *testing.T) {
 	})
 }
 
-// TestForceReleaseOfACertainHold: with a token it ends the hold that was seen, or nothing.
+// TestForceReleaseOfACertainHold: with a token it ends that hold or none.
 func TestForceReleaseOfACertainHold(t *testing.T) {
 	forms := map[string]func(t *testing.T, s *server, token int64) answer{
 		"DELETE": func(t *testing.T, s *server, token int64) answer {
@@ -132,19 +132,19 @@ func TestForceReleaseOfACertainHold(t *testing.T) {
 				s.release(t, "r", "p").want(t, 200)
 				force(t, s, seen).wantFailure(t, 404, wire.CodeNotLocked, free)
 				now := s.hold(t, "r", "p", nil).FencingToken
-				before := s.told(t)
+				before := s.state(t)
 				for _, token := range []int64{seen, now + 1, 1} {
 					force(t, s, token).wantFailure(t, 404, wire.CodeTokenMismatch, fmt.Sprintf(
 						"Resource 'r' is not locked with this fencing token, but by process 'p' with the fencing token %d", now))
 				}
-				if diff := cmp.Diff(before, s.told(t)); diff != "" {
+				if diff := cmp.Diff(before, s.state(t)); diff != "" {
 					t.Error("a refusal changed (-before +after):\n" + diff)
 				}
 				if got := dataOf[wire.ForceReleased](t, force(t, s, now)); got.Holder.FencingToken != now {
 					t.Errorf("got %+v, want the hold %d", got, now)
 				}
 
-				// Its process has released it, and its minimum keeps the resource.
+				// The process has released it, and its minimum keeps the resource taken.
 				kept := dataOf[wire.Acquired](t, s.acquireWith(t, "r", "p", fields{"min_hold_seconds": 600})).FencingToken
 				s.release(t, "r", "p").want(t, 200)
 				force(t, s, now).wantCode(t, 404, wire.CodeTokenMismatch)

@@ -21,7 +21,7 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// fuzzTarget is a server without a network, over a database in memory that all inputs share.
+// fuzzTarget is a server without a network. All inputs share its database in memory.
 type fuzzTarget struct {
 	handler http.Handler
 	locks   *store.Store
@@ -48,7 +48,7 @@ func (f *fuzzTarget) ask(t *testing.T, method, target, body string) answer {
 	return a
 }
 
-// askQuery sends a query as it is, whatever its bytes.
+// askQuery sends a query with any bytes.
 func (f *fuzzTarget) askQuery(t *testing.T, method, path, query string) answer {
 	t.Helper()
 	req := httptest.NewRequestWithContext(t.Context(), method, path, nil)
@@ -60,14 +60,15 @@ func (f *fuzzTarget) askQuery(t *testing.T, method, path, query string) answer {
 	return a
 }
 
-// acquire makes a lock that does not expire.
+// acquire acquires a lock that does not expire.
 func (f *fuzzTarget) acquire(t *testing.T, resource, process string) wire.Acquired {
 	t.Helper()
 	body := fields{"resource_name": resource, "process_id": process}.json(t)
 	return dataOf[wire.Acquired](t, f.ask(t, http.MethodPost, "/locks/request", body))
 }
 
-// releaseEverything: what an input that fails leaves behind must not fail the next.
+// releaseEverything releases all locks, so that an input that fails does not affect the
+// next one.
 func (f *fuzzTarget) releaseEverything(t *testing.T) {
 	t.Helper()
 	var left []lock.Command
@@ -85,11 +86,12 @@ func (f *fuzzTarget) releaseEverything(t *testing.T) {
 	}
 }
 
-// FuzzAcquireBody: no body makes the server fail, and only a sound one, by another decoder's judgement, makes a lock: one
-// that keeps others out and can be released by its name in a query.
+// FuzzAcquireBody: no body makes the server fail. Only a body that another decoder
+// considers valid acquires a lock. That lock excludes others and can be released by its
+// name in a query.
 func FuzzAcquireBody(f *testing.F) {
 	for _, seed := range []string{
-		sound,
+		validRequest,
 		`{"resource_name":"database_backup","process_id":"process_123","ttl_seconds":300}`,
 		`{"ttl_seconds":1e-9,"process_id":"\ud83d\udd12","resource_name":"a\u2028+%41&","x":[{"y":null}],"":1e700}`,
 		`{"resource_name":"r","process_id":"p","ttl_seconds":null}`,
@@ -98,7 +100,7 @@ func FuzzAcquireBody(f *testing.F) {
 		`{"Resource_Name":"r","process_id":""}`,
 		"{\"resource_name\":\"\xff\",\"process_id\":\"\\ud800\"}",
 		`{"resource_name":"` + strings.Repeat("🔒", 255) + `","process_id":"` + strings.Repeat("x", 256) + `"}`,
-		"\ufeff" + sound, `{"resource_name":"r","process_id":"p","ttl":1}`,
+		"\ufeff" + validRequest, `{"resource_name":"r","process_id":"p","ttl":1}`,
 		`[null]`, `null`, `"`, ``,
 	} {
 		f.Add([]byte(seed))
@@ -108,10 +110,10 @@ func FuzzAcquireBody(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		defer target.releaseEverything(t)
 		a := ask(t, http.MethodPost, "/locks/request", string(body))
-		resource, process, sound := soundBody(body)
+		resource, process, valid := validBody(body)
 		switch a.status {
 		case http.StatusOK:
-			if !sound {
+			if !valid {
 				t.Fatalf("%q was granted: %s", body, a.body)
 			}
 		case http.StatusUnprocessableEntity:
@@ -124,7 +126,7 @@ func FuzzAcquireBody(f *testing.F) {
 				t.Errorf("a body of %d bytes is too large", len(body))
 			}
 			return
-		default: // a conflict too: every input leaves the database without locks
+		default: // including a conflict: every input leaves the database without locks
 			t.Fatalf("%q was answered %d %s", body, a.status, a.body)
 		}
 		if got := dataOf[wire.Acquired](t, a); got.ResourceName != resource || got.ProcessID != process {
@@ -140,10 +142,11 @@ func FuzzAcquireBody(f *testing.F) {
 	})
 }
 
-// soundBody judges a body by encoding/json, which is laxer about syntax than the API, and by the contract's rules.
-func soundBody(body []byte) (resource, process string, sound bool) {
+// validBody checks a body with encoding/json, whose syntax is less strict than that of
+// the API, and by the rules of the contract.
+func validBody(body []byte) (resource, process string, valid bool) {
 	body = bytes.TrimPrefix(body, []byte("\ufeff"))
-	var fields map[string]json.RawMessage // other fields are nobody's business, not even a number of 1e400
+	var fields map[string]json.RawMessage // other fields do not matter, not even a number of 1e400
 	if !utf8.Valid(body) || json.Unmarshal(body, &fields) != nil {
 		return "", "", false
 	}
@@ -156,7 +159,7 @@ func soundBody(body []byte) (resource, process string, sound bool) {
 	}
 	resource, ok1 := value("resource_name").(string)
 	process, ok2 := value("process_id").(string)
-	if !ok1 || !ok2 || !soundName(resource) || !soundName(process) {
+	if !ok1 || !ok2 || !validName(resource) || !validName(process) {
 		return "", "", false
 	}
 	if ttl := fields["ttl_seconds"]; ttl == nil || string(ttl) == "null" {
@@ -166,11 +169,11 @@ func soundBody(body []byte) (resource, process string, sound bool) {
 	return resource, process, ok && ttl > 0 && ttl < maxTTL.Seconds()+1e-6 // the API compares what it rounded to microseconds
 }
 
-func soundName(name string) bool {
+func validName(name string) bool {
 	return name != "" && utf8.RuneCountInString(name) <= 255 && !strings.ContainsFunc(name, unicode.IsControl)
 }
 
-// FuzzRenewAllBody: no body makes the server fail, and none touches the lock of another process.
+// FuzzRenewAllBody: no body makes the server fail or renews the lock of another process.
 func FuzzRenewAllBody(f *testing.F) {
 	for _, seed := range []string{
 		`{"process_id":"p","ttl_seconds":60}`,
@@ -225,7 +228,7 @@ func FuzzRenewAllBody(f *testing.F) {
 	})
 }
 
-// FuzzQuery: no query makes the server fail, those that only look change nothing, and a refusal changes nothing.
+// FuzzQuery: no query makes the server fail. Reads and refused requests change nothing.
 func FuzzQuery(f *testing.F) {
 	for _, seed := range []string{
 		"", "resource_name=r&process_id=p", "resource_name=r&process_id=p&fencing_token=1", "resource_name=r&fencing_token=1",

@@ -14,7 +14,8 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// TestHistoryOfAResource: every beginning and every end, newest first; renewals are counted on the end.
+// TestHistoryOfAResource: every begin and every end of a hold, newest first. The end has
+// the number of renewals.
 func TestHistoryOfAResource(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		if got := s.history(t); len(got.Events) != 0 || got.NextCursor != nil {
@@ -27,9 +28,9 @@ func TestHistoryOfAResource(t *testing.T) {
 		s.clock.advance(1500 * time.Millisecond)
 		released := dataOf[wire.Released](t, s.release(t, "r", "p"))
 		second := s.acquireAndOutlive(t, "r", "p")
-		s.clock.advance(time.Hour) // an expired hold has lasted until its expiry, whenever that is noticed
+		s.clock.advance(time.Hour) // a hold lasts until its expiry, whenever that is recorded
 		third := s.hold(t, "r", "q", nil)
-		broken := dataOf[wire.ForceReleased](t, s.forceRelease(t, "r", "the host is gone"))
+		forced := dataOf[wire.ForceReleased](t, s.forceRelease(t, "r", "the host is gone"))
 		fourth := s.hold(t, "r", "p", nil)
 		s.delete(t, "/locks/release-all", "process_id", "p").want(t, 200)
 
@@ -54,14 +55,14 @@ func TestHistoryOfAResource(t *testing.T) {
 		want := []wire.Event{
 			ended("released", fourth, got.Events[0].At, 0),
 			event("acquired", fourth, fourth.LockedAt),
-			ended("force_released", third, broken.ReleasedAt, 0),
+			ended("force_released", third, forced.ReleasedAt, 0),
 			event("acquired", third, third.LockedAt),
 			ended("expired", second, *second.ExpiresAt, 0),
 			event("acquired", second, second.LockedAt),
 			ended("released", first, released.ReleasedAt, 2),
 			event("acquired", first, first.LockedAt),
 		}
-		want[2].Reason, want[2].By = new("the host is gone"), &broken.By
+		want[2].Reason, want[2].By = new("the host is gone"), &forced.By
 		want[7].Reason = new("nightly backup")
 		for i, e := range got.Events {
 			want[i].ID = e.ID
@@ -69,7 +70,7 @@ func TestHistoryOfAResource(t *testing.T) {
 				t.Errorf("id %d comes after %d", e.ID, got.Events[i-1].ID)
 			}
 		}
-		if diff := cmp.Diff(want, got.Events, s.asTold()); diff != "" {
+		if diff := cmp.Diff(want, got.Events, s.equalHolds()); diff != "" {
 			t.Error("history (-want +got):\n" + diff)
 		}
 		if s.driver == store.SQLite && (*got.Events[6].HeldSeconds != 61.5 || *got.Events[4].HeldSeconds != 5) {
@@ -80,8 +81,8 @@ func TestHistoryOfAResource(t *testing.T) {
 	})
 }
 
-// TestEveryEndIsToldOnce, whoever notices an expiry first.
-func TestEveryEndIsToldOnce(t *testing.T) {
+// TestEveryEndIsRecordedOnce, whichever command finds an expiry first.
+func TestEveryEndIsRecordedOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		hold := s.acquireAndOutlive(t, "r", "p")
 		if diff := cmp.Diff([]string{"acquired r p"}, eventLines(s.history(t).Events)); diff != "" {
@@ -97,13 +98,13 @@ func TestEveryEndIsToldOnce(t *testing.T) {
 		if diff := cmp.Diff([]string{"acquired r q", "expired r p", "acquired r p"}, eventLines(events)); diff != "" {
 			t.Fatal("after the sweep (-want +got):\n" + diff)
 		}
-		if !cmp.Equal(events[1].At, *hold.ExpiresAt, s.asTold()) {
+		if !cmp.Equal(events[1].At, *hold.ExpiresAt, s.equalHolds()) {
 			t.Errorf("expired at %v, not when it was swept: %+v", time.Time(*hold.ExpiresAt), events[1])
 		}
 	})
 }
 
-// TestRefusalsAreNoHistory: only what happened is told.
+// TestRefusalsAreNoHistory: refusals are not recorded.
 func TestRefusalsAreNoHistory(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.hold(t, "r", "p", nil)
@@ -137,13 +138,13 @@ func TestHistoryFilters(t *testing.T) {
 		{"resource", []string{"resource_name", "a"}, []string{"force_released a q", "acquired a q", "released a p", "acquired a p"}},
 		{"resource in other case", []string{"resource_name", "A"}, []string{"acquired A P"}},
 		{"no pattern", []string{"resource_name", "%"}, []string{}},
-		// The holder's, not of who broke it.
+		// The process is the holder, not the caller of the force-release.
 		{"process", []string{"process_id", "q"}, []string{"force_released a q", "acquired a q", "acquired b q"}},
 		{"process in other case", []string{"process_id", "P"}, []string{"acquired A P"}},
-		{"who broke it", []string{"process_id", "ops"}, []string{}},
+		{"the caller of the force-release", []string{"process_id", "ops"}, []string{}},
 		{"both", []string{"process_id", "p", "resource_name", "a"}, []string{"released a p", "acquired a p"}},
 		{"the newest", []string{"limit", "1"}, []string{"force_released a q"}},
-		{"the most", []string{"limit", "1000", "process_id", "P"}, []string{"acquired A P"}},
+		{"the maximum limit", []string{"limit", "1000", "process_id", "P"}, []string{"acquired A P"}},
 	}
 	onBoth(t, func(t *testing.T, s *server) {
 		s.hold(t, "a", "p", nil)
@@ -162,7 +163,8 @@ func TestHistoryFilters(t *testing.T) {
 	})
 }
 
-// TestHistoryPages: what happens while somebody reads is newer than all that is still to come.
+// TestHistoryPages: events that are added while a client reads pages are newer than the
+// rest of the pages.
 func TestHistoryPages(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		for _, name := range numbered("r", 14) {
@@ -185,7 +187,7 @@ func TestHistoryPages(t *testing.T) {
 					cursor = []string{"cursor", *h.NextCursor}
 					s.hold(t, fmt.Sprint("new ", limit, " ", page), "p", nil)
 				}
-				// What came in between the runs is in front.
+				// Events that were added between the pages come first.
 				if diff := cmp.Diff(want, got[len(got)-len(want):]); diff != "" {
 					t.Error("events (-want +got):\n" + diff)
 				}
@@ -202,7 +204,7 @@ func TestHistoryPages(t *testing.T) {
 	})
 }
 
-// TestHistoryHasPagesByDefault: nobody gets a month's events for want of a parameter.
+// TestHistoryHasPagesByDefault: without a limit the response has at most 100 events.
 func TestHistoryHasPagesByDefault(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.acquireMany(t, numbered("r", 100), "p", "", 0)
@@ -220,11 +222,11 @@ func TestHistoryHasPagesByDefault(t *testing.T) {
 	})
 }
 
-// TestHistoryRetention deletes the oldest events, some at a time, and nothing else.
+// TestHistoryRetention deletes the oldest events, a few at a time, and nothing else.
 func TestHistoryRetention(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
-		s.hold(t, "broken", "p", nil)
-		s.forceRelease(t, "broken", "stuck").want(t, 200)
+		s.hold(t, "forced", "p", nil)
+		s.forceRelease(t, "forced", "stuck").want(t, 200)
 		s.hold(t, "released", "p", nil)
 		s.release(t, "released", "p").want(t, 200)
 		hold := s.hold(t, "r", "p", nil)
@@ -236,7 +238,7 @@ func TestHistoryRetention(t *testing.T) {
 			}
 		}
 		sweep(time.Hour, 100, 0)
-		s.renew(t, "broken", "p", 60, 0).wantCode(t, 404, wire.CodeForceReleased)
+		s.renew(t, "forced", "p", 60, 0).wantCode(t, 404, wire.CodeForceReleased)
 		sweep(0, 2, 2)
 		if diff := cmp.Diff([]string{"acquired r p", "released released p", "acquired released p"}, eventLines(s.history(t).Events)); diff != "" {
 			t.Error("the newest stay (-want +got):\n" + diff)
@@ -247,20 +249,21 @@ func TestHistoryRetention(t *testing.T) {
 		if got := s.history(t).Events; len(got) > 0 {
 			t.Errorf("left: %q", eventLines(got))
 		}
-		// The locks are as they were; what is forgotten makes no difference but in the code of a refusal.
+		// The locks did not change. A deleted event makes a difference only in the code
+		// of a refusal.
 		if !s.validate(t, "r", hold.FencingToken).Valid {
-			t.Error("the lock is gone with its history")
+			t.Error("the lock was deleted with its history")
 		}
-		s.renew(t, "broken", "p", 60, 0).wantCode(t, 404, wire.CodeNotHeld)
+		s.renew(t, "forced", "p", 60, 0).wantCode(t, 404, wire.CodeNotHeld)
 		s.release(t, "released", "p").wantCode(t, 404, wire.CodeNotHeld)
 		s.release(t, "r", "p").want(t, 200)
 		if diff := cmp.Diff([]string{"released r p"}, eventLines(s.history(t).Events)); diff != "" {
-			t.Error("it goes on (-want +got):\n" + diff)
+			t.Error("later events (-want +got):\n" + diff)
 		}
 	})
 }
 
-// TestHistoryOfATime: since is the first moment, until is not there any more, and both are read as RFC 3339 says.
+// TestHistoryOfATime: since is inclusive, until is exclusive, and both are in RFC 3339.
 func TestHistoryOfATime(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		for range 3 {
@@ -297,7 +300,7 @@ func TestHistoryOfATime(t *testing.T) {
 					return sinceErr == nil && time.Time(e.At).Before(since) || untilErr == nil && !time.Time(e.At).Before(until)
 				})
 				var query []string
-				raw := "/locks/history?" // pasted, so that a plus is a space
+				raw := "/locks/history?" // not encoded, so that a plus is a space
 				for name, value := range map[string]string{"since": test.since, "until": test.until} {
 					if value != "" {
 						query = append(query, name, value)
@@ -324,7 +327,7 @@ func idsOf(events []wire.Event) []int64 {
 	return ids
 }
 
-// TestHistoryOfSomeEvents: kinds are a list, and go together with everything else.
+// TestHistoryOfSomeEvents: kinds are a list and can be combined with all other filters.
 func TestHistoryOfSomeEvents(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		expired := s.acquireAndOutlive(t, "r", "p")
@@ -346,7 +349,7 @@ func TestHistoryOfSomeEvents(t *testing.T) {
 			{[]string{"event", "acquired", "resource_name", "r"}, []string{"acquired r q", "acquired r p", "acquired r p"}},
 			{[]string{"event", "acquired", "process_id", "q"}, []string{"acquired r q", "acquired other q"}},
 			{[]string{"event", "released,expired", "process_id", "q"}, []string{}},
-			// By time, an expiry stands where it came.
+			// In the order of time an expiry is where it happened.
 			{
 				[]string{"event", "acquired,expired"},
 				[]string{"acquired r q", "acquired r p", "acquired other q", "expired r p", "acquired r p"},
@@ -375,7 +378,7 @@ func TestHistoryOfSomeEvents(t *testing.T) {
 				}
 			})
 		}
-		// By id, it stands where it was recorded.
+		// In the order of ids it is where it was recorded.
 		want := []string{"expired r p", "acquired other q", "acquired r p"}
 		if got := eventLines(s.history(t).Events); !slices.Equal(want, got[len(got)-3:]) {
 			t.Errorf("got %q, want %q at the end", got, want)

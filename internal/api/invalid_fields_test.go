@@ -12,7 +12,8 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// exactFaults returns what a 422 lists as "place.field type", sorted, with positions in lists as they are.
+// exactFaults returns the faults of a 422 as "location.field type", sorted, with the
+// positions in lists.
 func (a answer) exactFaults(t *testing.T) []string {
 	t.Helper()
 	var list []string
@@ -27,15 +28,16 @@ func (a answer) exactFaults(t *testing.T) []string {
 	return list
 }
 
-// nested makes an object of so many levels.
+// nested returns an object with the number of levels.
 func nested(levels int) string {
 	return strings.Repeat(`{"a":`, levels-1) + `{}` + strings.Repeat(`}`, levels-1)
 }
 
-// sized makes an object of so many bytes.
+// sized returns an object with the number of bytes.
 func sized(bytes int) string { return `{"a":"` + strings.Repeat("x", bytes-len(`{"a":""}`)) + `"}` }
 
-// bodyTest is a body of one field besides those that are sound, and its faults. Positions of syntax errors are not told.
+// bodyTest is one field that replaces the valid one of a body, and the faults of that
+// body. Positions of syntax errors are not compared.
 type bodyTest struct {
 	name, field, value string
 	faults             []string
@@ -79,15 +81,16 @@ var invalidTTLs = []struct{ name, value, fault string }{
 	{"above the most", `3155760001`, "less_than_equal"},
 }
 
-// wantInvalid sends bodies that are sound but for one field: each is refused with its faults and changes nothing.
-func wantInvalid(t *testing.T, path string, sound map[string]string, tests []bodyTest) {
+// wantInvalid sends bodies that are valid except for one field. Each must be refused with
+// its faults and change nothing.
+func wantInvalid(t *testing.T, path string, valid map[string]string, tests []bodyTest) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.hold(t, "kept", "holder", nil)
-		before := s.told(t)
+		before := s.state(t)
 		for _, test := range tests {
 			t.Run(test.field+": "+test.name, func(t *testing.T) {
 				var list []string
-				for name, value := range sound {
+				for name, value := range valid {
 					if name != test.field {
 						list = append(list, fmt.Sprintf("%q:%s", name, value))
 					}
@@ -101,12 +104,12 @@ func wantInvalid(t *testing.T, path string, sound map[string]string, tests []bod
 				if slices.Equal(test.faults, []string{"body.* json_invalid"}) {
 					s.wantFaultsOnly(t, a, len(body), test.faults)
 				} else {
-					want := sorted(slices.Clone(test.faults)) // both databases' tests share the list
+					want := sorted(slices.Clone(test.faults)) // the tests of both databases share the list
 					if diff := cmp.Diff(want, a.exactFaults(t)); diff != "" {
 						t.Errorf("faults (-want +got):\n%s%s", diff, a.body)
 					}
 				}
-				if diff := cmp.Diff(before, s.told(t)); diff != "" {
+				if diff := cmp.Diff(before, s.state(t)); diff != "" {
 					t.Error("a refused request changed (-before +after):\n" + diff)
 				}
 			})
@@ -215,7 +218,7 @@ func TestInvalidHeartbeats(t *testing.T) {
 		{"missing", "process_id", ``, []string{"body.process_id missing"}},
 		{"empty", "process_id", `""`, []string{"body.process_id string_too_short"}},
 		{"missing", "ttl_seconds", ``, []string{"body.ttl_seconds missing"}},
-		{"null", "ttl_seconds", `null`, []string{"body.ttl_seconds float_type"}}, // locks without expiry are left alone
+		{"null", "ttl_seconds", `null`, []string{"body.ttl_seconds float_type"}}, // locks that never expire are left alone
 		{"object", "holds", `{}`, []string{"body.holds list_type"}},
 		{"string", "holds", `"kept"`, []string{"body.holds list_type"}},
 		{"number", "holds", `1`, []string{"body.holds list_type"}},
@@ -259,8 +262,8 @@ func TestInvalidHeartbeats(t *testing.T) {
 	wantInvalid(t, "/locks/renew-all", map[string]string{"process_id": `"holder"`, "ttl_seconds": `60`}, tests)
 }
 
-// TestTheMostThatIsAllowed of each new field.
-func TestTheMostThatIsAllowed(t *testing.T) {
+// TestMaximaAreAllowed tests the maximum of each field.
+func TestMaximaAreAllowed(t *testing.T) {
 	tests := []struct{ name, field, value string }{
 		{"request_id", "request_id", `"` + strings.Repeat("🔒", 255) + `"`},
 		{"reason", "reason", `"` + strings.Repeat("🔒", 500) + `"`},
@@ -285,7 +288,7 @@ func TestTheMostThatIsAllowed(t *testing.T) {
 	})
 }
 
-// TestUnknownFieldsOfHeartbeatsAreIgnored, in listed holds too.
+// TestUnknownFieldsOfHeartbeatsAreIgnored, also in the listed holds.
 func TestUnknownFieldsOfHeartbeatsAreIgnored(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		token := s.hold(t, "r", "p", nil).FencingToken
@@ -306,7 +309,7 @@ func TestUnknownFieldsOfHeartbeatsAreIgnored(t *testing.T) {
 	})
 }
 
-// TestHeartbeatsAreJSON: the rules for bodies are those of the seed's endpoint.
+// TestHeartbeatsAreJSON: the bodies follow the same rules as those of /locks/request.
 func TestHeartbeatsAreJSON(t *testing.T) {
 	s := realServer(t, store.SQLite)
 	for _, path := range []string{"/locks/renew", "/locks/renew-all"} {

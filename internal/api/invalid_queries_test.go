@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestInvalidParameters: each is refused with its faults and changes nothing.
+// TestInvalidParameters: each request is refused with its faults and changes nothing.
 func TestInvalidParameters(t *testing.T) {
 	type test struct {
 		name, method, target string
@@ -133,15 +133,15 @@ func TestInvalidParameters(t *testing.T) {
 	}
 	onBoth(t, func(t *testing.T, s *server) {
 		s.hold(t, "kept", "holder", nil)
-		before := s.told(t)
+		before := s.state(t)
 		for _, test := range tests {
 			t.Run(test.method+" "+test.target[:min(len(test.target), 30)]+" "+test.name, func(t *testing.T) {
 				a := s.call(t, test.method, strings.ReplaceAll(test.target, " ", "%20"), "")
-				want := sorted(slices.Clone(test.faults)) // both databases' tests share the list
+				want := sorted(slices.Clone(test.faults)) // the tests of both databases share the list
 				if diff := cmp.Diff(want, a.exactFaults(t)); diff != "" {
 					t.Errorf("faults (-want +got):\n%s%s", diff, a.body)
 				}
-				if diff := cmp.Diff(before, s.told(t)); diff != "" {
+				if diff := cmp.Diff(before, s.state(t)); diff != "" {
 					t.Error("a refused request changed (-before +after):\n" + diff)
 				}
 			})

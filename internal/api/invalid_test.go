@@ -14,7 +14,8 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// faults returns what a 422 lists as "place.field type", sorted, with * for a position in the body.
+// faults returns the faults of a 422 as "location.field type", sorted, with * for a
+// position in the body.
 func (a answer) faults(t *testing.T, bodyLength int) []string {
 	t.Helper()
 	failure := decode[struct {
@@ -49,7 +50,7 @@ func (a answer) faults(t *testing.T, bodyLength int) []string {
 	return list
 }
 
-// wantFaults compares the faults of a 422, and sees to it that nothing is locked.
+// wantFaults compares the faults of a 422 and checks that nothing is locked.
 func (s *server) wantFaults(t *testing.T, a answer, bodyLength int, want ...string) {
 	t.Helper()
 	if diff := cmp.Diff(sorted(slices.Clone(want)), a.faults(t, bodyLength)); diff != "" {
@@ -269,7 +270,7 @@ func TestInvalidQueries(t *testing.T) {
 		for _, test := range tests {
 			t.Run(test.method+" "+test.name, func(t *testing.T) {
 				got := s.call(t, test.method, test.target, "").faults(t, 0)
-				want := sorted(slices.Clone(test.faults)) // both databases' tests share the list
+				want := sorted(slices.Clone(test.faults)) // the tests of both databases share the list
 				if diff := cmp.Diff(want, got); diff != "" {
 					t.Error("faults (-want +got):\n" + diff)
 				}
@@ -281,8 +282,8 @@ func TestInvalidQueries(t *testing.T) {
 	})
 }
 
-// TestFaultsSayWhatWouldBeRight: the sentences that tell a limit.
-func TestFaultsSayWhatWouldBeRight(t *testing.T) {
+// TestFaultsStateWhatWouldBeRight tests the sentences that state a limit.
+func TestFaultsStateWhatWouldBeRight(t *testing.T) {
 	tests := []struct{ name, body, message string }{
 		{"maximum TTL", `{"resource_name":"r","process_id":"p","ttl_seconds":3155760001}`, "Input should be less than or equal to 3155760000"},
 		{"length", `{"resource_name":"` + strings.Repeat("x", 256) + `","process_id":"p"}`, "String should have at most 255 characters"},
@@ -304,7 +305,7 @@ func TestFaultsSayWhatWouldBeRight(t *testing.T) {
 	}
 }
 
-// TestPositionOfASyntaxError: loc names the byte, as FastAPI does.
+// TestPositionOfASyntaxError: loc has the position of the byte, as in FastAPI.
 func TestPositionOfASyntaxError(t *testing.T) {
 	s := realServer(t, store.SQLite)
 	a := s.call(t, "POST", "/locks/request", `{"resource_name": x}`).want(t, 422)

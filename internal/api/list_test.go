@@ -13,7 +13,7 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// list returns a part of the list, and the names in it.
+// list returns a page of the list, and the names in it.
 func (s *server) list(t *testing.T, query ...string) (wire.AllLocked, []string) {
 	t.Helper()
 	a := s.get(t, "/locks/all-locked", query...)
@@ -29,8 +29,8 @@ func (s *server) list(t *testing.T, query ...string) (wire.AllLocked, []string) 
 	return list, names
 }
 
-// TestListByPrefix: characters are compared as they are, whatever they mean to LIKE, to a regular expression or to a
-// collation. The list is in the order of their code points.
+// TestListByPrefix: characters are compared literally, whatever they mean to LIKE, a
+// regular expression or a collation. The list is in the order of code points.
 func TestListByPrefix(t *testing.T) {
 	names := []string{
 		"a", "A", "ab", "a%c", "a_c", `a\c`, "abc", "%", "%_", "_", `\`, `\%`, "a*", "a?", "[a]", "a b", "a'b", " a",
@@ -68,7 +68,7 @@ func TestListByPrefix(t *testing.T) {
 		{"z", []string{"z", "z\U0010fffe", "z\U0010ffff", "z\U0010ffff\U0010ffff!"}},
 		{"z\U0010ffff", []string{"z\U0010ffff", "z\U0010ffff\U0010ffff!"}},
 		{"z\U0010ffff\U0010ffff", []string{"z\U0010ffff\U0010ffff!"}},
-		{"\U0010ffff", []string{"\U0010ffff", "\U0010ffff\U0010ffff"}}, // nothing comes after these
+		{"\U0010ffff", []string{"\U0010ffff", "\U0010ffff\U0010ffff"}}, // the greatest code point
 		{strings.Repeat("\U0010ffff", 255), []string{}},
 		{strings.Repeat("x", 255), names[len(names)-1:]},
 	}
@@ -117,7 +117,8 @@ func TestListByProcess(t *testing.T) {
 	})
 }
 
-// pages walks over the list, calls between after each page but the last, and returns the names of each page.
+// pages reads all pages of the list, calls between after each page but the last, and
+// returns the names of each page.
 func (s *server) pages(t *testing.T, limit int, between func(page int), query ...string) [][]string {
 	t.Helper()
 	var pages [][]string
@@ -137,14 +138,15 @@ func (s *server) pages(t *testing.T, limit int, between func(page int), query ..
 		case list.NextCursor == nil:
 			return pages
 		case len(names) != limit:
-			t.Fatalf("page %d has %d locks, and there is a next one", len(pages), len(names))
+			t.Fatalf("page %d has %d locks, but it is not the last one", len(pages), len(names))
 		}
 		next = append([]string{"cursor", *list.NextCursor}, query...)
 		between(len(pages))
 	}
 }
 
-// TestPagesWhileLocksComeAndGo: what is held all the time is listed exactly once, and nothing is listed twice.
+// TestPagesWhileLocksComeAndGo: a lock that is held all the time is listed exactly once,
+// and nothing is listed twice.
 func TestPagesWhileLocksComeAndGo(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		for _, name := range numbered("r", 25) {
@@ -153,15 +155,15 @@ func TestPagesWhileLocksComeAndGo(t *testing.T) {
 		pages := s.pages(t, 7, func(page int) {
 			switch page {
 			case 1:
-				s.release(t, "r0000", "p").want(t, 200) // of the page before
-				s.release(t, "r0006", "p").want(t, 200) // the one that the cursor names
+				s.release(t, "r0000", "p").want(t, 200) // of the previous page
+				s.release(t, "r0006", "p").want(t, 200) // the resource of the cursor
 				s.release(t, "r0007", "p").want(t, 200) // the first of the next page
 				s.release(t, "r0012", "p").want(t, 200)
-				s.hold(t, "r0000", "q", nil) // a new hold of an old row, behind the cursor
+				s.hold(t, "r0000", "q", nil) // a new hold of an old row, before the cursor
 				s.hold(t, "new 1", "p", nil)
 			case 2:
 				s.release(t, "r0020", "p").want(t, 200)
-				s.hold(t, "r0020", "q", nil) // before the cursor comes by: listed, as the new one
+				s.hold(t, "r0020", "q", nil) // after the cursor: listed with its new hold
 				s.forceRelease(t, "r0024", "stuck").want(t, 200)
 				s.hold(t, "new 2", "p", nil)
 			}
@@ -178,7 +180,7 @@ func TestPagesWhileLocksComeAndGo(t *testing.T) {
 	})
 }
 
-// TestNextCursorIsNullAtTheEnd, and not one empty page later.
+// TestNextCursorIsNullAtTheEnd: the last page is never empty.
 func TestNextCursorIsNullAtTheEnd(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		for held := range 5 {
@@ -196,7 +198,7 @@ func TestNextCursorIsNullAtTheEnd(t *testing.T) {
 				}
 			}
 			s.hold(t, numbered("r", held+1)[held], "p", nil)
-			s.acquireAndOutlive(t, fmt.Sprint("expired ", held), "p") // counts nowhere
+			s.acquireAndOutlive(t, fmt.Sprint("expired ", held), "p") // not counted
 		}
 		if got := s.get(t, "/locks/all-locked", "limit", "5").body; !strings.HasSuffix(got, `],"next_cursor":null}}`+"\n") {
 			t.Errorf("at the end: %s", got)
@@ -212,7 +214,7 @@ func TestNextCursorIsNullAtTheEnd(t *testing.T) {
 	})
 }
 
-// TestPagesWithFilters: the cursor goes over what the filters let through.
+// TestPagesWithFilters: the cursor moves over the filtered list.
 func TestPagesWithFilters(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		for i := range 12 {
@@ -229,7 +231,8 @@ func TestPagesWithFilters(t *testing.T) {
 	})
 }
 
-// TestPagesByPrefixWhileLocksComeAndGo: the cursor is a name, also that of a resource which is gone.
+// TestPagesByPrefixWhileLocksComeAndGo: the cursor is a name, also that of a resource
+// that is no longer held.
 func TestPagesByPrefixWhileLocksComeAndGo(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		for _, name := range append(numbered("r/", 12), "q", "s") {
@@ -237,7 +240,7 @@ func TestPagesByPrefixWhileLocksComeAndGo(t *testing.T) {
 		}
 		pages := s.pages(t, 5, func(page int) {
 			if page == 1 {
-				s.release(t, "r/0004", "p").want(t, 200) // the one that the cursor names
+				s.release(t, "r/0004", "p").want(t, 200) // the resource of the cursor
 				s.release(t, "r/0005", "p").want(t, 200)
 				s.release(t, "r/0006", "p").want(t, 200)
 				s.hold(t, "r/0006", "q", nil) // a new hold with a higher id
@@ -256,7 +259,8 @@ func TestPagesByPrefixWhileLocksComeAndGo(t *testing.T) {
 	})
 }
 
-// TestCursorOfAnotherList: a list by name does not go on from an id, nor one by id from a name.
+// TestCursorOfAnotherList: a list by name refuses the cursor of a list by id, and the
+// reverse.
 func TestCursorOfAnotherList(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		for _, name := range numbered("r", 4) {
@@ -266,16 +270,16 @@ func TestCursorOfAnotherList(t *testing.T) {
 		byName, _ := s.list(t, "limit", "2", "prefix", "r")
 		made := func(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
 		for name, query := range map[string][]string{
-			"of ids with a prefix":         {"prefix", "r", "cursor", *byID.NextCursor},
-			"of names without a prefix":    {"cursor", *byName.NextCursor},
-			"of names with an empty one":   {"prefix", "", "cursor", *byName.NextCursor},
-			"empty, with a prefix":         {"prefix", "r", "cursor", ""},
-			"made up":                      {"prefix", "r", "cursor", "r0001"},
-			"made up, without a name":      {"prefix", "r", "cursor", made("/")},
-			"made up, not UTF-8":           {"prefix", "r", "cursor", made("/r\xff")},
-			"made up, with a NUL":          {"prefix", "r", "cursor", made("/r\x00")},
-			"made up, with a broken name":  {"prefix", "r", "cursor", made("/\xed\xa0\x80")},
-			"of names, cut off in between": {"prefix", "r", "cursor", (*byName.NextCursor)[:5]},
+			"of ids with a prefix":          {"prefix", "r", "cursor", *byID.NextCursor},
+			"of names without a prefix":     {"cursor", *byName.NextCursor},
+			"of names with an empty one":    {"prefix", "", "cursor", *byName.NextCursor},
+			"empty, with a prefix":          {"prefix", "r", "cursor", ""},
+			"made up":                       {"prefix", "r", "cursor", "r0001"},
+			"made up, without a name":       {"prefix", "r", "cursor", made("/")},
+			"made up, not UTF-8":            {"prefix", "r", "cursor", made("/r\xff")},
+			"made up, with a NUL":           {"prefix", "r", "cursor", made("/r\x00")},
+			"made up, with an invalid name": {"prefix", "r", "cursor", made("/\xed\xa0\x80")},
+			"of names, cut off in between":  {"prefix", "r", "cursor", (*byName.NextCursor)[:5]},
 		} {
 			if a := s.get(t, "/locks/all-locked", query...); a.status != 422 || !strings.Contains(a.body, `"loc":["query","cursor"]`) {
 				t.Errorf("a cursor %s: %d %s", name, a.status, a.body)

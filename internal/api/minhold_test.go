@@ -13,7 +13,8 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// TestReleaseWithinTheMinimum: the process is done, but the resource stays taken, and everyone is told until when.
+// TestReleaseWithinTheMinimum: the process has released the lock, but the resource stays
+// taken, and the responses state until when.
 func TestReleaseWithinTheMinimum(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		for _, ttl := range []any{nil, 3000} {
@@ -22,7 +23,7 @@ func TestReleaseWithinTheMinimum(t *testing.T) {
 				hold := dataOf[wire.Acquired](t, s.acquireWith(t, r, "p", fields{"min_hold_seconds": 600, "ttl_seconds": ttl, "request_id": "run"}))
 				freeAt := wire.Time(time.Time(hold.LockedAt).Add(600 * time.Second))
 				status := s.status(t, r)
-				if !cmp.Equal(&freeAt, status.MinHoldUntil, s.asTold()) || status.ReleasedAt != nil {
+				if !cmp.Equal(&freeAt, status.MinHoldUntil, s.equalHolds()) || status.ReleasedAt != nil {
 					t.Errorf("status before the release: %+v", status)
 				}
 				s.clock.advance(10 * time.Second)
@@ -31,7 +32,7 @@ func TestReleaseWithinTheMinimum(t *testing.T) {
 				released := dataOf[wire.Released](t, a)
 				wantMessage(t, a, fmt.Sprintf("Lock released successfully for resource '%s'", r))
 				want := wire.Released{ResourceName: r, ProcessID: "p", ReleasedAt: released.ReleasedAt, FreeAt: &freeAt}
-				if diff := cmp.Diff(want, released, s.asTold()); diff != "" {
+				if diff := cmp.Diff(want, released, s.equalHolds()); diff != "" {
 					t.Error("released (-want +got):\n" + diff)
 				}
 
@@ -40,22 +41,23 @@ func TestReleaseWithinTheMinimum(t *testing.T) {
 					ResourceName: r, IsLocked: true, LockedBy: new("p"), LockedAt: &hold.LockedAt, ExpiresAt: &freeAt, ExpiresInSeconds: &left,
 					FencingToken: &hold.FencingToken, Renewals: new(0), MinHoldUntil: &freeAt, ReleasedAt: &released.ReleasedAt,
 				}
-				if diff := cmp.Diff(wantStatus, s.status(t, r), s.asTold()); diff != "" {
+				if diff := cmp.Diff(wantStatus, s.status(t, r), s.equalHolds()); diff != "" {
 					t.Error("status (-want +got):\n" + diff)
 				}
-				before := s.told(t)
-				// Its own process, even by repeating the request that the hold was granted to, gets no more than others.
+				before := s.state(t)
+				// The process of the hold gets no more than others, also if it repeats
+				// the request that was granted the hold.
 				for _, process := range []string{"q", "p"} {
 					conflict := decode[wire.Conflict](t, s.acquireWith(t, r, process, fields{"request_id": "run"}).want(t, 409).body)
-					if !cmp.Equal(&left, conflict.RetryAfterSeconds, s.asTold()) {
-						t.Errorf("%s is told to come back after %v", process, conflict.RetryAfterSeconds)
+					if !cmp.Equal(&left, conflict.RetryAfterSeconds, s.equalHolds()) {
+						t.Errorf("%s is to retry after %v", process, conflict.RetryAfterSeconds)
 					}
 				}
 				s.release(t, r, "p").wantCode(t, 404, wire.CodeAlreadyReleased)
 				s.releaseToken(t, r, "p", hold.FencingToken).wantCode(t, 404, wire.CodeAlreadyReleased)
 				s.renew(t, r, "p", 60, hold.FencingToken).wantCode(t, 404, wire.CodeAlreadyReleased)
 				s.release(t, r, "q").wantCode(t, 404, wire.CodeNotHeld)
-				if diff := cmp.Diff(before, s.told(t)); s.driver == store.SQLite && diff != "" {
+				if diff := cmp.Diff(before, s.state(t)); s.driver == store.SQLite && diff != "" {
 					t.Error("refusals changed (-before +after):\n" + diff)
 				}
 			})
@@ -63,7 +65,8 @@ func TestReleaseWithinTheMinimum(t *testing.T) {
 	})
 }
 
-// TestFreeAfterTheMinimum, released before or not.
+// TestFreeAfterTheMinimum: the resource is free after the minimum, whether or not it was
+// released before.
 func TestFreeAfterTheMinimum(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		hold := dataOf[wire.Acquired](t, s.acquireWith(t, "r", "p", fields{"min_hold_seconds": s.brief().Seconds()}))
@@ -76,7 +79,8 @@ func TestFreeAfterTheMinimum(t *testing.T) {
 		if got := dataOf[wire.Acquired](t, next); got.FencingToken <= hold.FencingToken || got.ExpiresAt != nil {
 			t.Errorf("the next hold is %+v, after %+v", got, hold)
 		}
-		// The end of the first hold was told when it was released; that the minimum is over is no event.
+		// The end of the first hold was recorded when it was released. The end of its
+		// minimum is no event.
 		want := []string{"acquired r q", "released r p", "acquired r p"}
 		if diff := cmp.Diff(want, eventLines(s.history(t).Events)); diff != "" {
 			t.Error("history (-want +got):\n" + diff)
@@ -84,13 +88,13 @@ func TestFreeAfterTheMinimum(t *testing.T) {
 	})
 }
 
-// TestReleaseAfterTheMinimum frees at once.
+// TestReleaseAfterTheMinimum: the release frees the resource at once.
 func TestReleaseAfterTheMinimum(t *testing.T) {
 	tests := []struct {
 		name string
 		min  any
 	}{
-		{"a minimum that is over", "brief"},
+		{"a minimum that has passed", "brief"},
 		{"a minimum of zero", 0},
 		{"a minimum of minus zero", json.RawMessage("-0")},
 		{"null", nil},
@@ -99,7 +103,7 @@ func TestReleaseAfterTheMinimum(t *testing.T) {
 		for _, test := range tests {
 			t.Run(test.name, func(t *testing.T) {
 				if test.min == "brief" {
-					// Another hold of the same length tells when it is over.
+					// Another hold with the same TTL shows when the minimum has passed.
 					s.acquireWith(t, "r", "p", fields{"min_hold_seconds": s.brief().Seconds()}).want(t, 200)
 					s.acquireAndOutlive(t, "other", "p")
 				} else {
@@ -114,7 +118,7 @@ func TestReleaseAfterTheMinimum(t *testing.T) {
 	})
 }
 
-// TestMinimumIsNotAnExpiry: who does not release keeps the lock.
+// TestMinimumIsNotAnExpiry: a lock that is not released stays locked after the minimum.
 func TestMinimumIsNotAnExpiry(t *testing.T) {
 	s := realServer(t, store.SQLite)
 	s.acquireWith(t, "r", "p", fields{"min_hold_seconds": 60}).want(t, 200)
@@ -125,7 +129,7 @@ func TestMinimumIsNotAnExpiry(t *testing.T) {
 	s.acquire(t, "r", "q", nil).want(t, 409)
 }
 
-// TestMinimumAsLongAsTheTTL is the most that can be asked for.
+// TestMinimumAsLongAsTheTTL tests the longest allowed minimum.
 func TestMinimumAsLongAsTheTTL(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.acquireWith(t, "r", "p", fields{"min_hold_seconds": 60, "ttl_seconds": 60}).want(t, 200)

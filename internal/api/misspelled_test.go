@@ -15,7 +15,8 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// TestMisspelledNames: whoever sends a name that is nearly right believes that it counts.
+// TestMisspelledNames: a client that sends a nearly correct name believes that it has an
+// effect.
 func TestMisspelledNames(t *testing.T) {
 	const acquire, all = "/locks/request", "/locks/renew-all"
 	tests := []struct{ method, path, more, right string }{
@@ -56,7 +57,7 @@ func TestMisspelledNames(t *testing.T) {
 	}
 	onBoth(t, func(t *testing.T, s *server) {
 		s.hold(t, "kept", "holder", nil)
-		before := s.told(t)
+		before := s.state(t)
 		for _, test := range tests {
 			t.Run(test.path+" "+test.more, func(t *testing.T) {
 				var a answer
@@ -66,7 +67,7 @@ func TestMisspelledNames(t *testing.T) {
 					a = s.call(t, test.method, test.path+"?resource_name=kept&process_id=holder&"+test.more, "")
 				}
 				wantMisspelled(t, a, test.right)
-				if after := s.told(t); after != before {
+				if after := s.state(t); after != before {
 					t.Errorf("a refused request changed %s\nto %s", before, after)
 				}
 			})
@@ -74,7 +75,7 @@ func TestMisspelledNames(t *testing.T) {
 	})
 }
 
-// TestMisspelledNamesInTheQueryOfPost are as little ignored as the right ones.
+// TestMisspelledNamesInTheQueryOfPost: they are refused like the correct names.
 func TestMisspelledNamesInTheQueryOfPost(t *testing.T) {
 	const body = `{"resource_name":"kept","process_id":"holder"}`
 	s := realServer(t, store.SQLite)
@@ -85,7 +86,7 @@ func TestMisspelledNamesInTheQueryOfPost(t *testing.T) {
 	s.call(t, "POST", "/locks/release?trace=1", body).want(t, 200)
 }
 
-// wantMisspelled fails the test unless a 422 says which name is right.
+// wantMisspelled fails the test unless a 422 states the correct name.
 func wantMisspelled(t *testing.T, a answer, right string) {
 	t.Helper()
 	for _, f := range decode[wire.ValidationFailure](t, a.want(t, 422).body).Detail {
@@ -96,8 +97,8 @@ func wantMisspelled(t *testing.T, a answer, right string) {
 	t.Errorf("got %s, want misspelled_name with '%s'", a.body, right)
 }
 
-// TestThousandsOfUnknownNames: they are not compared one by one for typing errors, but what
-// has the right name's words is found among them all the same.
+// TestThousandsOfUnknownNames: not all of them are compared for typing errors. A name
+// with the words of the correct name is still found among them.
 func TestThousandsOfUnknownNames(t *testing.T) {
 	var body strings.Builder
 	for i := range 3000 {
@@ -109,15 +110,15 @@ func TestThousandsOfUnknownNames(t *testing.T) {
 	wantMisspelled(t, a, "ttl_seconds")
 }
 
-// TestMetadataIsTheCallersOwn: there, no name is misspelled.
+// TestMetadataIsTheCallersOwn: names in metadata are not checked.
 func TestMetadataIsTheCallersOwn(t *testing.T) {
 	s := realServer(t, store.SQLite)
 	metadata := fields{"ttl": 1, "Token": 2, "process": fields{"requestId": "x"}}
 	s.acquireWith(t, "r", "p", fields{"metadata": metadata}).want(t, 200)
 }
 
-// TestEveryNameHasItsNearMisses: what the document names, each operation tells from what is
-// nearly that.
+// TestEveryNameHasItsNearMisses: each operation refuses the near misses of every name in
+// the document.
 func TestEveryNameHasItsNearMisses(t *testing.T) {
 	s := realServer(t, store.SQLite)
 	answered := answeredNames(t)
@@ -134,7 +135,7 @@ func TestEveryNameHasItsNearMisses(t *testing.T) {
 	})
 }
 
-// TestNamesOfOurAnswersAreNotMisspelled: a client may send back what it was answered.
+// TestNamesOfOurAnswersAreNotMisspelled: a client may send a response back.
 func TestNamesOfOurAnswersAreNotMisspelled(t *testing.T) {
 	s := realServer(t, store.SQLite)
 	names := slices.Sorted(maps.Keys(answeredNames(t)))
@@ -155,7 +156,7 @@ func TestNamesOfOurAnswersAreNotMisspelled(t *testing.T) {
 	}
 }
 
-// sendName sends a request with nothing but one name.
+// sendName sends a request that has only one name.
 func (s *server) sendName(t *testing.T, method, path, name string) answer {
 	t.Helper()
 	if method == http.MethodPost {
@@ -164,7 +165,7 @@ func (s *server) sendName(t *testing.T, method, path, name string) answer {
 	return s.call(t, method, path+"?"+url.QueryEscape(name)+"=", "")
 }
 
-// knownNames are those that an operation asks for.
+// knownNames returns the names of the fields or parameters of an operation.
 func knownNames(o *openapi3.Operation) []string {
 	var names []string
 	for _, p := range o.Parameters {
@@ -176,7 +177,7 @@ func knownNames(o *openapi3.Operation) []string {
 	return names
 }
 
-// nearMisses are some of a name.
+// nearMisses returns some near misses of a name.
 func nearMisses(name string) []string {
 	words := strings.Split(name, "_")
 	camel := words[0]
@@ -201,15 +202,15 @@ func nearMisses(name string) []string {
 	for i := 0; i < len(name)-1; i += 3 {
 		list = append(list,
 			name[:i]+name[i+1:],                           // a character is missing
-			name[:i]+name[i:i+1]+name[i:],                 // it stands there twice
-			name[:i]+name[i+1:i+2]+name[i:i+1]+name[i+2:], // it has changed places with the next
-			name[:i]+"x"+name[i+1:],                       // it is another one
+			name[:i]+name[i:i+1]+name[i:],                 // a character is doubled
+			name[:i]+name[i+1:i+2]+name[i:i+1]+name[i+2:], // two characters are swapped
+			name[:i]+"x"+name[i+1:],                       // a character is replaced
 		)
 	}
 	return list
 }
 
-// answeredNames are the names of all fields of all answers.
+// answeredNames returns the names of all fields of all responses.
 func answeredNames(t *testing.T) map[string]bool {
 	t.Helper()
 	names := map[string]bool{}

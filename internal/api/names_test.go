@@ -13,8 +13,8 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// TestNamesSurvive takes names that some layer could read as syntax through every endpoint, as a resource and as a
-// process.
+// TestNamesSurvive sends names that some layer could parse as syntax to every endpoint,
+// as a resource and as a process.
 func TestNamesSurvive(t *testing.T) {
 	tests := []struct{ name, text string }{
 		{"SQL", `'; DROP TABLE resource_locks; --`},
@@ -82,14 +82,15 @@ func TestNamesSurvive(t *testing.T) {
 				}
 			})
 		}
-		// Nothing above was executed, nothing was mixed up: the table is there and nobody holds anything.
+		// No name was executed or mixed up with another: the table exists and nothing is
+		// locked.
 		if got := s.lockedNames(t); len(got) > 0 {
 			t.Errorf("still locked: %q", got)
 		}
 	})
 }
 
-// percentEncoded writes every byte as %XX, as a careful client may.
+// percentEncoded encodes every byte as %XX.
 func percentEncoded(text string) string {
 	var out strings.Builder
 	for _, b := range []byte(text) {
@@ -105,18 +106,18 @@ func wantMessage(t *testing.T, a answer, want string) {
 	}
 }
 
-// TestNamesAreReadable: answers spell names as they are, as the seed's do, and not as escapes for HTML or ASCII.
+// TestNamesAreReadable: responses contain names literally, not escaped for HTML or ASCII.
 func TestNamesAreReadable(t *testing.T) {
 	const name = `<b>&'é数🔒`
 	s := realServer(t, store.SQLite)
 	for _, a := range []answer{s.acquire(t, name, name, nil), s.acquire(t, name, name, nil), s.release(t, name, name)} {
 		if !strings.Contains(a.body, name) {
-			t.Errorf("%s is not spelled out in %s", name, a.body)
+			t.Errorf("no literal %s in %s", name, a.body)
 		}
 	}
 }
 
-// TestEscapesInJSON: how a client spells a character does not matter.
+// TestEscapesInJSON: it does not matter how a client escapes a character.
 func TestEscapesInJSON(t *testing.T) {
 	tests := []struct{ name, spelled, text string }{
 		{"ASCII", `\u0041\u002f\/`, "A//"},
@@ -127,7 +128,7 @@ func TestEscapesInJSON(t *testing.T) {
 	s := realServer(t, store.SQLite)
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			// The field's own name may be spelled so, too.
+			// The name of the field may be escaped, too.
 			body := fmt.Sprintf(`{"\u0072esource_name":"%s","process_id":"%s"}`, test.spelled, test.spelled)
 			got := dataOf[wire.Acquired](t, s.call(t, "POST", "/locks/request", body))
 			if got.ResourceName != test.text || got.ProcessID != test.text {
@@ -137,7 +138,8 @@ func TestEscapesInJSON(t *testing.T) {
 	}
 }
 
-// TestNamesAreCompared by their bytes: what merely looks alike is another resource, and another process.
+// TestNamesAreCompared: names are compared by their bytes. A name that only looks alike
+// is another name.
 func TestNamesAreCompared(t *testing.T) {
 	names := []string{"a", "A", "a ", " a", "á", "a\u0301", "ａ", "a\u200b"}
 	onBoth(t, func(t *testing.T, s *server) {

@@ -10,7 +10,7 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// spelled are forms in which JSON writes a positive whole number.
+// spelled returns the notations of JSON for a positive whole number.
 func spelled(n int64) []string {
 	digits := fmt.Sprint(n)
 	return []string{
@@ -20,8 +20,8 @@ func spelled(n int64) []string {
 	}
 }
 
-// TestWholeNumbers: a token is what it is, whatever a client's JSON library makes of it. Each
-// has more digits than some floats have, so that the last one counts.
+// TestWholeNumbers: a token is read exactly, in whatever notation a client's JSON library
+// writes it. Each token has more digits than some floats have.
 func TestWholeNumbers(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		token := s.hold(t, "r", "p", nil).FencingToken
@@ -71,7 +71,7 @@ func TestWholeNumbersOfAPage(t *testing.T) {
 	})
 }
 
-// TestNumbersOfSeconds: each form that JSON has for a number.
+// TestNumbersOfSeconds tests every notation of JSON for a number.
 func TestNumbersOfSeconds(t *testing.T) {
 	tests := []struct {
 		text string
@@ -82,7 +82,7 @@ func TestNumbersOfSeconds(t *testing.T) {
 		{"300000e-3", 300 * time.Second},
 		{"0.5", 500 * time.Millisecond},
 		{"3155760000.0", maxTTL},
-		{"0.0000001", time.Microsecond}, // never as little as nothing
+		{"0.0000001", time.Microsecond}, // never 0
 		{"1e-999999999999", time.Microsecond},
 		{"0." + strings.Repeat("0", 2000) + "1", time.Microsecond},
 	}
@@ -101,7 +101,8 @@ func TestNumbersOfSeconds(t *testing.T) {
 	})
 }
 
-// TestTokensSayWhatWouldBeRight for what is no whole number and for what is too large.
+// TestTokensSayWhatWouldBeRight: a token that is not a whole number or too large is
+// refused with a message that says what a token is.
 func TestTokensSayWhatWouldBeRight(t *testing.T) {
 	const want = "Input should be a fencing token: a whole number greater than 0 and less than 2^63"
 	s := realServer(t, "sqlite")

@@ -20,7 +20,7 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// logLine is what every request leaves in the log, and all of it.
+// logLine is the log line of a request, with all its attributes.
 type logLine struct {
 	ID     string `json:"request_id"`
 	Level  string `json:"level"`
@@ -64,14 +64,15 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// TestOneLineForEachRequest: refusals are no errors of the server's, and what clients write does not get into the log.
+// TestOneLineForEachRequest: refusals are no errors of the server, and no content of a
+// request is logged.
 func TestOneLineForEachRequest(t *testing.T) {
 	tests := []struct {
 		name, method, target, body, route string
 		status                            int
 	}{
-		{"acquire", "POST", "/locks/request", sound, "/locks/request", 200},
-		{"conflict", "POST", "/locks/request", sound, "/locks/request", 409},
+		{"acquire", "POST", "/locks/request", validRequest, "/locks/request", 200},
+		{"conflict", "POST", "/locks/request", validRequest, "/locks/request", 409},
 		{"invalid body", "POST", "/locks/request", "SECRET", "/locks/request", 422},
 		{"status", "GET", "/locks/status?resource_name=SECRET", "", "/locks/status", 200},
 		{"HEAD", "HEAD", "/locks/status?resource_name=r", "", "/locks/status", 200},
@@ -94,14 +95,14 @@ func TestOneLineForEachRequest(t *testing.T) {
 			ID: a.header.Get("X-Request-Id"), Level: "DEBUG", Method: test.method, Route: test.route, Status: test.status,
 		})
 	}
-	s.Close() // waits for the requests, whose lines are written after their answers
+	s.Close() // waits for the requests, whose lines are written after their responses
 	if diff := cmp.Diff(want, lines()); diff != "" {
 		t.Error("log (-want +got):\n" + diff)
 	}
 }
 
-// TestLogLevel: an ordinary log hears of what the server could not do and of nothing else; one of errors only not even of
-// whom a shutdown sends away.
+// TestLogLevel: a log of the level INFO has only the requests that the server could not
+// serve. A log of the level ERROR does not even have those that a shutdown refused.
 func TestLogLevel(t *testing.T) {
 	for level, want := range map[slog.Level][]string{
 		slog.LevelInfo:  {service.ErrUnavailable.Error(), service.ErrStopping.Error()},
@@ -160,7 +161,8 @@ func TestRequestID(t *testing.T) {
 	var want []string
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			// Straight to the handler: net/http's client and server would not let all of these pass.
+			// Directly to the handler: net/http's client and server would refuse some of
+			// these ids.
 			req := httptest.NewRequestWithContext(t.Context(), "GET", "/livez", nil)
 			req.Header["X-Request-Id"] = []string{test.id}
 			response := httptest.NewRecorder()
@@ -171,7 +173,7 @@ func TestRequestID(t *testing.T) {
 			case test.kept && got != test.id:
 				t.Errorf("%q was replaced by %q", test.id, got)
 			case !test.kept && (got == test.id || len(got) < 16 || seen[got] || strings.Trim(got, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") != ""):
-				t.Errorf("%q was replaced by %q, want a fresh id", test.id, got)
+				t.Errorf("%q was replaced by %q, want a new id", test.id, got)
 			}
 			seen[got] = true
 		})
@@ -185,7 +187,7 @@ func TestRequestID(t *testing.T) {
 	}
 }
 
-// TestRequestIDEverywhere: every answer has one, those of pages and refusals too.
+// TestRequestIDEverywhere: every response has an id, also pages and refusals.
 func TestRequestIDEverywhere(t *testing.T) {
 	s := realServer(t, "sqlite")
 	for _, path := range []string{"/health", "/docs", "/docs/index.html", "/redoc", "/openapi.json", "/nowhere", "/locks/request", "/locks/status"} {
@@ -200,8 +202,8 @@ func TestRequestIDEverywhere(t *testing.T) {
 	}
 }
 
-// TestReasonsStayInTheirLogLine: a reason may have line breaks, and an error of the database
-// may quote it. The log has one line for each request all the same.
+// TestReasonsStayInTheirLogLine: a reason may have line breaks, and an error of the
+// database may quote it. The log still has one line for each request.
 func TestReasonsStayInTheirLogLine(t *testing.T) {
 	const reason = "a\nlevel=ERROR msg=forged\r\n\tb"
 	for name, handler := range map[string]func(w io.Writer) slog.Handler{
@@ -224,7 +226,7 @@ func TestReasonsStayInTheirLogLine(t *testing.T) {
 			s := serve(t, service.New(broken, withLimits(lock.Limits{MaxTTL: maxTTL}), log), nil, log)
 			s.acquireWith(t, "r", "p", fields{"reason": reason}).want(t, 500)
 			s.forceRelease(t, "r", reason).want(t, 500)
-			s.Close() // waits for the requests, whose lines are written after their answers
+			s.Close() // waits for the requests, whose lines are written after their responses
 			if got := strings.Count(text.String(), "\n"); got != 2 || strings.ContainsAny(text.String(), "\r\t") {
 				t.Errorf("%d lines for 2 requests:\n%s", got, text.String())
 			}

@@ -25,8 +25,8 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// document is docs.OpenAPI, made strict: an answer may have no field that the document does
-// not know. It is used without the place where it was loaded from.
+// document is docs.OpenAPI, made strict: a response may have no field that is not in the
+// document. It has no server URL.
 var document = sync.OnceValues(func() (*openapi3.T, error) {
 	doc, err := openapi3.NewLoader().LoadFromData([]byte(docs.OpenAPI))
 	if err != nil {
@@ -49,7 +49,8 @@ var documentRoutes = sync.OnceValues(func() (routers.Router, error) {
 	return gorillamux.NewRouter(doc)
 })
 
-// checkAgainstDocument returns how an answer differs from what the document promises for its operation.
+// checkAgainstDocument returns how a response differs from what the document states for
+// the operation.
 func checkAgainstDocument(req *http.Request, a answer) error {
 	routes, err := documentRoutes()
 	if err != nil {
@@ -136,7 +137,7 @@ func TestEveryOperationIsExplained(t *testing.T) {
 			if p.Value.Description == "" {
 				t.Errorf("%s %s: parameter %s has no description", method, path, p.Value.Name)
 			}
-			// Swagger UI would send it along.
+			// Swagger UI would send the value.
 			prefilled := p.Value.Example != nil || p.Value.Schema.Value.Default != nil
 			if prefilled != p.Value.Required {
 				t.Errorf("%s %s: parameter %s: required %t, prefilled %t", method, path, p.Value.Name, p.Value.Required, prefilled)
@@ -151,7 +152,8 @@ func TestEveryOperationIsExplained(t *testing.T) {
 				t.Errorf("%s %s: status %s has no example", method, path, status)
 				continue
 			}
-			// The document is strict here, so that an example cannot show a field that no schema has.
+			// The document is strict, so that an example cannot have a field that no
+			// schema has.
 			if err := content.Schema.Value.VisitJSON(content.Example); err != nil {
 				t.Errorf("%s %s: the example of status %s: %v", method, path, status, err)
 			}
@@ -159,18 +161,19 @@ func TestEveryOperationIsExplained(t *testing.T) {
 	})
 }
 
-// TestDocumentedOperationsExist: what the document lists is served.
+// TestDocumentedOperationsExist: every documented operation is served.
 func TestDocumentedOperationsExist(t *testing.T) {
 	s := realServer(t, "sqlite")
 	operations(t, func(method, path string, _ *openapi3.Operation) {
 		if a := s.call(t, method, path, ""); a.status == http.StatusNotFound || a.status == http.StatusMethodNotAllowed {
-			t.Errorf("%s %s is documented and answers %d", method, path, a.status)
+			t.Errorf("%s %s is documented and returns %d", method, path, a.status)
 		}
 	})
 }
 
-// TestDocumentCheckIsStrict proves that the check behind every other test of this package can fail: each documented
-// example passes, and each of its spoiled forms does not.
+// TestDocumentCheckIsStrict proves that the check of every response in this package can
+// fail: each documented example passes, and each modification that makes it invalid does
+// not.
 func TestDocumentCheckIsStrict(t *testing.T) {
 	operations(t, func(method, path string, o *openapi3.Operation) {
 		req, err := http.NewRequestWithContext(t.Context(), method, "http://localhost"+path, nil)
@@ -200,16 +203,16 @@ func TestDocumentCheckIsStrict(t *testing.T) {
 			}
 			for _, database := range []string{"", "not an id"} {
 				if checkFrom(database, status, example) == nil {
-					t.Errorf("%s %s %s: an answer from the database %q passes", method, path, code, database)
+					t.Errorf("%s %s %s: a response from the database %q passes", method, path, code, database)
 				}
 			}
-			forms := spoiled(t, example)
+			forms := invalidCopies(t, example)
 			if len(forms) < 3 {
-				t.Errorf("%s %s %s: only %d spoiled forms", method, path, code, len(forms))
+				t.Errorf("%s %s %s: only %d invalid copies", method, path, code, len(forms))
 			}
 			for what, body := range forms {
 				if check(status, body) == nil {
-					t.Errorf("%s %s %s: an answer with %s passes", method, path, code, what)
+					t.Errorf("%s %s %s: a response with %s passes", method, path, code, what)
 				}
 			}
 			if check(http.StatusTeapot, example) == nil {
@@ -219,19 +222,21 @@ func TestDocumentCheckIsStrict(t *testing.T) {
 	})
 }
 
-// optionalFields are those that an answer may leave out.
+// optionalFields are the fields that a response may omit.
 var optionalFields = []string{"request_id", "retry_after_seconds", "free_at", "next_cursor"}
 
-// spoiled returns copies of a JSON object, each with one thing wrong in it or in an object inside: a field too many, a
-// field too few, a field of another type. What is inside metadata is the caller's own.
-func spoiled(t *testing.T, example any) map[string]any {
+// invalidCopies returns copies of a JSON object. In each copy, the object or an object
+// inside has one additional field, lacks one field, or has one field of another type.
+// Objects inside metadata are left alone.
+func invalidCopies(t *testing.T, example any) map[string]any {
 	t.Helper()
 	text, err := json.Marshal(example)
 	if err != nil {
 		t.Fatal(err)
 	}
 	found := map[string]any{}
-	// Each round spoils one place of a fresh copy; visit counts the places in a fixed order.
+	// Each round changes one position of a new copy; visit counts the positions in a
+	// fixed order.
 	for place := 0; ; place++ {
 		var root any
 		if err := json.NewDecoder(bytes.NewReader(text)).Decode(&root); err != nil {
@@ -269,7 +274,8 @@ func spoiled(t *testing.T, example any) map[string]any {
 	}
 }
 
-// visit calls f for each object in v, with an empty key, and for each of its fields, until f returns true.
+// visit calls f for each object in v, with an empty key, and for each of its fields,
+// until f returns true.
 func visit(v any, path string, f func(object map[string]any, path, key string) bool) bool {
 	switch v := v.(type) {
 	case map[string]any:

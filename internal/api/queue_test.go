@@ -12,7 +12,8 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// TestQueue tells who waits, why and since when, in the order in which they will be served.
+// TestQueue: the response has the waiters in the order in which they will be served, with
+// the reason and the start of each wait.
 func TestQueue(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.hold(t, "r", "p", nil)
@@ -35,7 +36,7 @@ func TestQueue(t *testing.T) {
 		for i := range want.Waiters {
 			want.Waiters[i].WaitingSince = got.Waiters[i].WaitingSince
 		}
-		if diff := cmp.Diff(want, got, s.asTold()); diff != "" {
+		if diff := cmp.Diff(want, got, s.equalHolds()); diff != "" {
 			t.Error("queue (-want +got):\n" + diff)
 		}
 		for i, since := range []time.Duration{0, 1500 * time.Millisecond, 11500 * time.Millisecond} {
@@ -48,13 +49,13 @@ func TestQueue(t *testing.T) {
 			}
 		}
 		if got := s.status(t, "r").Waiters; got != 3 {
-			t.Errorf("status tells of %d waiters, want 3", got)
+			t.Errorf("status has %d waiters, want 3", got)
 		}
 	})
 }
 
-// TestNobodyWaits: an empty list, whether or not anybody has ever heard of the resource.
-func TestNobodyWaits(t *testing.T) {
+// TestEmptyQueue: the list is empty, whether or not the resource was ever locked.
+func TestEmptyQueue(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.hold(t, "held", "p", nil)
 		s.hold(t, "released", "p", nil)
@@ -69,7 +70,8 @@ func TestNobodyWaits(t *testing.T) {
 	})
 }
 
-// TestQueuePages: positions go on from page to page, also when the head of the queue has moved on in between.
+// TestQueuePages: positions continue from page to page, also if the head of the queue has
+// changed in between.
 func TestQueuePages(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.hold(t, "r", "p", nil)
@@ -104,21 +106,21 @@ func TestQueuePages(t *testing.T) {
 		wantPage(true, last, second, "3 w0002", "4 w0003")
 		third, end := page("limit", "2", "cursor", last)
 		wantPage(false, end, third, "5 w0004")
-		rest, end := page("cursor", cursor) // without a limit there is room for all of these
+		rest, end := page("cursor", cursor) // the default limit is greater than the rest
 		wantPage(false, end, rest, "3 w0002", "4 w0003", "5 w0004")
 
 		s.release(t, "r", "p").want(t, 200)
 		waiting[0].granted(t)
 		second, last = page("limit", "2", "cursor", cursor)
 		wantPage(true, last, second, "2 w0002", "3 w0003")
-		waiting[4].hangUp()
+		waiting[4].disconnect()
 		s.wantWaiters(t, "r", names[1:4]...)
 		third, end = page("limit", "2", "cursor", last)
 		wantPage(false, end, third)
 	})
 }
 
-// TestQueueIsNotEndless: without a limit there is one.
+// TestQueueIsNotEndless: without a limit a page has at most 100 waiters.
 func TestQueueIsNotEndless(t *testing.T) {
 	s := realServer(t, store.SQLite)
 	s.hold(t, "r", "p", nil)
@@ -135,25 +137,27 @@ func TestQueueIsNotEndless(t *testing.T) {
 		t.Fatalf("a page of %d, next_cursor %v, want 100 and one", len(got.Waiters), got.NextCursor)
 	}
 	if rest := s.queue(t, "r", "cursor", *got.NextCursor); len(rest.Waiters) != 1 || rest.Waiters[0].Position != 101 || rest.NextCursor != nil {
-		t.Errorf("behind it: %+v", rest)
+		t.Errorf("the next page: %+v", rest)
 	}
 }
 
-// wantQueueFull fails the test unless there is no place for the request, nor has it left anything behind.
+// wantQueueFull fails the test unless the request is refused because the queue is full,
+// and leaves nothing behind.
 func (s *server) wantQueueFull(t *testing.T, resource, process string) {
 	t.Helper()
-	before := s.told(t)
+	before := s.state(t)
 	a := s.ask(t, resource, process, nil).answer(t)
 	a.wantFailure(t, 503, wire.CodeQueueFull, "Too many requests wait already: there is no place left in the queue of resource '"+resource+"'")
 	if got := a.header.Get("Retry-After"); got != "1" {
 		t.Errorf("Retry-After %q, want 1", got)
 	}
-	if after := s.told(t); s.driver == store.SQLite && after != before {
+	if after := s.state(t); s.driver == store.SQLite && after != before {
 		t.Errorf("a refusal changed %s\nto %s", before, after)
 	}
 }
 
-// TestQueueOfAResourceIsFull is MAX_WAITERS_PER_RESOURCE: it counts for each resource alone.
+// TestQueueOfAResourceIsFull tests MAX_WAITERS_PER_RESOURCE, which applies to each
+// resource separately.
 func TestQueueOfAResourceIsFull(t *testing.T) {
 	onBothWithin(t, service.Config{MaxQueue: 2}, func(t *testing.T, s *server) {
 		s.hold(t, "r", "p", nil)
@@ -168,14 +172,14 @@ func TestQueueOfAResourceIsFull(t *testing.T) {
 			t.Errorf("got %+v", got)
 		}
 
-		// A place that is kept is still taken, and its owner finds it.
-		first.hangUp()
+		// A kept place counts, and its request finds it.
+		first.disconnect()
 		s.wantWaiters(t, "r", "b")
 		s.wantQueueFull(t, "r", "c")
 		first = s.ask(t, "r", "a", fields{"request_id": "run"})
 		s.wantWaiters(t, "r", "a", "b")
 
-		second.hangUp()
+		second.disconnect()
 		s.wantWaiters(t, "r", "a")
 		s.wait(t, "r", "c", nil)
 		s.release(t, "r", "p").want(t, 200)
@@ -185,7 +189,8 @@ func TestQueueOfAResourceIsFull(t *testing.T) {
 	})
 }
 
-// TestServerIsFull is MAX_WAITERS: it counts for all resources together, and only those who wait.
+// TestServerIsFull tests MAX_WAITERS, which applies to all resources together, and only
+// to requests that wait.
 func TestServerIsFull(t *testing.T) {
 	onBothWithin(t, service.Config{MaxWaiters: 2}, func(t *testing.T, s *server) {
 		for _, name := range []string{"r", "other", "third"} {
@@ -207,7 +212,8 @@ func TestServerIsFull(t *testing.T) {
 	})
 }
 
-// TestHistoryOfWaiting: that somebody began to wait, and how that ended; only holds have a token.
+// TestHistoryOfWaiting: the begin and the end of each wait are recorded. Only holds have
+// a token.
 func TestHistoryOfWaiting(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		hold := s.hold(t, "r", "p", nil)
@@ -217,7 +223,7 @@ func TestHistoryOfWaiting(t *testing.T) {
 		gone := s.wait(t, "r", "gone", fields{"reason": "why it wanted it"})
 		goneSince := s.queue(t, "r").Waiters[1].WaitingSince
 		s.clock.advance(1500 * time.Millisecond)
-		gone.hangUp()
+		gone.disconnect()
 		s.wantWaiters(t, "r", "q")
 		s.ask(t, "r", "late", fields{"wait_seconds": 0.01}).answer(t).want(t, 409)
 		s.release(t, "r", "p").want(t, 200)
@@ -249,14 +255,14 @@ func TestHistoryOfWaiting(t *testing.T) {
 				want[i].At = got[i].At
 			}
 		}
-		if diff := cmp.Diff(want, got, s.asTold()); diff != "" {
+		if diff := cmp.Diff(want, got, s.equalHolds()); diff != "" {
 			t.Error("history (-want +got):\n" + diff)
 		}
 		if s.driver == store.SQLite && (granted.WaitedSeconds != 61.5 || *got[5].WaitedSeconds != 1.5) {
 			t.Errorf("waited for %v and %v seconds, want 61.5 and 1.5", granted.WaitedSeconds, *got[5].WaitedSeconds)
 		}
 		if events := s.history(t, "process_id", "gone").Events; len(events) != 2 {
-			t.Errorf("what the one that gave up did: %q", eventLines(events))
+			t.Errorf("events of the process that gave up: %q", eventLines(events))
 		}
 	})
 }

@@ -14,22 +14,24 @@ import (
 var (
 	timestamp = regexp.MustCompile(`^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}\+00:00$`)
 
-	// times finds the values of the fields that hold moments.
+	// times matches the values of the fields with times.
 	times = regexp.MustCompile(`"(?:locked|expires|released)_at":"([^"]*)"`)
 
-	// beyondSeed finds what the README's bodies do not have. It always follows a field of the seed's; in the release of a
-	// lock released_at is one of these.
+	// beyondSeed matches the fields that the bodies of the README do not have. They
+	// always follow a field of the seed. In a release of a lock, released_at is a field
+	// of the seed.
 	beyondSeed = regexp.MustCompile(`,"(?:fencing_token|expires_in_seconds|reason|metadata|renewals|min_hold_until|released_at|` +
 		`retry_after_seconds|waited_seconds|waiters)":(?:null|[\d.]+)|,"code":"[a-z_]+"|,"holder":\{[^}]*\}`)
 )
 
-// wantBody compares a body with the README's, to the letter and in the order of its fields, once what goes beyond the
-// seed is taken away. Postgres has a clock of its own: there, only the form of moments is compared.
+// wantBody compares a body with that of the README, literally and in the order of its
+// fields, without the fields that go beyond the seed. Postgres has a clock of its own:
+// there, only the format of times is compared.
 func (s *server) wantBody(t *testing.T, a answer, status int, readme string) {
 	t.Helper()
 	for _, m := range times.FindAllStringSubmatch(a.want(t, status).body, -1) {
 		if !timestamp.MatchString(m[1]) {
-			t.Errorf("the moment %q has another form", m[1])
+			t.Errorf("the time %q has another format", m[1])
 		}
 	}
 	want := compact(t, readme)
@@ -46,7 +48,8 @@ func (s *server) wantBody(t *testing.T, a answer, status int, readme string) {
 	}
 }
 
-// TestReadmeExamples goes through every body that the seed's README shows. The steps share one database.
+// TestReadmeExamples checks every body that the README of the seed shows. The steps share
+// one database.
 func TestReadmeExamples(t *testing.T) {
 	const readmeRequest = `{
   "resource_name": "database_backup",
@@ -166,7 +169,8 @@ func TestReadmeExamples(t *testing.T) {
 }`,
 			},
 			{
-				// At the README's moment its hold of 300 seconds has just expired, so this one has no TTL.
+				// At the time of the README the hold of 300 seconds has just expired, so
+				// this one has no TTL.
 				name: "release",
 				step: func() answer {
 					prepare(s.release(t, "database_backup", "process_123"))
@@ -186,7 +190,7 @@ func TestReadmeExamples(t *testing.T) {
 }`,
 			},
 			{
-				// Not in the README, but the sentence is the seed's.
+				// The README does not show this, but the sentence is that of the seed.
 				name:   "release of what is not held",
 				step:   func() answer { return s.release(t, "file_upload", "process_123") },
 				status: 404,
@@ -201,7 +205,8 @@ func TestReadmeExamples(t *testing.T) {
 	})
 }
 
-// TestReadmeScript is the README's test_api.py, with what a reader expects to see.
+// TestReadmeScript executes test_api.py of the README and checks what a reader expects to
+// see.
 func TestReadmeScript(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.call(t, "GET", "/health", "").want(t, 200)
@@ -222,7 +227,7 @@ func TestReadmeScript(t *testing.T) {
 	})
 }
 
-// TestReadmeScenarios are the README's example test scenarios, step by step.
+// TestReadmeScenarios executes the example test scenarios of the README.
 func TestReadmeScenarios(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		t.Run("1: basic lock and release", func(t *testing.T) {
@@ -259,7 +264,7 @@ func TestReadmeScenarios(t *testing.T) {
 	})
 }
 
-// lockedNames returns the resources of all-locked in its order.
+// lockedNames returns the resources of all-locked in their order.
 func (s *server) lockedNames(t *testing.T) []string {
 	t.Helper()
 	list := s.allLocked(t)

@@ -18,7 +18,7 @@ import (
 	"resource-lock-manager/internal/lock"
 )
 
-// noImports stands for every imported package: what is looked for needs none.
+// noImports replaces every imported package by an empty one.
 type noImports struct{}
 
 func (noImports) Import(name string) (*types.Package, error) {
@@ -27,7 +27,8 @@ func (noImports) Import(name string) (*types.Package, error) {
 	return p, nil
 }
 
-// checked is the source of a package, without its tests, and the types of its expressions.
+// checked is the source of a package, without its tests, and the types of its
+// expressions.
 type checked struct {
 	files []*ast.File
 	set   *token.FileSet
@@ -51,12 +52,12 @@ func checkSource(t *testing.T, folder string) checked {
 		}
 		c.files = append(c.files, file)
 	}
-	conf := types.Config{Importer: noImports{}, Error: func(error) {}} // of the imports that are missing
+	conf := types.Config{Importer: noImports{}, Error: func(error) {}} // because the imports are empty
 	_, _ = conf.Check(folder, c.set, c.files, &c.info)
 	return c
 }
 
-// words returns every constant of a type that stands anywhere in the package, sorted.
+// words returns the values of all constants of a type in the package, sorted.
 func (c checked) words(typeName string) []string {
 	found := map[string]bool{}
 	for _, e := range c.info.Types {
@@ -96,8 +97,8 @@ func (c checked) constantReasons() (places []string) {
 	return places
 }
 
-// TestReasonsAreComplete: every word that the rules can write into the history as a reason is one of lock.EndReasons and
-// of wire.Reason, and is in the document.
+// TestReasonsAreComplete: every reason that the rules can write into the history is in
+// lock.EndReasons, in wire.Reason and in the document.
 func TestReasonsAreComplete(t *testing.T) {
 	rules := checkSource(t, "../lock")
 	written := rules.words("EndReason")
@@ -105,7 +106,7 @@ func TestReasonsAreComplete(t *testing.T) {
 		t.Errorf("only %d reasons found: %q", len(written), written)
 	}
 	if places := rules.constantReasons(); len(places) > 0 {
-		t.Errorf("reasons that are no EndReason: %q", places)
+		t.Errorf("reasons that are not an EndReason: %q", places)
 	}
 	var listed []string
 	for _, reason := range lock.EndReasons() {

@@ -13,7 +13,8 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// TestRenewCountsFromNow: neither from when the lock was taken nor from when it would have expired.
+// TestRenewCountsFromNow: the TTL does not count from the acquire or from the previous
+// expiry.
 func TestRenewCountsFromNow(t *testing.T) {
 	tests := []struct {
 		name       string
@@ -34,7 +35,7 @@ func TestRenewCountsFromNow(t *testing.T) {
 				s.clock.advance(100 * time.Second)
 				for renewals := 1; renewals <= 2; renewals++ {
 					a := s.renew(t, r, "p", test.ttl, hold.FencingToken)
-					if test.life == time.Microsecond { // on Postgres, over before another request can find it
+					if test.life == time.Microsecond { // on Postgres it has expired before another request can read it
 						a.want(t, 200)
 						return
 					}
@@ -44,10 +45,10 @@ func TestRenewCountsFromNow(t *testing.T) {
 						ResourceName: r, ProcessID: "p", FencingToken: hold.FencingToken, Renewals: renewals,
 						Times: wire.Times{LockedAt: hold.LockedAt, ExpiresAt: got.ExpiresAt, ExpiresInSeconds: new(test.life.Seconds())},
 					}
-					if diff := cmp.Diff(want, got, s.asTold()); diff != "" {
+					if diff := cmp.Diff(want, got, s.equalHolds()); diff != "" {
 						t.Error("renewed (-want +got):\n" + diff)
 					}
-					// Both moments come from one clock, so this is exact on each database.
+					// Both times come from one clock, so this is exact on each database.
 					if *got.ExpiresInSeconds != test.life.Seconds() {
 						t.Errorf("expires in %v s, want %v", *got.ExpiresInSeconds, test.life)
 					}
@@ -56,8 +57,8 @@ func TestRenewCountsFromNow(t *testing.T) {
 						t.Errorf("a life of %v, want %v", life, want)
 					}
 					status := s.status(t, r)
-					told := wire.Times{LockedAt: *status.LockedAt, ExpiresAt: status.ExpiresAt, ExpiresInSeconds: status.ExpiresInSeconds}
-					if diff := cmp.Diff(want.Times, told, s.asTold()); diff != "" || *status.Renewals != renewals {
+					times := wire.Times{LockedAt: *status.LockedAt, ExpiresAt: status.ExpiresAt, ExpiresInSeconds: status.ExpiresInSeconds}
+					if diff := cmp.Diff(want.Times, times, s.equalHolds()); diff != "" || *status.Renewals != renewals {
 						t.Errorf("status after %d renewals (-renewed +status):\n%s%+v", renewals, diff, status)
 					}
 				}
@@ -66,11 +67,11 @@ func TestRenewCountsFromNow(t *testing.T) {
 	})
 }
 
-// TestRenewedHoldLivesOn: the old expiry ends nothing, the new one does.
+// TestRenewedHoldLivesOn: the hold ends at the new expiry, not at the old one.
 func TestRenewedHoldLivesOn(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		hold := s.hold(t, "r", "p", 600)
-		got := dataOf[wire.Renewed](t, s.renew(t, "r", "p", s.brief().Seconds(), 0)) // without a token, whichever hold it has
+		got := dataOf[wire.Renewed](t, s.renew(t, "r", "p", s.brief().Seconds(), 0)) // without a token: any hold of the process
 		if got.FencingToken != hold.FencingToken {
 			t.Errorf("token %d after the renewal, %d before", got.FencingToken, hold.FencingToken)
 		}
@@ -87,7 +88,8 @@ func TestRenewedHoldLivesOn(t *testing.T) {
 	})
 }
 
-// TestRenewNeverCreatesRevivesOrSteals: what is lost stays lost, and the code tells how.
+// TestRenewNeverCreatesRevivesOrSteals: a lost lock stays lost, and the code states why
+// it was lost.
 func TestRenewNeverCreatesRevivesOrSteals(t *testing.T) {
 	tests := []struct {
 		name    string
@@ -162,7 +164,7 @@ func TestRenewNeverCreatesRevivesOrSteals(t *testing.T) {
 		{"force-released once, and expired since", func(t *testing.T, s *server, r string) int64 {
 			s.hold(t, r, "p", nil)
 			s.forceRelease(t, r, "stuck").want(t, 200)
-			s.acquireAndOutlive(t, r, "p") // nobody broke this one, swept or not
+			s.acquireAndOutlive(t, r, "p") // not force-released, swept or not
 			return 0
 		}, wire.CodeExpired},
 	}
@@ -171,10 +173,10 @@ func TestRenewNeverCreatesRevivesOrSteals(t *testing.T) {
 			t.Run(test.name, func(t *testing.T) {
 				r := fmt.Sprint("r", i)
 				token := test.prepare(t, s, r)
-				before := s.told(t)
+				before := s.state(t)
 				s.renew(t, r, "p", 60, token).wantCode(t, 404, test.code)
-				if s.driver == store.SQLite { // on Postgres the seconds that are left go on
-					if diff := cmp.Diff(before, s.told(t)); diff != "" {
+				if s.driver == store.SQLite { // on Postgres the remaining seconds change
+					if diff := cmp.Diff(before, s.state(t)); diff != "" {
 						t.Error("a refusal changed (-before +after):\n" + diff)
 					}
 				}
@@ -186,19 +188,20 @@ func TestRenewNeverCreatesRevivesOrSteals(t *testing.T) {
 	})
 }
 
-// TestRenewToNoEnd: null makes a lock endless (again), also within its minimum; renew-all leaves it so.
+// TestRenewToNoEnd: with null a lock never expires, also within its minimum. renew-all
+// does not change that.
 func TestRenewToNoEnd(t *testing.T) {
 	onBothWithin(t, withLimits(lock.Limits{DefaultTTL: time.Minute}), func(t *testing.T, s *server) {
 		hold := s.hold(t, "r", "p", nil)
 		if hold.ExpiresAt == nil {
-			t.Fatal("it was not given the default TTL")
+			t.Fatal("it did not get the default TTL")
 		}
 		for renewals := 1; renewals <= 2; renewals++ {
 			got := dataOf[wire.Renewed](t, s.renew(t, "r", "p", json.RawMessage("null"), hold.FencingToken))
 			want := wire.Renewed{
 				ResourceName: "r", ProcessID: "p", FencingToken: hold.FencingToken, Renewals: renewals, Times: wire.Times{LockedAt: hold.LockedAt},
 			}
-			if diff := cmp.Diff(want, got, s.asTold()); diff != "" {
+			if diff := cmp.Diff(want, got, s.equalHolds()); diff != "" {
 				t.Error("renewed (-want +got):\n" + diff)
 			}
 		}
@@ -216,7 +219,7 @@ func TestRenewToNoEnd(t *testing.T) {
 		if got := s.status(t, "r"); got.ExpiresAt == nil {
 			t.Errorf("renewed to an end: %+v", got)
 		}
-		// In an acquire null stays the default.
+		// In an acquire null is the default.
 		s.acquireWith(t, "other", "p", fields{"ttl_seconds": json.RawMessage("null")}).want(t, 200)
 		if got := s.status(t, "other"); got.ExpiresAt == nil {
 			t.Errorf("acquired with null: %+v", got)

@@ -11,7 +11,8 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// TestRepeatedRequestGetsTheSameHold: whoever lost the answer asks again and learns what the first one said.
+// TestRepeatedRequestGetsTheSameHold: a client that lost the response repeats the request
+// and gets the same hold.
 func TestRepeatedRequestGetsTheSameHold(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		first := dataOf[wire.Acquired](t, s.acquireWith(t, "r", "p", fields{"request_id": "run 7", "ttl_seconds": 300, "reason": "first"}))
@@ -23,12 +24,13 @@ func TestRepeatedRequestGetsTheSameHold(t *testing.T) {
 		}
 		for _, repeat := range []fields{
 			{"request_id": "run 7", "ttl_seconds": 300, "reason": "first"},
-			// What else it says does not count: the hold is the one that there is, and renewing it has its own endpoint.
+			// The other fields of the repeated request have no effect. A renewal has its
+			// own endpoint.
 			{"request_id": "run 7"},
 			{"request_id": "run 7", "ttl_seconds": 3000, "min_hold_seconds": 2000, "reason": "second", "metadata": fields{"a": 1}},
 		} {
 			a := s.acquireWith(t, "r", "p", repeat)
-			if diff := cmp.Diff(want, dataOf[wire.Acquired](t, a), s.asTold()); diff != "" {
+			if diff := cmp.Diff(want, dataOf[wire.Acquired](t, a), s.equalHolds()); diff != "" {
 				t.Errorf("%v (-first +repeated):\n%s", repeat, diff)
 			}
 			wantMessage(t, a, "Lock acquired successfully for resource 'r'")
@@ -43,7 +45,8 @@ func TestRepeatedRequestGetsTheSameHold(t *testing.T) {
 	})
 }
 
-// TestRequestIDIsNobodyElses: only the same id of the same process gets a hold again.
+// TestRequestIDIsNobodyElses: only the same request_id of the same process gets the hold
+// again.
 func TestRequestIDIsNobodyElses(t *testing.T) {
 	tests := []struct {
 		name, resource, process string
@@ -59,16 +62,16 @@ func TestRequestIDIsNobodyElses(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.acquireWith(t, "r", "p", fields{"request_id": "run"}).want(t, 200)
 		s.acquire(t, "plain", "p", nil).want(t, 200)
-		before := s.told(t)
+		before := s.state(t)
 		for _, test := range tests {
 			t.Run(test.name, func(t *testing.T) {
 				s.acquireWith(t, test.resource, test.process, fields{"request_id": test.id}).wantCode(t, 409, wire.CodeAlreadyLocked)
-				if diff := cmp.Diff(before, s.told(t)); diff != "" {
+				if diff := cmp.Diff(before, s.state(t)); diff != "" {
 					t.Error("a refusal changed (-before +after):\n" + diff)
 				}
 			})
 		}
-		// One id may stand for a hold of each of several resources.
+		// One id may belong to a hold of each of several resources.
 		s.acquireWith(t, "other", "p", fields{"request_id": "run"}).want(t, 200)
 	})
 }
@@ -104,7 +107,8 @@ func TestRequestIDAcquiresAnewAfterTheEnd(t *testing.T) {
 	}
 }
 
-// TestRequestsWithOneIDAtOnce: an impatient client sends again before the first answer is there.
+// TestRequestsWithOneIDAtOnce: a client repeats a request before it has got the first
+// response.
 func TestRequestsWithOneIDAtOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		bodies := make([]string, 2*crowd)
@@ -116,7 +120,7 @@ func TestRequestsWithOneIDAtOnce(t *testing.T) {
 			holds[dataOf[wire.Acquired](t, a).FencingToken]++
 		}
 		if len(holds) != 1 {
-			t.Errorf("tokens and how often they were given: %v", holds)
+			t.Errorf("tokens and the number of responses with each: %v", holds)
 		}
 		if diff := cmp.Diff([]string{"acquired r p"}, eventLines(s.history(t).Events)); diff != "" {
 			t.Error("history (-want +got):\n" + diff)
@@ -124,7 +128,7 @@ func TestRequestsWithOneIDAtOnce(t *testing.T) {
 	})
 }
 
-// TestRepeatedRelease: "released by you before" is told from "never held".
+// TestRepeatedRelease: "released before" and "never held" have different codes.
 func TestRepeatedRelease(t *testing.T) {
 	tests := []struct {
 		name string
@@ -201,7 +205,8 @@ func TestRepeatedRelease(t *testing.T) {
 			return s.release(t, r, "p")
 		}, wire.CodeExpired},
 		{
-			// Nobody has released this hold: it was lost, and its process must hear that, swept or not.
+			// This hold expired: it was lost, and its process must learn that, swept or
+			// not.
 			"expired, after an earlier release, not swept", func(t *testing.T, s *server, r string) answer {
 				s.hold(t, r, "p", nil)
 				s.release(t, r, "p").want(t, 200)
@@ -233,7 +238,7 @@ func TestRepeatedRelease(t *testing.T) {
 	})
 }
 
-// sweepExpired records the end of what has expired.
+// sweepExpired records all expiries.
 func (s *server) sweepExpired(t *testing.T) {
 	t.Helper()
 	if _, err := s.locks.SweepExpired(t.Context(), 100); err != nil {
@@ -241,19 +246,20 @@ func (s *server) sweepExpired(t *testing.T) {
 	}
 }
 
-// TestTwoRunsUnderOneProcessID: a run that lost its hold does no harm to the run that holds now.
+// TestTwoRunsUnderOneProcessID: a run that lost its hold does not affect the run that
+// holds now.
 func TestTwoRunsUnderOneProcessID(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		lost := s.acquireAndOutlive(t, "r", "p").FencingToken
 		current := s.hold(t, "r", "p", nil).FencingToken
-		before := s.told(t)
+		before := s.state(t)
 		for _, token := range []int64{lost, current + 1, 1} {
 			s.releaseToken(t, "r", "p", token).
 				wantFailure(t, 404, wire.CodeTokenMismatch, "No active lock found for resource 'r' by process 'p' with this fencing token")
 			s.renew(t, "r", "p", 60, token).
 				wantFailure(t, 404, wire.CodeTokenMismatch, "No active lock found for resource 'r' by process 'p' with this fencing token")
 		}
-		if diff := cmp.Diff(before, s.told(t)); diff != "" {
+		if diff := cmp.Diff(before, s.state(t)); diff != "" {
 			t.Error("a refusal changed (-before +after):\n" + diff)
 		}
 		s.renew(t, "r", "p", 60, current).want(t, 200)

@@ -16,7 +16,7 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-const sound = `{"resource_name":"r","process_id":"p"}`
+const validRequest = `{"resource_name":"r","process_id":"p"}`
 
 func TestContentType(t *testing.T) {
 	const detail = "The body must be JSON, declared by the header Content-Type: application/json"
@@ -42,7 +42,7 @@ func TestContentType(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		for _, test := range tests {
 			t.Run(test.name, func(t *testing.T) {
-				req := s.request(t, "POST", "/locks/request", sound)
+				req := s.request(t, "POST", "/locks/request", validRequest)
 				req.Header.Del("Content-Type")
 				if test.contentType != "" {
 					req.Header.Set("Content-Type", test.contentType)
@@ -61,19 +61,20 @@ func TestContentType(t *testing.T) {
 }
 
 func TestBodySize(t *testing.T) {
-	const most = 64 << 10
-	// Padded before the value: a server that stopped reading at the end of the object would not notice.
-	padded := func(size int) string { return strings.Repeat(" ", size-len(sound)) + sound }
+	const maxSize = 64 << 10
+	// Padded before the value: a server that stops reading at the end of the object would
+	// not notice.
+	padded := func(size int) string { return strings.Repeat(" ", size-len(validRequest)) + validRequest }
 	tests := []struct {
 		name    string
 		size    int
 		chunked bool
 		status  int
 	}{
-		{"exactly the most", most, false, 200},
-		{"exactly the most, chunked", most, true, 200},
-		{"one byte more", most + 1, false, 413},
-		{"one byte more, chunked", most + 1, true, 413},
+		{"exactly the maximum", maxSize, false, 200},
+		{"exactly the maximum, chunked", maxSize, true, 200},
+		{"one byte more", maxSize + 1, false, 413},
+		{"one byte more, chunked", maxSize + 1, true, 413},
 	}
 	onBoth(t, func(t *testing.T, s *server) {
 		for _, test := range tests {
@@ -95,11 +96,11 @@ func TestBodySize(t *testing.T) {
 	})
 }
 
-// TestCharset: JSON is UTF-8. A body in anything else would be misread.
+// TestCharset: JSON is UTF-8, and a body in another charset would be misread.
 func TestCharset(t *testing.T) {
 	s := realServer(t, store.SQLite)
 	for _, charset := range []string{"utf-16", "UTF-16LE", "iso-8859-1", `"latin1"`, "windows-1252", "utf-7", "x"} {
-		req := s.request(t, "POST", "/locks/request", sound)
+		req := s.request(t, "POST", "/locks/request", validRequest)
 		req.Header.Set("Content-Type", "application/json; charset="+charset)
 		s.do(t, req).wantFailure(t, 415, wire.CodeUnsupportedMedia,
 			"The body must be JSON in UTF-8: the header Content-Type names another charset")
@@ -107,14 +108,14 @@ func TestCharset(t *testing.T) {
 	s.wantNothingLocked(t)
 }
 
-// TestByteOrderMark: programs on Windows begin a text in UTF-8 with it.
+// TestByteOrderMark: programs on Windows write it at the start of a text in UTF-8.
 func TestByteOrderMark(t *testing.T) {
 	s := realServer(t, store.SQLite)
-	s.call(t, "POST", "/locks/request", "\ufeff"+sound).want(t, 200)
+	s.call(t, "POST", "/locks/request", "\ufeff"+validRequest).want(t, 200)
 	s.release(t, "r", "p").want(t, 200)
 }
 
-// TestContentEncoding: a compressed body is told as one.
+// TestContentEncoding: a compressed body is refused with a message that says so.
 func TestContentEncoding(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -164,11 +165,12 @@ func TestContentEncoding(t *testing.T) {
 	}
 }
 
-// TestWhatTheBodySeemsToBe: a client that did not declare what it sends is told.
+// TestWhatTheBodySeemsToBe: the message names the format of a body that is not what it is
+// declared to be.
 func TestWhatTheBodySeemsToBe(t *testing.T) {
 	var zipped bytes.Buffer
 	z := gzip.NewWriter(&zipped)
-	if _, err := z.Write([]byte(sound)); err != nil {
+	if _, err := z.Write([]byte(validRequest)); err != nil {
 		t.Fatal(err)
 	}
 	if err := z.Close(); err != nil {
@@ -184,13 +186,13 @@ func TestWhatTheBodySeemsToBe(t *testing.T) {
 	}
 	tests := []struct{ name, body, seems string }{
 		{"gzip", zipped.String(), "application/x-gzip"},
-		{"UTF-16 with a mark", utf16(binary.LittleEndian, "\ufeff"+sound), "text/plain; charset=utf-16le"},
-		{"UTF-16, big end first, with a mark", utf16(binary.BigEndian, "\ufeff"+sound), "text/plain; charset=utf-16be"},
-		{"UTF-16", utf16(binary.LittleEndian, sound), "UTF-16"},
-		{"UTF-16, big end first", utf16(binary.BigEndian, sound), "UTF-16"},
+		{"UTF-16 with a mark", utf16(binary.LittleEndian, "\ufeff"+validRequest), "text/plain; charset=utf-16le"},
+		{"UTF-16, big end first, with a mark", utf16(binary.BigEndian, "\ufeff"+validRequest), "text/plain; charset=utf-16be"},
+		{"UTF-16", utf16(binary.LittleEndian, validRequest), "UTF-16"},
+		{"UTF-16, big end first", utf16(binary.BigEndian, validRequest), "UTF-16"},
 		{"a form", "resource_name=r&process_id=p", ""},
 		{"a page", "<html></html>", ""},
-		{"cut off", sound[:10], ""},
+		{"cut off", validRequest[:10], ""},
 	}
 	s := realServer(t, store.SQLite)
 	for _, test := range tests {
@@ -205,7 +207,8 @@ func TestWhatTheBodySeemsToBe(t *testing.T) {
 	}
 }
 
-// TestOtherSpellingsOfAPath lead to the same operation: a base URL may end with a slash.
+// TestOtherSpellingsOfAPath: they lead to the same operation, so that a base URL may end
+// with a slash.
 func TestOtherSpellingsOfAPath(t *testing.T) {
 	spellings := func(path string) []string {
 		first, rest := path[:2], path[2:]
@@ -216,7 +219,7 @@ func TestOtherSpellingsOfAPath(t *testing.T) {
 	}
 	onBoth(t, func(t *testing.T, s *server) {
 		for _, path := range spellings("/locks/request") {
-			s.call(t, "POST", path, sound).want(t, 200)
+			s.call(t, "POST", path, validRequest).want(t, 200)
 			s.call(t, "POST", path, `{"resource_name":"r","process_id":"q"}`).wantCode(t, 409, wire.CodeAlreadyLocked)
 			for _, status := range spellings("/locks/status") {
 				if !dataOf[wire.Status](t, s.call(t, "GET", status+"?resource_name=r", "")).IsLocked {
@@ -237,16 +240,16 @@ func TestOtherSpellingsOfAPath(t *testing.T) {
 	})
 }
 
-// TestTransport sends what an ordinary client library would not.
+// TestTransport sends requests that no ordinary client library sends.
 func TestTransport(t *testing.T) {
 	const start = "POST /locks/request HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 	const size = 8 << 20
-	// Each dialect's server gets readers of its own.
+	// The server of each database gets readers of its own.
 	large := func() io.Reader {
-		return io.MultiReader(strings.NewReader(sound), strings.NewReader(strings.Repeat(" ", size)))
+		return io.MultiReader(strings.NewReader(validRequest), strings.NewReader(strings.Repeat(" ", size)))
 	}
 	text := func(s string) func() io.Reader { return func() io.Reader { return strings.NewReader(s) } }
-	length := fmt.Sprintf("Content-Length: %d\r\n\r\n", len(sound)+size)
+	length := fmt.Sprintf("Content-Length: %d\r\n\r\n", len(validRequest)+size)
 	tests := []struct {
 		name      string
 		head      string
@@ -255,12 +258,12 @@ func TestTransport(t *testing.T) {
 		status    int
 	}{
 		{"8 MiB", start + length, large, false, 413},
-		{"8 MiB in one chunk", start + "Transfer-Encoding: chunked\r\n\r\n" + fmt.Sprintf("%x\r\n", len(sound)+size), large, false, 413},
-		// A client that asks first is refused before it has sent anything.
+		{"8 MiB in one chunk", start + "Transfer-Encoding: chunked\r\n\r\n" + fmt.Sprintf("%x\r\n", len(validRequest)+size), large, false, 413},
+		// A client that waits for "100 Continue" is refused before it has sent the body.
 		{"8 MiB announced", start + "Expect: 100-continue\r\n" + length, text(""), false, 413},
-		{"ends too early", start + "Content-Length: 100\r\n\r\n", text(sound), true, 422},
-		{"ends too early, chunked", start + "Transfer-Encoding: chunked\r\n\r\n26\r\n", text(sound), true, 422},
-		{"malformed chunk", start + "Transfer-Encoding: chunked\r\n\r\n", text("zz\r\n" + sound), false, 422},
+		{"ends too early", start + "Content-Length: 100\r\n\r\n", text(validRequest), true, 422},
+		{"ends too early, chunked", start + "Transfer-Encoding: chunked\r\n\r\n26\r\n", text(validRequest), true, 422},
+		{"malformed chunk", start + "Transfer-Encoding: chunked\r\n\r\n", text("zz\r\n" + validRequest), false, 422},
 	}
 	onBoth(t, func(t *testing.T, s *server) {
 		for _, test := range tests {
@@ -301,8 +304,8 @@ func TestUnknownPaths(t *testing.T) {
 		{"GET", "/docs/index.html/x"},
 		{"GET", "/%ff"},
 		{"GET", "/docs/unknown.js"},
-		{"GET", "/docs/doc.json"}, // http-swagger's own path for a document that is not there
-		{"GET", "/docs/:x"},       // not a URL by itself
+		{"GET", "/docs/doc.json"}, // http-swagger's path of a document that does not exist
+		{"GET", "/docs/:x"},       // not a valid URL
 	}
 	s := realServer(t, store.SQLite)
 	for _, test := range tests {
@@ -359,7 +362,7 @@ func TestWrongMethods(t *testing.T) {
 				t.Errorf("got %s, want %s", a.body, want)
 			}
 			if !s.status(t, "kept").IsLocked {
-				t.Error("the lock is gone")
+				t.Error("the lock was released")
 			}
 		})
 	}

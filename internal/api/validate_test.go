@@ -13,7 +13,7 @@ import (
 func TestValidate(t *testing.T) {
 	tests := []struct {
 		name string
-		// prepare returns the token to check, and the current hold if there is one.
+		// prepare returns the token to check, and the current hold, if any.
 		prepare func(t *testing.T, s *server, r string) (token int64, current *wire.Acquired)
 		valid   bool
 	}{
@@ -42,7 +42,7 @@ func TestValidate(t *testing.T) {
 			h := s.hold(t, r, "p", 600)
 			return stale.FencingToken, &h
 		}, false},
-		// A token that was never given is not valid because it is high.
+		// A token that was never given is invalid, even if it is higher.
 		{"future", func(t *testing.T, s *server, r string) (int64, *wire.Acquired) {
 			h := s.hold(t, r, "p", nil)
 			return h.FencingToken + 1, &h
@@ -58,7 +58,7 @@ func TestValidate(t *testing.T) {
 				if h.FencingToken > token {
 					return token, &h
 				}
-				s.release(t, r, "p").want(t, 200) // with the clock at rest both tokens are the same at first
+				s.release(t, r, "p").want(t, 200) // while the clock stands both tokens are the same at first
 			}
 		}, false},
 		{"released", func(t *testing.T, s *server, r string) (int64, *wire.Acquired) {
@@ -66,7 +66,7 @@ func TestValidate(t *testing.T) {
 			s.release(t, r, "p").want(t, 200)
 			return h.FencingToken, nil
 		}, false},
-		// Its process has said that its work is done: what still comes under this token is late.
+		// The process has finished its work: any later write with this token is invalid.
 		{"released within its minimum", func(t *testing.T, s *server, r string) (int64, *wire.Acquired) {
 			h := dataOf[wire.Acquired](t, s.acquireWith(t, r, "p", fields{"min_hold_seconds": 600}))
 			s.release(t, r, "p").want(t, 200)
@@ -91,7 +91,7 @@ func TestValidate(t *testing.T) {
 					want.CurrentFencingToken, want.ExpiresInSeconds = &current.FencingToken, current.ExpiresInSeconds
 				}
 				a := s.get(t, "/locks/validate", "resource_name", r, "fencing_token", fmt.Sprint(token))
-				if diff := cmp.Diff(want, dataOf[wire.Validity](t, a), s.asTold()); diff != "" {
+				if diff := cmp.Diff(want, dataOf[wire.Validity](t, a), s.equalHolds()); diff != "" {
 					t.Error("validity (-want +got):\n" + diff)
 				}
 				not := "not "
@@ -104,7 +104,7 @@ func TestValidate(t *testing.T) {
 	})
 }
 
-// TestValidUntilTheExpiry: to the microsecond on SQLite.
+// TestValidUntilTheExpiry is exact to the microsecond on SQLite.
 func TestValidUntilTheExpiry(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		hold := s.hold(t, "r", "p", s.brief().Seconds())

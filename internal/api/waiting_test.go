@@ -1,9 +1,6 @@
 package api_test
 
 import (
-	"context"
-	"maps"
-	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -15,144 +12,8 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// patience is how long a test waits for what must come, also on a busy machine.
-const patience = 30 * time.Second
-
-// pending is a request whose answer is still to come.
-type pending struct {
-	req    *http.Request
-	hangUp context.CancelFunc
-	done   chan struct{} // closed when there is an answer, or none will come
-	a      answer
-	err    error
-}
-
-// send sends a request and does not wait for its answer.
-func (s *server) send(t *testing.T, req *http.Request) *pending {
-	t.Helper()
-	ctx, hangUp := context.WithCancel(req.Context())
-	p := &pending{req: req.WithContext(ctx), hangUp: hangUp, done: make(chan struct{})}
-	go func() {
-		defer close(p.done)
-		response, err := s.Client().Transport.RoundTrip(p.req)
-		if err == nil {
-			p.a, err = readAll(response)
-		}
-		p.err = err
-	}()
-	// Before the server closes, which waits for it.
-	t.Cleanup(func() {
-		hangUp()
-		<-p.done
-	})
-	return p
-}
-
-// answer waits for the answer and holds it against the document.
-func (p *pending) answer(t *testing.T) answer {
-	t.Helper()
-	select {
-	case <-p.done:
-	case <-time.After(patience):
-		t.Fatal("a waiting request is not answered")
-	}
-	if p.err != nil {
-		t.Fatal(p.err)
-	}
-	check(t, p.req, p.a)
-	return p.a
-}
-
-// granted waits for the lock.
-func (p *pending) granted(t *testing.T) wire.Acquired {
-	t.Helper()
-	return dataOf[wire.Acquired](t, p.answer(t))
-}
-
-// stillWaits fails the test if there is an answer.
-func (p *pending) stillWaits(t *testing.T) {
-	t.Helper()
-	select {
-	case <-p.done:
-		t.Fatalf("the request does not wait any more: %d %s, %v", p.a.status, p.a.body, p.err)
-	default:
-	}
-}
-
-// ask sends an acquire that may wait for as long as requests may; more can say otherwise.
-func (s *server) ask(t *testing.T, resource, process string, more fields) *pending {
-	t.Helper()
-	body := fields{"resource_name": resource, "process_id": process, "wait_seconds": maxWait.Seconds()}
-	maps.Copy(body, more)
-	return s.send(t, s.request(t, http.MethodPost, "/locks/request", body.json(t)))
-}
-
-// wait does so and returns when the request is the last in the queue.
-func (s *server) wait(t *testing.T, resource, process string, more fields) *pending {
-	t.Helper()
-	before := len(s.waiters(t, resource))
-	p := s.ask(t, resource, process, more)
-	s.eventually(t, "the request waits", func() bool {
-		p.stillWaits(t)
-		now := s.waiters(t, resource)
-		return len(now) > before && now[len(now)-1] == process
-	})
-	return p
-}
-
-// queue returns a page of the queue.
-func (s *server) queue(t *testing.T, resource string, more ...string) wire.Queue {
-	t.Helper()
-	return dataOf[wire.Queue](t, s.get(t, "/locks/queue", append([]string{"resource_name", resource}, more...)...))
-}
-
-// waiters returns the processes that wait, in their order.
-func (s *server) waiters(t *testing.T, resource string) []string {
-	t.Helper()
-	names := []string{}
-	for i, w := range s.queue(t, resource).Waiters {
-		if w.Position != i+1 {
-			t.Errorf("%s is at the position %d, the %dth in the list", w.ProcessID, w.Position, i+1)
-		}
-		names = append(names, w.ProcessID)
-	}
-	return names
-}
-
-// eventually asks until it is so. What it asks takes a request, so it does not keep the machine from anything else.
-func (s *server) eventually(t *testing.T, what string, so func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !so(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("it does not come true that %s", what)
-		}
-	}
-}
-
-// wantWaiters waits until just these processes wait, in this order.
-func (s *server) wantWaiters(t *testing.T, resource string, processes ...string) {
-	t.Helper()
-	var got []string
-	for deadline := time.Now().Add(patience); ; {
-		if got = s.waiters(t, resource); slices.Equal(got, processes) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%q wait, want %q", got, processes)
-		}
-	}
-}
-
-// wantHolder fails the test unless the process holds the resource, under the token.
-func (s *server) wantHolder(t *testing.T, resource string, hold wire.Acquired) {
-	t.Helper()
-	got := s.status(t, resource)
-	if got.LockedBy == nil || *got.LockedBy != hold.ProcessID || *got.FencingToken != hold.FencingToken {
-		t.Errorf("status %+v, want it held as %+v", got, hold)
-	}
-}
-
-// TestGrantedAfterARelease: the answer is that of any acquire, and tells how long it took.
+// TestGrantedAfterARelease: the response is that of any acquire, with the time that the
+// request waited.
 func TestGrantedAfterARelease(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		before := s.hold(t, "r", "p", nil)
@@ -173,7 +34,7 @@ func TestGrantedAfterARelease(t *testing.T) {
 		}
 		want.ExpiresInSeconds = new(600.0)
 		want.WaitedSeconds = time.Time(got.LockedAt).Sub(time.Time(since)).Seconds()
-		if diff := cmp.Diff(want, got, s.asTold()); diff != "" {
+		if diff := cmp.Diff(want, got, s.equalHolds()); diff != "" {
 			t.Error("granted (-want +got):\n" + diff)
 		}
 		if got.WaitedSeconds <= 0 || s.driver == store.SQLite && got.WaitedSeconds != 12.5 || got.FencingToken <= before.FencingToken {
@@ -186,16 +47,16 @@ func TestGrantedAfterARelease(t *testing.T) {
 			Reason: new("nightly backup"), Metadata: []byte(`{"host":"db-1"}`),
 			MinHoldUntil: new(wire.Time(time.Time(got.LockedAt).Add(60 * time.Second))),
 		}
-		if diff := cmp.Diff(wantStatus, status, s.asTold()); diff != "" {
+		if diff := cmp.Diff(wantStatus, status, s.equalHolds()); diff != "" {
 			t.Error("status (-want +got):\n" + diff)
 		}
 		s.wantWaiters(t, "r")
-		s.renew(t, "r", "q", 60, got.FencingToken).want(t, 200) // it is a hold like any other
+		s.renew(t, "r", "q", 60, got.FencingToken).want(t, 200) // the hold is like any other
 		s.releaseToken(t, "r", "q", got.FencingToken).want(t, 200)
 	})
 }
 
-// TestFreeIsGrantedAtOnce: who may wait need not.
+// TestFreeIsGrantedAtOnce: a request that may wait is granted a free resource at once.
 func TestFreeIsGrantedAtOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		for _, name := range []string{"new", "released", "expired"} {
@@ -217,7 +78,8 @@ func TestFreeIsGrantedAtOnce(t *testing.T) {
 	})
 }
 
-// TestEveryEndHandsOver: whatever ends the hold, its next waiter gets the resource, and the others go on waiting.
+// TestEveryEndHandsOver: whatever ends the hold, the next waiter gets the resource, and
+// the others continue to wait.
 func TestEveryEndHandsOver(t *testing.T) {
 	tests := []struct {
 		name string
@@ -236,10 +98,11 @@ func TestEveryEndHandsOver(t *testing.T) {
 		}},
 		{"force-release within the minimum", fields{"min_hold_seconds": 600}, func(t *testing.T, s *server, _ wire.Acquired) {
 			s.release(t, "r", "p").want(t, 200)
-			s.wantWaiters(t, "r", "first", "second") // the minimum keeps them out
+			s.wantWaiters(t, "r", "first", "second") // not granted before the minimum has passed
 			s.forceRelease(t, "r", "stuck").want(t, 200)
 		}},
-		// Nobody sends a command when time is over; nor does the server look at the database in this test.
+		// No client sends a command when the hold expires, and the server does not
+		// recheck in this test.
 		{"expiry", fields{"ttl_seconds": 0.05}, func(_ *testing.T, s *server, _ wire.Acquired) { s.clock.advance(50 * time.Millisecond) }},
 		{"the end of the minimum", fields{"min_hold_seconds": 0.05}, func(t *testing.T, s *server, _ wire.Acquired) {
 			s.release(t, "r", "p").want(t, 200)
@@ -254,14 +117,14 @@ func TestEveryEndHandsOver(t *testing.T) {
 			s.clock.advance(50 * time.Millisecond)
 		}},
 		{"a sweep", fields{"ttl_seconds": 3000}, func(t *testing.T, s *server, _ wire.Acquired) {
-			if s.driver == store.Postgres { // its time cannot be moved, and within a brief one the timer would come first
+			if s.driver == store.Postgres { // the clock cannot be advanced, and with a brief TTL the timer would be first
 				s.forceRelease(t, "r", "stuck").want(t, 200)
 				return
 			}
 			s.clock.advance(3000 * time.Second)
 			s.sweepExpired(t)
 		}},
-		{"a look at the database", fields{"ttl_seconds": 3000}, func(t *testing.T, s *server, _ wire.Acquired) {
+		{"a recheck of the database", fields{"ttl_seconds": 3000}, func(t *testing.T, s *server, _ wire.Acquired) {
 			if s.driver == store.Postgres {
 				s.forceRelease(t, "r", "stuck").want(t, 200)
 				return
@@ -282,7 +145,8 @@ func TestEveryEndHandsOver(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		for _, test := range tests {
 			t.Run(test.name, func(t *testing.T) {
-				// On Postgres a hold of a moment may be over before anybody waits: then the first is granted it at once.
+				// On Postgres a brief hold may expire before the first request waits.
+				// Then that request is granted the resource at once.
 				hold := dataOf[wire.Acquired](t, s.acquireWith(t, "r", "p", test.hold))
 				first := s.ask(t, "r", "first", nil)
 				var second *pending
@@ -301,7 +165,7 @@ func TestEveryEndHandsOver(t *testing.T) {
 				if second != nil {
 					second.stillWaits(t)
 					s.wantWaiters(t, "r", "second")
-					second.hangUp()
+					second.disconnect()
 					s.wantWaiters(t, "r")
 				}
 				s.release(t, "r", "first").want(t, 200)
@@ -310,7 +174,8 @@ func TestEveryEndHandsOver(t *testing.T) {
 	})
 }
 
-// TestWaitTimeout: who has waited in vain is told what everyone is told, and for how long it has waited.
+// TestWaitTimeout: the response is that of any conflict, with the time that the request
+// waited.
 func TestWaitTimeout(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		for _, ttl := range []any{nil, 600} {
@@ -322,8 +187,8 @@ func TestWaitTimeout(t *testing.T) {
 			a.wantFailure(t, 409, wire.CodeWaitTimeout, "Resource 'r' is still locked by process 'p'")
 			got := decode[wire.Conflict](t, a.body)
 			waited := *got.WaitedSeconds
-			// wait_seconds counts from when the request has come, and waited_seconds from when it is
-			// queued, a moment later.
+			// wait_seconds counts from the start of the request, and waited_seconds from
+			// its queueing, slightly later.
 			if took < 50*time.Millisecond || waited <= 0 || waited > took.Seconds() {
 				t.Errorf("waited for %v seconds of %v, want 0.05 in all", waited, took.Seconds())
 			}
@@ -335,7 +200,7 @@ func TestWaitTimeout(t *testing.T) {
 			if ttl != nil {
 				want.RetryAfterSeconds, header = new(600.0), "600"
 			}
-			if diff := cmp.Diff(want, got, s.asTold()); diff != "" {
+			if diff := cmp.Diff(want, got, s.equalHolds()); diff != "" {
 				t.Error("conflict (-want +got):\n" + diff)
 			}
 			if got := a.header.Get("Retry-After"); s.driver == store.SQLite && got != header {
@@ -349,7 +214,8 @@ func TestWaitTimeout(t *testing.T) {
 	})
 }
 
-// TestWithoutWaiting: nobody waits who did not ask for it, and everyone is told how many do.
+// TestWithoutWaiting: a request without wait_seconds does not wait, and every conflict
+// has the number of waiters.
 func TestWithoutWaiting(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		hold := s.hold(t, "r", "p", nil)
@@ -362,11 +228,11 @@ func TestWithoutWaiting(t *testing.T) {
 				Detail: "Resource 'r' is already locked by process 'p'", Code: wire.CodeAlreadyLocked, Waiters: waiters,
 				Holder: &wire.Hold{ProcessID: "p", Times: hold.Times, FencingToken: hold.FencingToken},
 			}
-			if diff := cmp.Diff(want, got, s.asTold()); diff != "" {
+			if diff := cmp.Diff(want, got, s.equalHolds()); diff != "" {
 				t.Error("conflict (-want +got):\n" + diff)
 			}
 			if got := s.status(t, "r").Waiters; got != waiters {
-				t.Errorf("status tells of %d waiters, want %d", got, waiters)
+				t.Errorf("status has %d waiters, want %d", got, waiters)
 			}
 		}
 		conflict("")
@@ -377,7 +243,7 @@ func TestWithoutWaiting(t *testing.T) {
 	})
 }
 
-// TestOperatorsLongestWait is MAX_WAIT.
+// TestOperatorsLongestWait tests MAX_WAIT.
 func TestOperatorsLongestWait(t *testing.T) {
 	s := boundedServer(t, store.SQLite, withLimits(lock.Limits{MaxWait: 1500 * time.Millisecond}))
 	wantFault(t, s.acquireWith(t, "r", "p", fields{"wait_seconds": 1.500001}), "wait_seconds", "Input should be less than or equal to 1.5")
@@ -385,7 +251,8 @@ func TestOperatorsLongestWait(t *testing.T) {
 	s.acquireWith(t, "r", "p", fields{"wait_seconds": 1.5}).want(t, 200)
 }
 
-// TestACrowdIsServedInOrder, each as soon as the one before has released: the server does not look for them here.
+// TestACrowdIsServedInOrder: each waiter is granted the resource as soon as the one
+// before has released it. The server does not recheck in this test.
 func TestACrowdIsServedInOrder(t *testing.T) {
 	const many = 40
 	onBoth(t, func(t *testing.T, s *server) {
@@ -409,18 +276,19 @@ func TestACrowdIsServedInOrder(t *testing.T) {
 		}
 		s.release(t, "r", holder).want(t, 200)
 		want := wire.Status{ResourceName: "r"}
-		if diff := cmp.Diff(want, s.status(t, "r"), s.asTold()); diff != "" {
-			t.Error("in the end (-want +got):\n" + diff)
+		if diff := cmp.Diff(want, s.status(t, "r"), s.equalHolds()); diff != "" {
+			t.Error("after the last release (-want +got):\n" + diff)
 		}
 	})
 }
 
-// TestNobodyOvertakes: a resource that has waiters is not granted to a newcomer in the moment of the release.
-func TestNobodyOvertakes(t *testing.T) {
+// TestNewcomerDoesNotOvertake: a resource with waiters is not granted to a new request at
+// the time of the release.
+func TestNewcomerDoesNotOvertake(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.hold(t, "r", "p", nil)
 		waiting := s.wait(t, "r", "q", nil)
-		// They share transactions with the release, before and behind it.
+		// They share transactions with the release, before and after it.
 		var newcomers []*pending
 		for range crowd {
 			newcomers = append(newcomers, s.ask(t, "r", "newcomer", fields{"wait_seconds": nil}))
@@ -433,9 +301,10 @@ func TestNobodyOvertakes(t *testing.T) {
 	})
 }
 
-// TestRefusalAtTheMomentOfTheExpiry: a newcomer who looks right when the time is over, before the server has done anything
-// about it, is refused, and does not keep the resource from the one that it is reserved for.
-func TestRefusalAtTheMomentOfTheExpiry(t *testing.T) {
+// TestRefusalAtTheTimeOfTheExpiry: a new request right after the expiry, before the
+// server has noticed it, is refused. It does not delay the waiter for which the resource
+// is reserved.
+func TestRefusalAtTheTimeOfTheExpiry(t *testing.T) {
 	s := realServer(t, store.SQLite)
 	s.hold(t, "r", "p", 600)
 	waiting := s.wait(t, "r", "q", nil)

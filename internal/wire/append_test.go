@@ -12,7 +12,8 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// shapes are those of the answers: those that write themselves, and those that must not be taken for one of these.
+// shapes are the data of responses: appenders, and types that must not be mistaken for
+// one.
 var shapes = []any{
 	&wire.Success[wire.Acquired]{},
 	&wire.Success[wire.Released]{},
@@ -34,7 +35,8 @@ var shapes = []any{
 	&wire.Probe{},
 }
 
-// TestAppendIsEncodingJSON: to the byte, whatever the shape, and whether it is given by its address or not.
+// TestAppendIsEncodingJSON: the output is byte-identical to that of encoding/json for
+// every type, passed by address or by value.
 func TestAppendIsEncodingJSON(t *testing.T) {
 	for _, shape := range shapes {
 		t.Run(reflect.TypeOf(shape).Elem().Name(), func(t *testing.T) {
@@ -73,18 +75,18 @@ var (
 		rapid.SampledFrom([]float64{0, 1, 30, 299.876544, 1e-6, 0.000999, 3155760000, 3155759999.999999, 9.9e-7, 1e20, 1e21, 1e22, -0.5}),
 		rapid.Float64(),
 	)
-	moments = rapid.OneOf(
+	times = rapid.OneOf(
 		rapid.SampledFrom([]time.Time{{}, time.Date(2024, 1, 15, 10, 30, 0, 123456000, time.UTC), time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC)}),
 		rapid.Map(rapid.Int64Range(-1<<40, 1<<55), func(n int64) time.Time { return time.UnixMicro(n).In(time.FixedZone("", 5400)) }),
 	)
 	objects = rapid.SampledFrom([]string{`{}`, `{"url":"https://ci.example/77?a&b"}`, " { \"a\" : [ 1 , 2.50, null ],\n\"\u2028\" : \"<\\u003c \" } "})
 )
 
-// fill draws a value for every field that there is.
+// fill draws a value for every field.
 func fill(t *rapid.T, v reflect.Value) {
 	switch field := v.Addr().Interface().(type) {
 	case *wire.Time:
-		*field = wire.Time(moments.Draw(t, "moment"))
+		*field = wire.Time(times.Draw(t, "at"))
 		return
 	case *json.RawMessage:
 		if rapid.Bool().Draw(t, "object") {
@@ -123,12 +125,13 @@ func fill(t *rapid.T, v reflect.Value) {
 	}
 }
 
-// TestTimeHasOneForm: UTC, six digits of fraction, the zone as a number, as package time writes it by this layout.
-func TestTimeHasOneForm(t *testing.T) {
+// TestTimeHasOneFormat: UTC, six fractional digits and a numeric zone, as package time
+// formats it with this layout.
+func TestTimeHasOneFormat(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		moment := moments.Draw(t, "moment")
-		want := moment.UTC().Format(`"2006-01-02T15:04:05.000000-07:00"`)
-		if got, err := wire.Time(moment).MarshalJSON(); err != nil || string(got) != want {
+		at := times.Draw(t, "at")
+		want := at.UTC().Format(`"2006-01-02T15:04:05.000000-07:00"`)
+		if got, err := wire.Time(at).MarshalJSON(); err != nil || string(got) != want {
 			t.Fatalf("got %s and the error %v, want %s", got, err, want)
 		}
 	})

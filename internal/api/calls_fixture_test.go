@@ -16,14 +16,15 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// answer is a response that was read to its end and held against the document.
+// answer is a response that was read to its end and checked against the document.
 type answer struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// do sends a request, reads the whole answer and holds it against docs.OpenAPI. Redirects are not followed.
+// do sends a request, reads the whole response and checks it against docs.OpenAPI. It
+// does not follow redirects.
 func (s *server) do(t *testing.T, req *http.Request) answer {
 	t.Helper()
 	response, err := s.Client().Transport.RoundTrip(req)
@@ -49,8 +50,9 @@ func readAll(response *http.Response) (answer, error) {
 	return answer{response.StatusCode, response.Header, string(body)}, err
 }
 
-// check holds an answer against the document, and against what no schema can say: every answer names the database, also
-// to a request for what is not in the document.
+// check compares a response with the document, and checks what no schema can express.
+// Every response must state the id of the database, also one to a request that is not in
+// the document.
 func check(t *testing.T, req *http.Request, a answer) {
 	t.Helper()
 	if err := errors.Join(checkAgainstDocument(req, a), checkExpiries(a), checkDatabase(a)); err != nil {
@@ -58,7 +60,7 @@ func check(t *testing.T, req *http.Request, a answer) {
 	}
 }
 
-// checkDatabase returns an error unless the answer names the database once.
+// checkDatabase returns an error unless the response states the id of the database once.
 func checkDatabase(a answer) error {
 	if ids := a.header.Values(wire.DatabaseHeader); len(ids) != 1 || ids[0] != databaseID {
 		return fmt.Errorf("the header %s is %q, want %q", wire.DatabaseHeader, ids, databaseID)
@@ -66,8 +68,8 @@ func checkDatabase(a answer) error {
 	return nil
 }
 
-// checkExpiries returns an error unless expires_in_seconds stands wherever expires_at does, in microseconds, and both are
-// null together.
+// checkExpiries returns an error unless every object with expires_at has
+// expires_in_seconds, in microseconds, and both are null together.
 func checkExpiries(a answer) error {
 	var body any
 	if !strings.HasPrefix(a.header.Get("Content-Type"), "application/json") || json.Unmarshal([]byte(a.body), &body) != nil {
@@ -91,7 +93,8 @@ func checkExpiries(a answer) error {
 	return fault
 }
 
-// request makes a request; its body, if any, is declared as JSON. The target is a path with its raw query.
+// request returns a request. A body is declared as JSON. The target is a path with its
+// raw query.
 func (s *server) request(t *testing.T, method, target, body string) *http.Request {
 	t.Helper()
 	var r io.Reader
@@ -113,7 +116,7 @@ func (s *server) call(t *testing.T, method, target, body string) answer {
 	return s.do(t, s.request(t, method, target, body))
 }
 
-// acquire asks for a lock; a nil ttl is left out.
+// acquire acquires a lock; a nil ttl is omitted.
 func (s *server) acquire(t *testing.T, resource, process string, ttl any) answer {
 	t.Helper()
 	return s.acquireWith(t, resource, process, fields{"ttl_seconds": ttl})
@@ -134,8 +137,8 @@ func (s *server) allLocked(t *testing.T) wire.AllLocked {
 	return dataOf[wire.AllLocked](t, s.get(t, "/locks/all-locked"))
 }
 
-// raw writes bytes to a new connection, whatever becomes of them, and returns the first answer. With halfClose the
-// server sees the end of the stream behind them.
+// raw writes bytes to a new connection, even if writing fails, and returns the first
+// response. With halfClose the server then sees the end of the stream.
 func (s *server) raw(t *testing.T, head string, body io.Reader, halfClose bool) answer {
 	t.Helper()
 	conn, err := net.Dial("tcp", s.Listener.Addr().String())
@@ -145,7 +148,8 @@ func (s *server) raw(t *testing.T, head string, body io.Reader, halfClose bool) 
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		// The server may answer and close before it has read everything: then writing fails, and the answer counts.
+		// The server may respond and close before it has read everything. Then writing
+		// fails, and the response counts.
 		if _, err := io.Copy(conn, io.MultiReader(strings.NewReader(head), body)); err == nil && halfClose {
 			_ = conn.(*net.TCPConn).CloseWrite()
 		}
@@ -165,7 +169,7 @@ func (s *server) raw(t *testing.T, head string, body io.Reader, halfClose bool) 
 	return read(t, req, response)
 }
 
-// want fails the test unless the answer has the status.
+// want fails the test unless the response has the status.
 func (a answer) want(t *testing.T, status int) answer {
 	t.Helper()
 	if a.status != status {
@@ -174,7 +178,7 @@ func (a answer) want(t *testing.T, status int) answer {
 	return a
 }
 
-// wantFailure fails the test unless the answer is that failure.
+// wantFailure fails the test unless the response is that failure.
 func (a answer) wantFailure(t *testing.T, status int, code wire.Code, detail string) {
 	t.Helper()
 	got := decode[struct {
@@ -186,7 +190,7 @@ func (a answer) wantFailure(t *testing.T, status int, code wire.Code, detail str
 	}
 }
 
-// dataOf returns what a 200 tells.
+// dataOf returns the data of a response with status 200.
 func dataOf[T any](t *testing.T, a answer) T {
 	t.Helper()
 	envelope := decode[struct {
@@ -199,7 +203,7 @@ func dataOf[T any](t *testing.T, a answer) T {
 	return envelope.Data
 }
 
-// decode reads exactly one JSON value; numbers in an any keep their digits.
+// decode parses exactly one JSON value; numbers in an any keep their digits.
 func decode[T any](t *testing.T, text string) T {
 	t.Helper()
 	var v T
@@ -214,7 +218,7 @@ func decode[T any](t *testing.T, text string) T {
 	return v
 }
 
-// compact takes the layout away.
+// compact removes the white space of a JSON text.
 func compact(t *testing.T, text string) string {
 	t.Helper()
 	var out bytes.Buffer

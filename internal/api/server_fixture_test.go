@@ -29,30 +29,32 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// maxTTL is the limit of the servers under test: the one by which locks may also never expire.
+// maxTTL is the maximum TTL of the servers under test, with which locks may also never
+// expire.
 const maxTTL = lock.LongestTTL
 
-// maxWait is the longest time that a request may ask to wait.
+// maxWait is the maximum wait_seconds of the servers under test.
 const maxWait = 5 * time.Minute
 
-// start is the moment at which the clock of every SQLite server stands until its test moves it: the README's.
+// start is the time at which the clock of every SQLite server stands until the test
+// advances it. It is that of the README.
 var start = time.Date(2024, 1, 15, 10, 30, 0, 123456000, time.UTC)
 
-// clock is a steady clock that moves only when a test moves it.
+// clock is a steady clock that only the test advances.
 type clock struct{ nanos atomic.Int64 }
 
 func (c *clock) now() time.Duration      { return time.Duration(c.nanos.Load()) }
 func (c *clock) advance(d time.Duration) { c.nanos.Add(int64(d)) }
 
-// databaseID is what the API under test takes for the id of the database.
+// databaseID is the id of the database of every server.
 const databaseID = "00112233445566778899aabbccddeeff"
 
-// server is the API over TCP.
+// server serves the API over TCP.
 type server struct {
 	*httptest.Server
 	driver string
-	clock  *clock           // SQLite's time; Postgres has its own
-	locks  *service.Service // what is served, for the housekeeping that has no endpoint
+	clock  *clock           // of SQLite; Postgres has its own
+	locks  *service.Service // for the housekeeping, which has no endpoint
 }
 
 // onBoth runs a test against the real service on a fresh database of each driver.
@@ -60,7 +62,8 @@ func onBoth(t *testing.T, test func(t *testing.T, s *server)) {
 	onBothWithin(t, service.Config{}, test)
 }
 
-// onBothWithin does so with the bounds of an operator. Zero bounds are those of the tests.
+// onBothWithin is like onBoth with the bounds of an operator. Zero bounds are those of
+// the tests.
 func onBothWithin(t *testing.T, bounds service.Config, test func(t *testing.T, s *server)) {
 	for _, driver := range []string{store.SQLite, store.Postgres} {
 		t.Run(driver, func(t *testing.T) {
@@ -87,7 +90,7 @@ func boundedServer(t *testing.T, driver string, bounds service.Config) *server {
 	return s
 }
 
-// sourceOf makes a fresh database.
+// sourceOf returns the source of a fresh database.
 func sourceOf(t *testing.T, driver string) string {
 	t.Helper()
 	if driver == store.SQLite {
@@ -151,7 +154,8 @@ func openStore(tb testing.TB, driver, source string) (*store.Store, *clock) {
 	return db, c
 }
 
-// serve starts a server with the settings of production; it ends before what was opened earlier in the test.
+// serve starts a server with the settings of production. It ends before what the test has
+// opened earlier.
 func serve(tb testing.TB, locks *service.Service, ping func(context.Context) error, log *slog.Logger) *server {
 	tb.Helper()
 	return serveHandler(tb, api.New(locks, databaseID, ping, log), log)

@@ -18,7 +18,7 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// fields are those of a JSON body; those that are nil are left out.
+// fields are the fields of a JSON body; nil ones are omitted.
 type fields map[string]any
 
 func (s *server) post(t *testing.T, path string, body fields) answer {
@@ -37,7 +37,7 @@ func (f fields) json(t *testing.T) string {
 	return string(text)
 }
 
-// get sends names and values, one after the other, as the query.
+// get sends a query of alternating names and values.
 func (s *server) get(t *testing.T, path string, query ...string) answer {
 	t.Helper()
 	return s.call(t, http.MethodGet, withQuery(path, query), "")
@@ -59,7 +59,7 @@ func withQuery(path string, query []string) string {
 	return path + "?" + values.Encode()
 }
 
-// acquireWith asks for a lock with more fields.
+// acquireWith acquires a lock with additional fields.
 func (s *server) acquireWith(t *testing.T, resource, process string, more fields) answer {
 	t.Helper()
 	body := fields{"resource_name": resource, "process_id": process}
@@ -67,19 +67,19 @@ func (s *server) acquireWith(t *testing.T, resource, process string, more fields
 	return s.post(t, "/locks/request", body)
 }
 
-// hold acquires and returns what was granted.
+// hold acquires a lock and returns the data of the response.
 func (s *server) hold(t *testing.T, resource, process string, ttl any) wire.Acquired {
 	t.Helper()
 	return dataOf[wire.Acquired](t, s.acquire(t, resource, process, ttl))
 }
 
-// releaseToken releases one certain hold.
+// releaseToken releases the hold with the token.
 func (s *server) releaseToken(t *testing.T, resource, process string, token int64) answer {
 	t.Helper()
 	return s.delete(t, "/locks/release", "resource_name", resource, "process_id", process, "fencing_token", fmt.Sprint(token))
 }
 
-// renew renews; token 0 is left out.
+// renew renews a lock; token 0 is omitted.
 func (s *server) renew(t *testing.T, resource, process string, ttl any, token int64) answer {
 	t.Helper()
 	body := fields{"resource_name": resource, "process_id": process, "ttl_seconds": ttl}
@@ -104,13 +104,14 @@ func (s *server) history(t *testing.T, query ...string) wire.History {
 	return dataOf[wire.History](t, s.get(t, "/locks/history", query...))
 }
 
-// told is all that can be told of the locks: what a refusal must leave as it is.
-func (s *server) told(t *testing.T) string {
+// state returns everything that clients can read about locks. A refusal must not change
+// it.
+func (s *server) state(t *testing.T) string {
 	t.Helper()
 	return s.get(t, "/locks/all-locked").want(t, 200).body + s.get(t, "/locks/history").want(t, 200).body
 }
 
-// wantCode fails the test unless the answer is that failure, whatever its words.
+// wantCode fails the test unless the response is that failure, with any message.
 func (a answer) wantCode(t *testing.T, status int, code wire.Code) {
 	t.Helper()
 	if got := decode[struct{ Code wire.Code }](t, a.want(t, status).body).Code; got != code {
@@ -118,7 +119,8 @@ func (a answer) wantCode(t *testing.T, status int, code wire.Code) {
 	}
 }
 
-// brief is a time that a test can outlive: on SQLite by the test's clock, on Postgres by asking.
+// brief is a time that tests can wait for: on SQLite they advance the clock, on Postgres
+// they poll.
 func (s *server) brief() time.Duration {
 	if s.driver == store.Postgres {
 		return 50 * time.Millisecond
@@ -126,28 +128,30 @@ func (s *server) brief() time.Duration {
 	return 5 * time.Second
 }
 
-// outlive returns as soon as the brief time is over. What is over then must not be so before.
-func (s *server) outlive(t *testing.T, over func() bool) {
+// outlive waits for the brief time. It returns as soon as ended reports true, which must
+// not be before.
+func (s *server) outlive(t *testing.T, ended func() bool) {
 	t.Helper()
 	if s.driver == store.Postgres {
-		for deadline := time.Now().Add(30 * time.Second); !over(); {
+		for deadline := time.Now().Add(testTimeout); !ended(); {
 			if time.Now().After(deadline) {
-				t.Fatal("a brief time does not end")
+				t.Fatal("the brief time does not end")
 			}
 		}
 		return
 	}
 	s.clock.advance(s.brief() - time.Microsecond)
-	if over() {
-		t.Fatal("a brief time is over too early")
+	if ended() {
+		t.Fatal("the brief time ended too early")
 	}
-	s.clock.advance(time.Microsecond) // what lasts until a moment has ended at that moment
-	if !over() {
-		t.Fatal("a brief time is not over when it should be")
+	s.clock.advance(time.Microsecond) // what lasts until a time has ended at that time
+	if !ended() {
+		t.Fatal("the brief time has not ended")
 	}
 }
 
-// acquireAndOutlive acquires with a TTL and returns what was granted as soon as the time is over.
+// acquireAndOutlive acquires with a TTL, waits for the expiry and returns the expired
+// hold.
 func (s *server) acquireAndOutlive(t *testing.T, resource, process string) wire.Acquired {
 	t.Helper()
 	hold := s.hold(t, resource, process, s.brief().Seconds())
@@ -155,10 +159,11 @@ func (s *server) acquireAndOutlive(t *testing.T, resource, process string) wire.
 	return hold
 }
 
-// crowd is how many requests are sent at once where many are.
+// crowd is the number of requests that tests with many requests send at once.
 const crowd = 32
 
-// callMany sends many requests, some at once, and returns the answers in the order of the bodies.
+// callMany sends many requests, several at a time, and returns the responses in the order
+// of the bodies.
 func (s *server) callMany(t *testing.T, path string, bodies []string) []answer {
 	t.Helper()
 	answers, failed := make([]answer, len(bodies)), make([]error, len(bodies))
@@ -167,7 +172,7 @@ func (s *server) callMany(t *testing.T, path string, bodies []string) []answer {
 	var all sync.WaitGroup
 	for range crowd {
 		all.Go(func() {
-			for i := range next { // a failed request must not end the test of another goroutine
+			for i := range next { // a failed request must not end the test from another goroutine
 				response, err := s.Client().Transport.RoundTrip(requests[i])
 				if err == nil {
 					answers[i], err = readAll(response)
@@ -191,12 +196,12 @@ func (s *server) callMany(t *testing.T, path string, bodies []string) []answer {
 	return answers
 }
 
-// acquireMany acquires resources for one process by a shorter way than HTTP and returns the holds in the order of the
-// names.
+// acquireMany acquires resources for one process without HTTP and returns the holds in
+// the order of the names.
 func (s *server) acquireMany(t *testing.T, names []string, process, metadata string, ttl time.Duration) []wire.Acquired {
 	t.Helper()
 	holds, failed := make([]wire.Acquired, len(names)), make([]error, len(names))
-	free := make(chan struct{}, 20*crowd) // within what may wait for the database
+	free := make(chan struct{}, 20*crowd) // fewer than may be queued for the database
 	var all sync.WaitGroup
 	for i, name := range names {
 		free <- struct{}{}
@@ -228,7 +233,7 @@ func numbered(prefix string, n int) []string {
 	return names
 }
 
-// eventLines writes each event as a line that is easy to compare.
+// eventLines returns each event as a line that is easy to compare.
 func eventLines(events []wire.Event) []string {
 	list := []string{}
 	for _, e := range events {
@@ -237,7 +242,7 @@ func eventLines(events []wire.Event) []string {
 	return list
 }
 
-// sorted returns the names in the order of their bytes.
+// sorted sorts the names by their bytes.
 func sorted(names []string) []string {
 	slices.Sort(names)
 	return names

@@ -15,9 +15,10 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// TestWhoAndWhyIsShown: what an acquire says of itself is told wherever its hold is, to the letter. Databases and decoders
-// like to sort keys, to round numbers and to unify spellings.
-func TestWhoAndWhyIsShown(t *testing.T) {
+// TestReasonAndMetadataAreShown: the reason and the metadata of an acquire are shown
+// literally wherever the hold is shown. Databases and decoders tend to sort keys, to
+// round numbers and to normalize escapes.
+func TestReasonAndMetadataAreShown(t *testing.T) {
 	tests := []struct {
 		name, reason, metadata string
 	}{
@@ -42,7 +43,7 @@ func TestWhoAndWhyIsShown(t *testing.T) {
 		for i, test := range tests {
 			t.Run(test.name, func(t *testing.T) {
 				name := fmt.Sprint("r", i)
-				// White space between the parts is not kept.
+				// White space between the parts of metadata is not kept.
 				metadata := strings.Replace(test.metadata, "{", "{ \n\t ", 1)
 				body := fmt.Sprintf(`{"resource_name":%q,"process_id":"p","ttl_seconds":600,"reason":%s,"metadata":%s}`,
 					name, quoted(t, test.reason), metadata)
@@ -69,11 +70,11 @@ func TestWhoAndWhyIsShown(t *testing.T) {
 				got["all-locked"] = list[0].Hold
 				got["force-release"] = dataOf[wire.ForceReleased](t, s.forceRelease(t, name, "the next")).Holder
 				for place, hold := range got {
-					if diff := cmp.Diff(want, hold, s.asTold()); diff != "" {
-						t.Errorf("%s (-acquired +told):\n%s", place, diff)
+					if diff := cmp.Diff(want, hold, s.equalHolds()); diff != "" {
+						t.Errorf("%s (-acquired +shown):\n%s", place, diff)
 					}
 				}
-				// The history tells why, but metadata is of the hold and ends with it.
+				// The history has the reason. The metadata ends with the hold.
 				if e := s.history(t, "resource_name", name).Events[1]; !cmp.Equal(e.Reason, want.Reason) {
 					t.Errorf("history: %+v", e)
 				}
@@ -85,8 +86,8 @@ func TestWhoAndWhyIsShown(t *testing.T) {
 	})
 }
 
-// TestTheNextHoldTellsOfItself: nothing is left of the hold before.
-func TestTheNextHoldTellsOfItself(t *testing.T) {
+// TestNextHoldShowsItsOwnReason: nothing is left of the previous hold.
+func TestNextHoldShowsItsOwnReason(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.acquireWith(t, "r", "p", fields{
 			"reason": "first", "metadata": fields{"a": 1}, "min_hold_seconds": 0, "ttl_seconds": 600, "request_id": "run",
@@ -97,7 +98,7 @@ func TestTheNextHoldTellsOfItself(t *testing.T) {
 		want := wire.Status{
 			ResourceName: "r", IsLocked: true, LockedBy: new("q"), LockedAt: &hold.LockedAt, FencingToken: &hold.FencingToken, Renewals: new(0),
 		}
-		if diff := cmp.Diff(want, s.status(t, "r"), s.asTold()); diff != "" {
+		if diff := cmp.Diff(want, s.status(t, "r"), s.equalHolds()); diff != "" {
 			t.Error("status (-want +got):\n" + diff)
 		}
 	})
@@ -112,7 +113,8 @@ func quoted(t *testing.T, text string) string {
 	return string(out)
 }
 
-// TestRetryAfter: the header is in whole seconds, so it is rounded up: who comes back by it does not come too early.
+// TestRetryAfter: the header has whole seconds, rounded up, so that a client does not
+// retry too early.
 func TestRetryAfter(t *testing.T) {
 	tests := []struct {
 		name    string
@@ -162,16 +164,17 @@ func TestRetryAfter(t *testing.T) {
 	})
 }
 
-// TestExpiryCheckCanFail proves the check that every answer of this package's tests goes through.
+// TestExpiryCheckCanFail proves that the check of every response in this package can
+// fail.
 func TestExpiryCheckCanFail(t *testing.T) {
 	tests := []struct {
 		name, body string
-		sound      bool
+		valid      bool
 	}{
 		{"both", `{"data":{"expires_at":"2024","expires_in_seconds":0}}`, true},
 		{"both null", `{"data":[{"expires_at":null,"expires_in_seconds":null}]}`, true},
 		{"neither", `{"data":{"locked_at":"2024"}}`, true},
-		{"the caller's own", `{"data":{"metadata":{"expires_at":1}}}`, true},
+		{"in metadata", `{"data":{"metadata":{"expires_at":1}}}`, true},
 		{"alone", `{"data":{"expires_at":"2024"}}`, false},
 		{"null, alone", `{"data":{"expires_at":null}}`, false},
 		{"one null", `{"holder":{"expires_at":null,"expires_in_seconds":1}}`, false},
@@ -181,7 +184,7 @@ func TestExpiryCheckCanFail(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			a := answer{200, map[string][]string{"Content-Type": {"application/json"}}, test.body}
-			if err := checkExpiries(a); (err == nil) != test.sound {
+			if err := checkExpiries(a); (err == nil) != test.valid {
 				t.Errorf("%s: %v", test.body, err)
 			}
 		})

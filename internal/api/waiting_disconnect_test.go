@@ -22,38 +22,40 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// TestHangUpLeavesTheQueue at once, whoever it was that hung up, and the next one gets the resource.
+// TestHangUpLeavesTheQueue: a waiter that disconnects leaves the queue at once, wherever
+// it stands, and the next waiter gets the resource.
 func TestHangUpLeavesTheQueue(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.hold(t, "r", "p", nil)
 		first, second, third := s.wait(t, "r", "a", nil), s.wait(t, "r", "b", nil), s.wait(t, "r", "c", nil)
-		second.hangUp()
+		second.disconnect()
 		s.wantWaiters(t, "r", "a", "c")
-		first.hangUp()
+		first.disconnect()
 		s.wantWaiters(t, "r", "c")
 		s.release(t, "r", "p").want(t, 200)
 		s.wantHolder(t, "r", third.granted(t))
 		s.release(t, "r", "c").want(t, 200)
-		s.hold(t, "r", "p", nil) // nobody is left in the way
+		s.hold(t, "r", "p", nil) // no waiter is left before it
 	})
 }
 
-// TestTheLastOneHangsUp: nothing is left of the queue.
-func TestTheLastOneHangsUp(t *testing.T) {
+// TestLastWaiterDisconnects: the queue is empty then.
+func TestLastWaiterDisconnects(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.hold(t, "r", "p", nil)
-		s.wait(t, "r", "a", nil).hangUp()
+		s.wait(t, "r", "a", nil).disconnect()
 		s.wantWaiters(t, "r")
 		if got := s.status(t, "r").Waiters; got != 0 {
-			t.Errorf("status tells of %d waiters", got)
+			t.Errorf("status has %d waiters", got)
 		}
 		s.release(t, "r", "p").want(t, 200)
 		s.hold(t, "r", "q", nil)
 	})
 }
 
-// TestHangUpCrossesWithTheRelease: either the hold is nobody's, or its client may have been told of it. In both cases the
-// next waiter gets the resource, at the latest when the first one's time is over.
+// TestHangUpCrossesWithTheRelease: a disconnect races with the release. Either the waiter
+// has no hold, or its client may have received the response. In both cases the next
+// waiter gets the resource, at the latest when the hold of the first one expires.
 func TestHangUpCrossesWithTheRelease(t *testing.T) {
 	const rounds = 15
 	onBoth(t, func(t *testing.T, s *server) {
@@ -64,7 +66,7 @@ func TestHangUpCrossesWithTheRelease(t *testing.T) {
 			second := s.wait(t, name, "b", nil)
 			s.hold(t, fmt.Sprint("r", round+1), "p", nil)
 			released := s.send(t, s.request(t, "DELETE", withQuery("/locks/release", []string{"resource_name", name, "process_id", "p"}), ""))
-			first.hangUp()
+			first.disconnect()
 			released.answer(t).want(t, 200)
 			<-first.done
 			s.clock.advance(100 * time.Millisecond)
@@ -74,14 +76,15 @@ func TestHangUpCrossesWithTheRelease(t *testing.T) {
 	})
 }
 
-// TestHangUpIsNoFault: it is logged as what it is.
-func TestHangUpIsNoFault(t *testing.T) {
+// TestDisconnectIsNoError: the log line of the request has the level DEBUG and the status
+// 499.
+func TestDisconnectIsNoError(t *testing.T) {
 	log, lines := newLog(t)
 	db, _ := openStore(t, store.SQLite, "")
 	s := serve(t, startedService(t, db, service.Config{}, log), db.Ping, log)
 	s.hold(t, "r", "p", nil)
 	waiting := s.wait(t, "r", "q", nil)
-	waiting.hangUp()
+	waiting.disconnect()
 	<-waiting.done
 	s.Close()
 	for _, line := range lines() {
@@ -92,8 +95,9 @@ func TestHangUpIsNoFault(t *testing.T) {
 	t.Errorf("log: %+v, want a line of the level DEBUG with the status 499", lines())
 }
 
-// unflushed is net/http's answer when the connection broke after the request was decided: what was written stays in the
-// server's memory, and only flushing tells that it did not get out.
+// unflushed is a response of net/http whose connection broke after the request was
+// decided. What was written stays in the server's memory, and only a flush reports that
+// it was not sent.
 type unflushed struct {
 	http.ResponseWriter
 	http.Hijacker
@@ -112,7 +116,8 @@ func (w unflushed) FlushError() error {
 
 func (w unflushed) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// behindABrokenConnection serves the same locks by a second server, whose answers do not get out once broken is set.
+// behindABrokenConnection serves the same locks on a second server, whose responses are
+// not sent once broken is set.
 func (s *server) behindABrokenConnection(t *testing.T) (other *server, broken *atomic.Bool) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
@@ -125,7 +130,8 @@ func (s *server) behindABrokenConnection(t *testing.T) (other *server, broken *a
 	return other, broken
 }
 
-// TestAnswerThatDoesNotGetOut: a client that could not be told of the lock does not have it.
+// TestAnswerThatDoesNotGetOut: a client that could not be sent the response does not have
+// the lock.
 func TestAnswerThatDoesNotGetOut(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		other, broken := s.behindABrokenConnection(t)
@@ -140,7 +146,8 @@ func TestAnswerThatDoesNotGetOut(t *testing.T) {
 	})
 }
 
-// TestAnswerThatDoesNotGetOutKeepsThePlace: a client that can come back finds its place again, before those who came later.
+// TestAnswerThatDoesNotGetOutKeepsThePlace: a client that can retry finds its place
+// again, before later waiters.
 func TestAnswerThatDoesNotGetOutKeepsThePlace(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		other, broken := s.behindABrokenConnection(t)
@@ -160,19 +167,19 @@ func TestAnswerThatDoesNotGetOutKeepsThePlace(t *testing.T) {
 	})
 }
 
-// TestPlaceIsKept: a request whose connection was cut finds its old place when it comes back under its name, and has
-// waited since it first came.
+// TestPlaceIsKept: a request whose connection was cut finds its place when the client
+// retries with the same request_id. Its wait counts from the first request.
 func TestPlaceIsKept(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.hold(t, "r", "p", nil)
 		first := s.wait(t, "r", "a", fields{"request_id": "run", "reason": "first"})
 		since := s.queue(t, "r").Waiters[0].WaitingSince
-		second := s.wait(t, "r", "b", fields{"request_id": "run"}) // the same word of another process means another request
+		second := s.wait(t, "r", "b", fields{"request_id": "run"}) // the same id of another process means another request
 		for range 3 {
-			first.hangUp()
+			first.disconnect()
 			s.wantWaiters(t, "r", "b")
 			if got := s.status(t, "r").Waiters; got != 1 {
-				t.Errorf("status tells of %d waiters, want the one that is there", got)
+				t.Errorf("status has %d waiters, want only the connected one", got)
 			}
 			s.clock.advance(20 * time.Second)
 			first = s.ask(t, "r", "a", fields{"request_id": "run", "reason": "first"})
@@ -180,7 +187,7 @@ func TestPlaceIsKept(t *testing.T) {
 		}
 		got := s.queue(t, "r").Waiters[0]
 		want := wire.Waiter{Position: 1, ProcessID: "a", WaitingSince: since, WaitedSeconds: 60, Reason: new("first")}
-		if diff := cmp.Diff(want, got, s.asTold()); diff != "" {
+		if diff := cmp.Diff(want, got, s.equalHolds()); diff != "" {
 			t.Error("waiter (-want +got):\n" + diff)
 		}
 		s.release(t, "r", "p").want(t, 200)
@@ -197,11 +204,12 @@ func TestPlaceIsKept(t *testing.T) {
 	})
 }
 
-// TestReleasedWhileAway: the resource does not wait for one that is away, and it is the next when it is back.
-func TestReleasedWhileAway(t *testing.T) {
+// TestReleasedWhileDetached: the resource does not wait for a detached waiter, which is
+// the first again once it has reconnected.
+func TestReleasedWhileDetached(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.hold(t, "r", "p", nil)
-		s.wait(t, "r", "a", fields{"request_id": "run"}).hangUp()
+		s.wait(t, "r", "a", fields{"request_id": "run"}).disconnect()
 		s.wantWaiters(t, "r")
 		second, third := s.wait(t, "r", "b", nil), s.wait(t, "r", "c", nil)
 		s.release(t, "r", "p").want(t, 200)
@@ -214,13 +222,13 @@ func TestReleasedWhileAway(t *testing.T) {
 	})
 }
 
-// TestPlaceIsNotKeptForEver is KEEP_PLACE; and without a name there is nothing to come back to.
+// TestPlaceIsNotKeptForEver tests KEEP_PLACE. Without a request_id no place is kept.
 func TestPlaceIsNotKeptForEver(t *testing.T) {
 	for name, id := range map[string]any{"named": "run", "nameless": nil} {
 		t.Run(name, func(t *testing.T) {
 			onBothWithin(t, service.Config{KeepPlace: time.Microsecond}, func(t *testing.T, s *server) {
 				s.hold(t, "r", "p", nil)
-				s.wait(t, "r", "a", fields{"request_id": id}).hangUp()
+				s.wait(t, "r", "a", fields{"request_id": id}).disconnect()
 				s.wantWaiters(t, "r")
 				second := s.wait(t, "r", "b", nil)
 				s.clock.advance(time.Microsecond)
@@ -233,15 +241,15 @@ func TestPlaceIsNotKeptForEver(t *testing.T) {
 	}
 }
 
-// TestSweptPlaces: who does not come back is told of in the history.
+// TestSweptPlaces: the history records a waiter that did not reconnect in time.
 func TestSweptPlaces(t *testing.T) {
 	onBothWithin(t, service.Config{KeepPlace: time.Microsecond}, func(t *testing.T, s *server) {
 		s.hold(t, "r", "p", nil)
-		s.wait(t, "r", "a", fields{"request_id": "run"}).hangUp()
+		s.wait(t, "r", "a", fields{"request_id": "run"}).disconnect()
 		s.wantWaiters(t, "r")
 		s.clock.advance(time.Microsecond)
 		swept := 0
-		s.eventually(t, "the place is swept", func() bool { // it may have been left at the moment of the look
+		s.eventually(t, "the place is swept", func() bool { // a sweep may come before the place is abandoned
 			n, err := s.locks.SweepAbandoned(t.Context(), 100)
 			if err != nil {
 				t.Fatal(err)
@@ -259,12 +267,13 @@ func TestSweptPlaces(t *testing.T) {
 	})
 }
 
-// TestTwoWithOneRequestID: a client that repeats a request while the first still waits. The later one has the place, and
-// the end of the earlier one, by whatever way, takes nothing from it.
+// TestTwoWithOneRequestID: a client repeats a request while the first one still waits.
+// The later request has the place. The end of the earlier one, for whatever reason, does
+// not affect it.
 func TestTwoWithOneRequestID(t *testing.T) {
 	for name, end := range map[string]func(t *testing.T, p *pending){
-		"hangs up": func(_ *testing.T, p *pending) {
-			p.hangUp()
+		"disconnects": func(_ *testing.T, p *pending) {
+			p.disconnect()
 			<-p.done
 		},
 		"is answered": func(t *testing.T, p *pending) {
@@ -293,7 +302,7 @@ func TestTwoWithOneRequestID(t *testing.T) {
 				s.release(t, "r", "p").want(t, 200)
 				granted := later.granted(t)
 				s.wantHolder(t, "r", granted)
-				// Asked once more, waiting or not, it is still the same hold.
+				// Repeated, waiting or not, the request gets the same hold.
 				for _, wait := range []any{nil, 300} {
 					again := dataOf[wire.Acquired](t, s.acquireWith(t, "r", "a", fields{"request_id": "run", "wait_seconds": wait}))
 					if again.FencingToken != granted.FencingToken || again.WaitedSeconds != granted.WaitedSeconds || !again.Repeated {
@@ -305,7 +314,8 @@ func TestTwoWithOneRequestID(t *testing.T) {
 	}
 }
 
-// TestWaitsLongerThanTheServersTimeouts: they are made for slow clients, and a client that waits is not one.
+// TestWaitsLongerThanTheServersTimeouts: the timeouts for slow clients do not apply to a
+// client that waits.
 func TestWaitsLongerThanTheServersTimeouts(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		const timeout = 250 * time.Millisecond
@@ -322,17 +332,18 @@ func TestWaitsLongerThanTheServersTimeouts(t *testing.T) {
 		s.wantWaiters(t, "r", "a")
 		second := hasty.ask(t, "r", "b", nil)
 		s.wantWaiters(t, "r", "a", "b")
-		// Its answer shows that the others have waited for longer than any timeout.
+		// Its response shows that the other requests have waited for longer than any
+		// timeout.
 		hasty.ask(t, "r", "c", fields{"wait_seconds": (3 * timeout).Seconds()}).answer(t).wantCode(t, 409, wire.CodeWaitTimeout)
 		s.wantWaiters(t, "r", "a", "b")
-		first.hangUp() // it is still noticed
+		first.disconnect() // the server still notices it
 		s.wantWaiters(t, "r", "b")
 		s.release(t, "r", "p").want(t, 200)
 		s.wantHolder(t, "r", second.granted(t))
 	})
 }
 
-// TestConnectionAfterAWait: what was changed for the wait does not outlive it.
+// TestConnectionAfterAWait: the deadline of a wait does not outlive it.
 func TestConnectionAfterAWait(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.hold(t, "held", "p", nil)
@@ -365,7 +376,8 @@ func TestConnectionAfterAWait(t *testing.T) {
 	})
 }
 
-// TestClientThatDoesNotRead holds up nobody else.
+// TestClientThatDoesNotRead: a client that does not read its response delays no other
+// client.
 func TestClientThatDoesNotRead(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.hold(t, "r", "p", nil)
@@ -389,7 +401,8 @@ func TestClientThatDoesNotRead(t *testing.T) {
 	})
 }
 
-// TestStopWaiting answers all who wait, so that they can go to another server at once.
+// TestStopWaiting: all waiting requests are answered, so that their clients can retry on
+// another server at once.
 func TestStopWaiting(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.hold(t, "r", "p", nil)
@@ -406,7 +419,7 @@ func TestStopWaiting(t *testing.T) {
 		}
 		s.wantWaiters(t, "r")
 		s.acquire(t, "r", "late", nil).wantCode(t, 409, wire.CodeAlreadyLocked)
-		s.hold(t, "free", "late", nil) // what is quick is still served
+		s.hold(t, "free", "late", nil) // requests that need not wait are still served
 		s.release(t, "r", "p").want(t, 200)
 		events := s.history(t, "resource_name", "r").Events
 		gone := events[slices.IndexFunc(events, func(e wire.Event) bool { return e.Event == "gave_up" })]

@@ -20,8 +20,8 @@ func TestRenewAll(t *testing.T) {
 		foreign := s.hold(t, "foreign", "q", 3000)
 		released := dataOf[wire.Acquired](t, s.acquireWith(t, "released", "p", fields{"min_hold_seconds": 3000}))
 		s.release(t, "released", "p").want(t, 200)
-		broken := s.hold(t, "broken", "p", nil)
-		s.forceRelease(t, "broken", "stuck").want(t, 200)
+		forced := s.hold(t, "forced", "p", nil)
+		s.forceRelease(t, "forced", "stuck").want(t, 200)
 		listed := []owned{
 			{ResourceName: "a", FencingToken: a.FencingToken},
 			{ResourceName: "a", FencingToken: a.FencingToken + 1}, // another run's
@@ -29,7 +29,7 @@ func TestRenewAll(t *testing.T) {
 			{ResourceName: "foreign", FencingToken: foreign.FencingToken},
 			{ResourceName: "expired", FencingToken: expired.FencingToken},
 			{ResourceName: "released", FencingToken: released.FencingToken},
-			{ResourceName: "broken", FencingToken: broken.FencingToken},
+			{ResourceName: "forced", FencingToken: forced.FencingToken},
 			{ResourceName: "b", FencingToken: b.FencingToken},
 		}
 		tests := []struct {
@@ -44,7 +44,7 @@ func TestRenewAll(t *testing.T) {
 			{"one of two listed", listed[:1], []string{"a"}, 0, []owned{}},
 			{"another run's", listed[1:2], nil, 0, listed[1:2]},
 			{"without expiry", []owned{{ResourceName: "endless", FencingToken: endless.FencingToken}}, nil, 1, []owned{}},
-			{"some are lost, told in the order of the list", listed, []string{"a", "b"}, 0, listed[1:7]},
+			{"some are lost, in the order of the list", listed, []string{"a", "b"}, 0, listed[1:7]},
 			{"one is listed twice", []owned{listed[2], listed[0], listed[2], listed[0]}, []string{"a"}, 0, []owned{listed[2], listed[2]}},
 		}
 		renewals := map[string]int{}
@@ -60,8 +60,8 @@ func TestRenewAll(t *testing.T) {
 				wantMessage(t, a, fmt.Sprintf("Renewed %d lock%s of process 'p'", len(test.renewed), plural(len(test.renewed))))
 				for _, name := range test.renewed {
 					renewals[name]++
-					if got := s.status(t, name); !cmp.Equal(float64(ttl), *got.ExpiresInSeconds, s.asTold()) {
-						t.Errorf("%s after the heartbeat: %+v", name, got)
+					if got := s.status(t, name); !cmp.Equal(float64(ttl), *got.ExpiresInSeconds, s.equalHolds()) {
+						t.Errorf("%s after the renewal: %+v", name, got)
 					}
 				}
 				for _, name := range []string{"a", "b", "endless", "foreign", "released"} {
@@ -74,10 +74,11 @@ func TestRenewAll(t *testing.T) {
 		if diff := cmp.Diff([]string{"a", "b", "endless", "foreign", "released"}, sorted(s.lockedNames(t))); diff != "" {
 			t.Error("locked (-want +got):\n" + diff)
 		}
-		// A process that holds nothing is no mistake: the heartbeat tells it what it has lost.
-		got := dataOf[wire.RenewedAll](t, s.post(t, "/locks/renew-all", fields{"process_id": "nobody", "ttl_seconds": 60, "holds": listed[:1]}))
-		if diff := cmp.Diff(wire.RenewedAll{ProcessID: "nobody", Lost: listed[:1]}, got); diff != "" {
-			t.Error("nobody's (-want +got):\n" + diff)
+		// For a process that holds nothing the renewal succeeds and reports the lost
+		// holds.
+		got := dataOf[wire.RenewedAll](t, s.post(t, "/locks/renew-all", fields{"process_id": "other", "ttl_seconds": 60, "holds": listed[:1]}))
+		if diff := cmp.Diff(wire.RenewedAll{ProcessID: "other", Lost: listed[:1]}, got); diff != "" {
+			t.Error("of another process (-want +got):\n" + diff)
 		}
 	})
 }
@@ -94,7 +95,7 @@ func TestReleaseAll(t *testing.T) {
 			wantMessage(t, a, fmt.Sprintf("Released %d lock%s of process '%s'", want, plural(want), process))
 		}
 		releaseAll("p", 0)
-		s.acquireAndOutlive(t, "expired", "p") // that one has ended by itself
+		s.acquireAndOutlive(t, "expired", "p") // it has expired
 		s.hold(t, "a", "p", 300)
 		s.hold(t, "b", "p", nil)
 		s.acquireWith(t, "minimum", "p", fields{"min_hold_seconds": 3000}).want(t, 200)
@@ -107,13 +108,13 @@ func TestReleaseAll(t *testing.T) {
 		if got := s.status(t, "minimum"); got.ReleasedAt == nil {
 			t.Errorf("kept by its minimum: %+v", got)
 		}
-		releaseAll("p", 0) // once more is harmless
+		releaseAll("p", 0) // a repeated call is harmless
 		s.release(t, "a", "p").wantCode(t, 404, wire.CodeAlreadyReleased)
 		s.hold(t, "b", "q", nil)
 	})
 }
 
-// plural is the ending of a noun.
+// plural returns the ending of a noun.
 func plural(n int) string {
 	if n == 1 {
 		return ""
@@ -121,7 +122,7 @@ func plural(n int) string {
 	return "s"
 }
 
-// TestReleaseListed: with a list, only its holds end, each by its own token.
+// TestReleaseListed: with a list only its holds end, each by its own token.
 func TestReleaseListed(t *testing.T) {
 	type owned = wire.HoldRef
 	onBoth(t, func(t *testing.T, s *server) {
@@ -137,12 +138,12 @@ func TestReleaseListed(t *testing.T) {
 			}
 			wantMessage(t, answer, fmt.Sprintf("Released %d lock%s of process 'p'", want.Released, plural(want.Released)))
 		}
-		before := s.told(t)
+		before := s.state(t)
 		none := []owned{}
 		release("an empty list", none, wire.ReleasedAll{Lost: none})
 		wrong := []owned{{ResourceName: "a", FencingToken: a.FencingToken + 1}, {ResourceName: "foreign", FencingToken: foreign.FencingToken}}
 		release("another run's, and another's", wrong, wire.ReleasedAll{Lost: wrong})
-		if diff := cmp.Diff(before, s.told(t)); s.driver == store.SQLite && diff != "" {
+		if diff := cmp.Diff(before, s.state(t)); s.driver == store.SQLite && diff != "" {
 			t.Error("what was not released has changed (-before +after):\n" + diff)
 		}
 		mine, lost := owned{ResourceName: "b", FencingToken: b.FencingToken}, owned{ResourceName: "expired", FencingToken: expired.FencingToken}
@@ -155,16 +156,17 @@ func TestReleaseListed(t *testing.T) {
 	})
 }
 
-// TestManyHolds: more than one transaction takes.
+// TestManyHolds: more holds than one transaction renews or releases.
 func TestManyHolds(t *testing.T) {
 	const many = 1203
 	onBoth(t, func(t *testing.T, s *server) {
-		// Names that databases may order otherwise than by their bytes: none may be left out between two transactions.
+		// Databases may order these names other than by their bytes. None may be skipped
+		// between two transactions.
 		names := numbered("r", many-6)
 		names = append(names, "É", "é", "R0001", " ", "ÿ", "\U0010ffff")
 		holds := s.acquireMany(t, names, "p", "", 3000*time.Second)
 		s.hold(t, "foreign", "q", nil)
-		listed := make([]wire.HoldRef, 0, 600) // a body's worth
+		listed := make([]wire.HoldRef, 0, 600) // as many as fit into a body
 		for _, h := range holds[:600] {
 			listed = append(listed, wire.HoldRef{ResourceName: h.ResourceName, FencingToken: h.FencingToken})
 		}
@@ -175,7 +177,7 @@ func TestManyHolds(t *testing.T) {
 		}
 		for _, l := range s.allLocked(t).Locks {
 			if (l.ExpiresAt == nil) != (l.ResourceName == "foreign") {
-				t.Errorf("after the heartbeat: %+v", l)
+				t.Errorf("after the renewal: %+v", l)
 			}
 		}
 		all := dataOf[wire.RenewedAll](t, s.post(t, "/locks/renew-all", fields{"process_id": "p", "ttl_seconds": 600}))
@@ -195,7 +197,8 @@ func TestManyHolds(t *testing.T) {
 	})
 }
 
-// TestHeartbeatKeepsTheMinimum: a renewal does not free a resource before its minimum has passed.
+// TestHeartbeatKeepsTheMinimum: a renewal does not free a resource before its minimum has
+// passed.
 func TestHeartbeatKeepsTheMinimum(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		for _, name := range []string{"one", "all"} {
@@ -205,7 +208,7 @@ func TestHeartbeatKeepsTheMinimum(t *testing.T) {
 		s.post(t, "/locks/renew-all", fields{"process_id": "all", "ttl_seconds": 0.001}).want(t, 200)
 		for _, name := range []string{"one", "all"} {
 			got := s.status(t, name)
-			if !got.IsLocked || !cmp.Equal(got.ExpiresAt, got.MinHoldUntil, s.asTold()) {
+			if !got.IsLocked || !cmp.Equal(got.ExpiresAt, got.MinHoldUntil, s.equalHolds()) {
 				t.Errorf("%s: %+v", name, got)
 			}
 			if life := time.Time(*got.ExpiresAt).Sub(time.Time(*got.LockedAt)); life != 300*time.Second {

@@ -22,7 +22,7 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// TestTheWholeListIsStreamed: without parameters there is no limit.
+// TestTheWholeListIsStreamed: without parameters the list has no limit.
 func TestTheWholeListIsStreamed(t *testing.T) {
 	const many = 3000
 	onBoth(t, func(t *testing.T, s *server) {
@@ -46,7 +46,7 @@ func TestTheWholeListIsStreamed(t *testing.T) {
 			want := wire.Lock{
 				ID: h.LockID, ResourceName: h.ResourceName, Hold: wire.Hold{ProcessID: "p", Times: h.Times, FencingToken: h.FencingToken},
 			}
-			if diff := cmp.Diff(want, l, s.asTold()); diff != "" {
+			if diff := cmp.Diff(want, l, s.equalHolds()); diff != "" {
 				t.Fatalf("lock %d (-acquired +listed):\n%s", i, diff)
 			}
 			if i > 0 && l.ID <= list.Locks[i-1].ID {
@@ -63,8 +63,8 @@ func TestTheWholeListIsStreamed(t *testing.T) {
 	})
 }
 
-// asksForTheList sends a request for the whole list on a connection of its own.
-func (s *server) asksForTheList(t *testing.T) (net.Conn, *http.Request) {
+// requestList requests the whole list on a connection of its own.
+func (s *server) requestList(t *testing.T) (net.Conn, *http.Request) {
 	t.Helper()
 	conn, err := net.Dial("tcp", s.Listener.Addr().String())
 	if err != nil {
@@ -81,10 +81,10 @@ func (s *server) asksForTheList(t *testing.T) (net.Conn, *http.Request) {
 	return conn, req
 }
 
-// slowClient asks for the whole list and reads only its head.
+// slowClient requests the whole list and reads only the header of the response.
 func (s *server) slowClient(t *testing.T) (net.Conn, *http.Response) {
 	t.Helper()
-	conn, req := s.asksForTheList(t)
+	conn, req := s.requestList(t)
 	response, err := http.ReadResponse(bufio.NewReader(conn), req)
 	if err != nil {
 		t.Fatal(err)
@@ -92,17 +92,18 @@ func (s *server) slowClient(t *testing.T) (net.Conn, *http.Response) {
 	return conn, response
 }
 
-// TestSlowReaders: a list that is being read shows one moment and holds up nobody, and more clients than the server has
-// connections to its database, and places for long lists, may hang up before it or in the middle of it.
+// TestSlowReaders: a list that a client reads slowly is a consistent snapshot and delays
+// no other request. More clients than the server has connections to its database and
+// spools for long lists may disconnect before or in the middle of the response.
 func TestSlowReaders(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
-		// Larger than what the network keeps for a client that does not read.
+		// Larger than what the network buffers for a client that does not read.
 		process := strings.Repeat("p", lock.MaxNameLength)
 		names := numbered(strings.Repeat("r", lock.MaxNameLength-10), 990)
 		s.acquireMany(t, names, process, `{"a":"`+strings.Repeat("x", lock.MaxMetadataSize-10)+`"}`, 0)
 
 		_, response := s.slowClient(t)
-		var part bytes.Buffer // what it reads meanwhile: a client that reads nothing for long is given up
+		var part bytes.Buffer // what it reads meanwhile: the server disconnects a client that reads nothing for long
 		slowly := func() {
 			if _, err := io.CopyN(&part, response.Body, 128<<10); err != nil {
 				t.Fatal(err)
@@ -118,9 +119,9 @@ func TestSlowReaders(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for range 12 { // hang up before the answer begins
+		for range 12 { // disconnect before the response begins
 			slowly()
-			conn, _ := s.asksForTheList(t)
+			conn, _ := s.requestList(t)
 			if err := conn.Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -136,7 +137,7 @@ func TestSlowReaders(t *testing.T) {
 			io.Reader
 			io.Closer
 		}{io.MultiReader(&part, response.Body), response.Body}
-		a, err := readAll(response) // what is so large is not held against the document: that takes long
+		a, err := readAll(response) // too large for a fast check against the document
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -145,7 +146,7 @@ func TestSlowReaders(t *testing.T) {
 		for _, l := range list.Locks {
 			found = append(found, l.ResourceName)
 			if l.ExpiresAt != nil {
-				t.Errorf("%s is listed as it became later", l.ResourceName)
+				t.Errorf("%s is listed with a later state", l.ResourceName)
 			}
 		}
 		if diff := cmp.Diff(names, sorted(found)); diff != "" || list.TotalLocks != len(names) {
@@ -154,7 +155,7 @@ func TestSlowReaders(t *testing.T) {
 	})
 }
 
-// brokenList fails after it has told of some locks.
+// brokenList fails after some locks.
 type brokenList struct {
 	brokenStore
 	locks int
@@ -170,7 +171,8 @@ func (b brokenList) Held(
 	return errors.Join(err, fmt.Errorf("%w: %s", service.ErrUnavailable, secret))
 }
 
-// TestListThatBreaksOff: the client must not take a part of the list for the whole, and the log tells what happened.
+// TestListThatBreaksOff: the client must not take a part of the list for the whole, and
+// the error is logged.
 func TestListThatBreaksOff(t *testing.T) {
 	for _, locks := range []int{0, 1, 3000} { // before anything was sent, and after
 		t.Run(fmt.Sprint(locks), func(t *testing.T) {
@@ -180,7 +182,7 @@ func TestListThatBreaksOff(t *testing.T) {
 			if err == nil {
 				a, readErr := readAll(response)
 				if readErr == nil && a.status == 200 || json.Valid([]byte(a.body)) && a.status == 200 {
-					t.Errorf("got a whole answer: %d %.300s", a.status, a.body)
+					t.Errorf("got a complete response: %d %.300s", a.status, a.body)
 				}
 			}
 			s.Close()
@@ -192,7 +194,7 @@ func TestListThatBreaksOff(t *testing.T) {
 	}
 }
 
-// TestListHead: a client that asks for nothing but the head does not make the server fail.
+// TestListHead: HEAD of the list does not make the server fail.
 func TestListHead(t *testing.T) {
 	log, lines := newLog(t)
 	db, _ := openStore(t, "sqlite", "")
@@ -207,8 +209,8 @@ func TestListHead(t *testing.T) {
 	}
 }
 
-// TestListWithoutRoom: a list that fits neither into memory nor into a file is no fault of the server, and a short one needs
-// no file.
+// TestListWithoutRoom: a list that fits neither into memory nor into a file is not an
+// internal error. A short list needs no file.
 func TestListWithoutRoom(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir()+"/missing")
 	s := realServer(t, "sqlite")

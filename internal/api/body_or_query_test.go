@@ -12,7 +12,7 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// TestNamesNeedNoEncodingInABody: what was acquired by its name in JSON is given back by it.
+// TestNamesNeedNoEncodingInABody: a name in JSON acquires and releases the same resource.
 func TestNamesNeedNoEncodingInABody(t *testing.T) {
 	names := []string{"c++-build", "a&b=c", "50%", "50%25", "a b", "ü#?/", "%2B", "+"}
 	onBoth(t, func(t *testing.T, s *server) {
@@ -41,7 +41,7 @@ func TestNamesNeedNoEncodingInABody(t *testing.T) {
 					t.Errorf("got %+v", got)
 				}
 
-				// A query is percent-encoded, so the same works there.
+				// The same works with a percent-encoded query.
 				s.hold(t, name, name, nil)
 				s.release(t, name, name).want(t, 200)
 			})
@@ -49,7 +49,8 @@ func TestNamesNeedNoEncodingInABody(t *testing.T) {
 	})
 }
 
-// TestBothFormsAnswerAlike: a body is refused for the same faults as a query, and answered with the same words.
+// TestBothFormsAnswerAlike: a body and a query with the same content get the same faults
+// and messages.
 func TestBothFormsAnswerAlike(t *testing.T) {
 	requests := []fields{
 		{"resource_name": "r", "process_id": "p", "reason": "x"},
@@ -81,7 +82,8 @@ func TestBothFormsAnswerAlike(t *testing.T) {
 	})
 }
 
-// TestFieldsInTheWrongPlace: what stands where nobody reads it is refused, and what is unknown is ignored there too.
+// TestFieldsInTheWrongPlace: a field in the part of the request that the operation does
+// not read is refused. An unknown name is ignored there, too.
 func TestFieldsInTheWrongPlace(t *testing.T) {
 	const forbidden = " extra_forbidden"
 	tests := []struct {
@@ -120,7 +122,7 @@ func TestFieldsInTheWrongPlace(t *testing.T) {
 	}
 	onBoth(t, func(t *testing.T, s *server) {
 		s.hold(t, "kept", "holder", nil)
-		before := s.told(t)
+		before := s.state(t)
 		for _, test := range tests {
 			for _, chunked := range []bool{false, true} {
 				if chunked && test.body == "" {
@@ -134,13 +136,14 @@ func TestFieldsInTheWrongPlace(t *testing.T) {
 					if diff := cmp.Diff(sorted(test.faults), s.do(t, req).exactFaults(t)); diff != "" {
 						t.Error("faults (-want +got):\n" + diff)
 					}
-					if diff := cmp.Diff(before, s.told(t)); diff != "" {
+					if diff := cmp.Diff(before, s.state(t)); diff != "" {
 						t.Error("a refused request changed (-before +after):\n" + diff)
 					}
 				})
 			}
 		}
-		// No body is none however that is told, and what is no field's name is ignored.
+		// An empty body is no body, however its length is declared. A query parameter
+		// that is not the name of a field is ignored.
 		req := s.request(t, http.MethodGet, "/locks/status?resource_name=kept", "")
 		req.Body, req.ContentLength = http.NoBody, -1
 		s.do(t, req).want(t, 200)
