@@ -9,8 +9,8 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// acquire grants a lock. Its 413, 415, 422, 500 and 503 stand for those of all operations:
-// package openapigen copies them.
+// acquire grants a lock. Its 413, 415, 422, 500 and 503 stand for those of all
+// operations: package openapigen copies them.
 //
 //	@Summary		Acquire a lock
 //	@Description	Grants the lock if the resource is free. `fencing_token` grows with every hold of the resource: let

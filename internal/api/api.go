@@ -1,6 +1,6 @@
 // Package api is the HTTP API of the lock service. It turns requests into commands of the
-// domain, and outcomes and errors into the JSON of package wire. routes.go lists all routes, and
-// errors.go states the status and the code of each error.
+// domain, and outcomes and errors into the JSON of package wire. routes.go lists all
+// routes, and errors.go states the status and the code of each error.
 package api
 
 import (
@@ -23,8 +23,8 @@ type API struct {
 	spools   chan struct{} // holds an element for each whole list that is being read or sent
 }
 
-// New returns the handler of the whole HTTP API. Every response states the id of the database.
-// ping returns an error if the database does not answer.
+// New returns the handler of the whole HTTP API. Every response states the id of the
+// database. ping returns an error if the database does not answer.
 func New(locks *service.Service, database string, ping func(context.Context) error, log *slog.Logger) http.Handler {
 	a := &API{
 		locks: locks, ping: ping, log: log, database: []string{database}, spools: make(chan struct{}, maxSpools),
@@ -32,9 +32,9 @@ func New(locks *service.Service, database string, ping func(context.Context) err
 	return a.routes()
 }
 
-// writeTimeout is the maximum time to send a response. The time that a request waits in the
-// queue does not count. Like the other timeouts it is shorter than a shutdown may take, because
-// a shutdown waits for clients that do not read.
+// writeTimeout is the maximum time to send a response. The time that a request waits in
+// the queue does not count. Like the other timeouts it is shorter than a shutdown may
+// take, because a shutdown waits for clients that do not read.
 const writeTimeout = 20 * time.Second
 
 // extendDeadline sets the time until which the response must be sent, counted from now.
@@ -46,7 +46,8 @@ func extendDeadline(w http.ResponseWriter, d time.Duration) error {
 	return err
 }
 
-// NewServer returns a server for the handler, with timeouts for clients that send or read slowly.
+// NewServer returns a server for the handler, with timeouts for clients that send or read
+// slowly.
 func NewServer(handler http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           handler,

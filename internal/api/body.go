@@ -26,8 +26,8 @@ var (
 	errEncoding     = errors.New("the body must not be compressed: of Content-Encoding only identity is accepted")
 )
 
-// fromBody returns the request that a JSON body states. The function takes its fields from
-// the object. An error lists all faults, those that the domain finds included.
+// fromBody returns the request that a JSON body states. The function takes its fields
+// from the object. An error lists all faults, those that the domain finds included.
 func fromBody[T validator](a *API, w http.ResponseWriter, r *http.Request, take func(*object) T) (result T, err error) {
 	o := objects.Get().(*object)
 	defer o.free()
@@ -99,8 +99,8 @@ func checkMediaType(given string) error {
 	return errCharset
 }
 
-// isIdentity reports whether a body is sent as it is. The header may occur several times, with
-// several codings each.
+// isIdentity reports whether a body is sent as it is. The header may occur several times,
+// with several codings each.
 func isIdentity(codings []string) bool {
 	for coding := range strings.SplitSeq(strings.Join(codings, ","), ",") {
 		if coding = strings.TrimSpace(coding); coding != "" && !strings.EqualFold(coding, "identity") {
@@ -110,9 +110,9 @@ func isIdentity(codings []string) bool {
 	return true
 }
 
-// object is a JSON object whose fields are read by name. Unknown fields are ignored unless
-// they are near misses. An object is reused for other bodies, so everything that is taken
-// from it is a copy.
+// object is a JSON object whose fields are read by name. Unknown fields are ignored
+// unless they are near misses. An object is reused for other bodies, so everything that
+// is taken from it is a copy.
 type object struct {
 	path    []any // the location of the object: "body", names of fields and positions in lists
 	body    bytes.Buffer
@@ -144,7 +144,8 @@ func (o *object) reset() {
 	o.faults = nil
 }
 
-// parse checks the whole body: the syntax, valid UTF-8, no lone surrogates, no duplicate names.
+// parse checks the whole body: the syntax, valid UTF-8, no lone surrogates, no duplicate
+// names.
 func (o *object) parse() error {
 	body := o.body.Bytes()
 	if o.split(body) {
@@ -178,8 +179,8 @@ func guess(body []byte) string {
 	return ": the body seems to be " + format + ", not JSON in UTF-8"
 }
 
-// split finds the fields of the body. It reports whether the body is a valid object; parse
-// finds out why it is not.
+// split finds the fields of the body. It reports whether the body is a valid object;
+// parse finds out why it is not.
 func (o *object) split(body []byte) bool {
 	o.decoder.Reset(&o.body)
 	if start, err := o.decoder.ReadToken(); err != nil || start.Kind() != '{' {
@@ -203,8 +204,8 @@ func (o *object) split(body []byte) bool {
 	return errors.Is(err, io.EOF)
 }
 
-// next returns the next value as a part of the body. What the decoder returns is valid only
-// until its next call.
+// next returns the next value as a part of the body. What the decoder returns is valid
+// only until its next call.
 func (o *object) next(body []byte) (jsontext.Value, error) {
 	value, err := o.decoder.ReadValue()
 	end := int(o.decoder.InputOffset())
@@ -231,12 +232,13 @@ func (o *object) refuseNearMisses() {
 	}
 }
 
-// misplaced is the type of the fault of a field or a body that the operation does not accept
-// in this part of the request.
+// misplaced is the type of the fault of a field or a body that the operation does not
+// accept in this part of the request.
 const misplaced = "extra_forbidden"
 
-// refuseQuery adds a fault for each query parameter that has the name of a field of the body, or
-// nearly: it would be ignored. It reports whether there is one. Other parameters are ignored.
+// refuseQuery adds a fault for each query parameter that has the name of a field of the
+// body, or nearly: it would be ignored. It reports whether there is one. Other parameters
+// are ignored.
 func (o *object) refuseQuery(r *http.Request) (found bool) {
 	if r.URL.RawQuery == "" {
 		return false

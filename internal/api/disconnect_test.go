@@ -24,8 +24,8 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// slowStore is a database that is slow for one acquire: it waits until the server has noticed the
-// end of the client's stream.
+// slowStore is a database that is slow for one acquire: it waits until the server has
+// noticed the end of the client's stream.
 type slowStore struct {
 	*store.Store
 	slow atomic.Pointer[context.Context] // of the request
@@ -44,7 +44,8 @@ func (s *slowStore) ExecuteWithin(ctx context.Context, c lock.Command, maxDelay 
 	return s.Store.ExecuteWithin(ctx, c, maxDelay)
 }
 
-// slowServer serves a store that is slow for the next acquire whose client sets the header Slow.
+// slowServer serves a store that is slow for the next acquire whose client sets the
+// header Slow.
 func slowServer(t *testing.T, driver, source string) *server {
 	t.Helper()
 	db, c := openStore(t, driver, source)

@@ -42,8 +42,8 @@ func toDocs(w http.ResponseWriter, r *http.Request) {
 	redirect(w, r, "docs/index.html")
 }
 
-// swaggerUI serves the files of the viewer. The handler of the library only gets requests that it
-// answers correctly: a GET of an existing file without a query.
+// swaggerUI serves the files of the viewer. The handler of the library only gets requests
+// that it answers correctly: a GET of an existing file without a query.
 func swaggerUI() http.HandlerFunc {
 	viewer := httpswagger.Handler(httpswagger.URL("../openapi.json"))
 	return func(w http.ResponseWriter, r *http.Request) {

@@ -21,8 +21,8 @@ var bodies = sync.Pool{New: func() any { return new([]byte) }}
 // Header values of every response, never written to.
 var asJSON, noStore = []string{"application/json"}, []string{"no-store"}
 
-// maxKept is the maximum size of a buffer that is kept for reuse. Nearly all fit, and the memory
-// of a long list is freed.
+// maxKept is the maximum size of a buffer that is kept for reuse. Nearly all fit, and the
+// memory of a long list is freed.
 const maxKept = 4 << 10
 
 // writeJSON responds with a complete body, so that the response states its length.
@@ -74,8 +74,8 @@ func secondsUntil(t, now time.Time) *float64 {
 	return &left
 }
 
-// seconds returns whole microseconds as a number of seconds. A single division gives the float
-// with the fewest digits; Duration.Seconds adds two.
+// seconds returns whole microseconds as a number of seconds. A single division gives the
+// float with the fewest digits; Duration.Seconds adds two.
 func seconds(d time.Duration) float64 {
 	return float64(d.Microseconds()) / 1e6
 }

@@ -23,9 +23,9 @@ type failure struct {
 	log        error  // for the log line of the request; nil: the response says it all
 }
 
-// failureOf returns the response to an error. It is the one place where errors become statuses
-// and codes. An error that it does not know is a fault of the server; requestID finds it in the
-// log.
+// failureOf returns the response to an error. It is the one place where errors become
+// statuses and codes. An error that it does not know is a fault of the server; requestID
+// finds it in the log.
 func failureOf(err error, requestID string) failure {
 	if held, ok := errors.AsType[*lock.HeldError](err); ok {
 		return conflictOf(held)
@@ -46,8 +46,8 @@ func failureOf(err error, requestID string) failure {
 	}
 }
 
-// failures are the statuses and codes of errors without a type of their own. The first that
-// matches counts.
+// failures are the statuses and codes of errors without a type of their own. The first
+// that matches counts.
 var failures = []struct {
 	is     error
 	status int
@@ -103,8 +103,8 @@ var notHeldCodes = map[lock.NotHeldReason]wire.Code{
 // retryAfter is the number of seconds after which a client may retry after a 503.
 const retryAfter = "1"
 
-// failed returns a response with a plain body. The error is logged only with a 5xx, which asks
-// the client to retry.
+// failed returns a response with a plain body. The error is logged only with a 5xx, which
+// asks the client to retry.
 func failed(status int, code wire.Code, detail string, err error) failure {
 	f := failure{status: status, body: wire.Failure{Detail: detail, Code: code}}
 	if status >= http.StatusInternalServerError {

@@ -134,7 +134,8 @@ func TestFailureOf(t *testing.T) {
 
 		{bug, internal(bug)},
 		{context.DeadlineExceeded, internal(context.DeadlineExceeded)},
-		// The API validates every request itself, so that the service's own refusal is a bug.
+		// The API validates every request itself, so that the service's own refusal is a
+		// bug.
 		{neverAsked, internal(neverAsked)},
 		{lock.ErrNotWaiting, internal(lock.ErrNotWaiting)},
 	}

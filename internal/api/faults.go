@@ -22,9 +22,9 @@ type invalidError struct{ faults faults }
 
 func (e *invalidError) Error() string { return "the request is not valid" }
 
-// faults collects what is wrong with a request. The location of a fault is the part of the
-// HTTP request, "body" or "query", and then the path of a field: names, and positions in
-// lists.
+// faults collects what is wrong with a request. The location of a fault is the part of
+// the HTTP request, "body" or "query", and then the path of a field: names, and positions
+// in lists.
 type faults []wire.Fault
 
 // The parts of an HTTP request in which a field can be.
@@ -56,9 +56,10 @@ func (f faults) has(path []any) bool {
 	})
 }
 
-// merge returns the error of a request whose reading found f: these faults, and those that
-// the domain found. A field that could not be read has no value to judge, so that the
-// domain's faults of such a field are left out. merge returns nil if there are no faults.
+// merge returns the error of a request whose reading found f: these faults, and those
+// that the domain found. A field that could not be read has no value to judge, so that
+// the domain's faults of such a field are left out. merge returns nil if there are no
+// faults.
 func (f faults) merge(found []lock.Fault, location string) error {
 	if len(f)+len(found) == 0 {
 		return nil
@@ -72,8 +73,8 @@ func (f faults) merge(found []lock.Fault, location string) error {
 	return &invalidError{faults: all}
 }
 
-// rules are the type and the message of a fault for each rule of the domain, with a verb for
-// its limit. They are those of pydantic where pydantic has such a rule.
+// rules are the type and the message of a fault for each rule of the domain, with a verb
+// for its limit. They are those of pydantic where pydantic has such a rule.
 var rules = map[lock.Rule]struct{ kind, message string }{
 	lock.Required:           {"missing", "Field required"},
 	lock.ExpiryRequired:     {"missing", "Field required: locks that never expire are not allowed, the longest TTL is %s seconds"},

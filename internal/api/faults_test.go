@@ -28,8 +28,8 @@ func TestEveryRuleHasWords(t *testing.T) {
 	}
 }
 
-// TestMerge: a fault of the domain is left out if its field, or what contains the field, could
-// not be read. Other elements of the same list do not matter.
+// TestMerge: a fault of the domain is left out if its field, or what contains the field,
+// could not be read. Other elements of the same list do not matter.
 func TestMerge(t *testing.T) {
 	var read faults
 	read.addRule(lock.Required, nil, "body", "resource_name")

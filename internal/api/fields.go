@@ -13,8 +13,8 @@ import (
 	"resource-lock-manager/internal/lock"
 )
 
-// source is where an operation that can be called in two ways takes its fields from: DELETE
-// from the query, POST from a JSON body.
+// source is where an operation that can be called in two ways takes its fields from:
+// DELETE from the query, POST from a JSON body.
 type source interface {
 	text(name string) string         // must be given
 	optionalText(name string) string // empty if it is absent
@@ -116,8 +116,8 @@ func (o *object) requiredSeconds(field string) time.Duration {
 
 const notANumber = "Input should be a valid number"
 
-// secondsOrNever reads a required number of seconds greater than 0; null is 0 and means that
-// the time never ends.
+// secondsOrNever reads a required number of seconds greater than 0; null is 0 and means
+// that the time never ends.
 func (o *object) secondsOrNever(field string) time.Duration {
 	if value, found := o.find(field); found && value.Kind() == 'n' {
 		return 0
@@ -125,8 +125,8 @@ func (o *object) secondsOrNever(field string) time.Duration {
 	return o.requiredSeconds(field)
 }
 
-// duration reads an optional number of seconds of either sign, rounded to microseconds, but
-// never to 0. A number beyond every limit becomes the greatest duration.
+// duration reads an optional number of seconds of either sign, rounded to microseconds,
+// but never to 0. A number beyond every limit becomes the greatest duration.
 func (o *object) duration(field string) (d time.Duration, present bool) {
 	value, present := o.present(field)
 	if !present {
@@ -186,7 +186,8 @@ func parseToken(text string) (int64, error) {
 	return token, err
 }
 
-// json reads an optional value of any kind, without white space; empty if it is absent or null.
+// json reads an optional value of any kind, without white space; empty if it is absent or
+// null.
 func (o *object) json(field string) string {
 	value, present := o.present(field)
 	if !present {
@@ -199,8 +200,8 @@ func (o *object) json(field string) string {
 	return string(value)
 }
 
-// list reads an optional list of objects; nil if it is absent or null. An element that is no
-// object becomes the zero value, so that every element keeps its position.
+// list reads an optional list of objects; nil if it is absent or null. An element that is
+// no object becomes the zero value, so that every element keeps its position.
 func list[T any](o *object, field string, take func(element *object) T) []T {
 	value, present := o.present(field)
 	if !present {

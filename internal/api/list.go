@@ -70,8 +70,8 @@ func (a *API) allLocked(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// listWriter writes the list of locks while it is read, so that the list is never in memory. It
-// writes the envelope itself.
+// listWriter writes the list of locks while it is read, so that the list is never in
+// memory. It writes the envelope itself.
 type listWriter struct {
 	limit    int // 0: none
 	cursorOf func(lock.Resource) *string

@@ -13,13 +13,14 @@ import (
 // client may send a response back.
 var answered = []string{"waited_seconds"}
 
-// units are what may replace "seconds" in a known name: nothing, another spelling, another
-// unit.
+// units are what may replace "seconds" in a known name: nothing, another spelling,
+// another unit.
 var units = []string{"", "s", "sec", "secs", "ms", "msec", "millis", "milliseconds", "min", "mins", "minutes", "h", "hours"}
 
-// refuseNearMiss adds a fault if a name that the operation does not know is similar to one that
-// it knows: a client that sends "ttl" believes that the lock will expire. The name is the nth
-// unknown name of the request, and location is that of the object that contains it.
+// refuseNearMiss adds a fault if a name that the operation does not know is similar to
+// one that it knows: a client that sends "ttl" believes that the lock will expire. The
+// name is the nth unknown name of the request, and location is that of the object that
+// contains it.
 func (f *faults) refuseNearMiss(given string, nth int, known []string, location []any) {
 	if len(given) > maxNearMiss || slices.Contains(answered, given) {
 		return
@@ -40,7 +41,8 @@ const (
 	maxTypos    = 100 // the maximum number of unknown names compared for typing errors: each takes microseconds
 )
 
-// sameName reports whether a bare name is the known one, with or without its first or last word.
+// sameName reports whether a bare name is the known one, with or without its first or
+// last word.
 func sameName(given, known string) bool {
 	if stem, found := strings.CutSuffix(known, "seconds"); found {
 		if unit, same := strings.CutPrefix(given, stem); same && slices.Contains(units, unit) {
@@ -55,7 +57,8 @@ func sameName(given, known string) bool {
 }
 
 // hasTypo reports whether a bare name differs from the known one by at most limit typing
-// errors. Names of fewer than six characters are not compared: one error makes another word.
+// errors. Names of fewer than six characters are not compared: one error makes another
+// word.
 func hasTypo(given, known string, limit int) bool {
 	// The distance is at least the difference in length, which costs less to compute.
 	longer := utf8.RuneCountInString(given) - len(known)

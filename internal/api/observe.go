@@ -21,12 +21,12 @@ import (
 // requestIDHeader carries the id of the request in both directions.
 const requestIDHeader = "X-Request-Id"
 
-// statusClientGone is the status, in the log only, of a request whose client disconnected before
-// it got its response.
+// statusClientGone is the status, in the log only, of a request whose client disconnected
+// before it got its response.
 const statusClientGone = 499
 
-// observe adds the id of the request and the id of the database to each response, writes the log
-// line of the request, and responds with 500 if a handler panics.
+// observe adds the id of the request and the id of the database to each response, writes
+// the log line of the request, and responds with 500 if a handler panics.
 func (a *API) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
@@ -56,9 +56,10 @@ func (a *API) observe(next http.Handler) http.Handler {
 	})
 }
 
-// observed is the writer that handlers get. It keeps what the log line of the request needs. A
-// value in the context of the request would need a copy of the request. Unlike chi's recorder it
-// has no Flush of its own: that one does not report a broken connection.
+// observed is the writer that handlers get. It keeps what the log line of the request
+// needs. A value in the context of the request would need a copy of the request. Unlike
+// chi's recorder it has no Flush of its own: that one does not report a broken
+// connection.
 type observed struct {
 	http.ResponseWriter
 	id     [1]string // the id of the request, as the value of a header
@@ -84,8 +85,9 @@ func (o *observed) Write(body []byte) (int, error) {
 // Unwrap lets http.ResponseController find the underlying writer.
 func (o *observed) Unwrap() http.ResponseWriter { return o.ResponseWriter }
 
-// logRequest writes the log line of a request. Below status 500 it is for debugging only: the
-// history records what happened to the locks, and a line costs more than the rest of the request.
+// logRequest writes the log line of a request. Below status 500 it is for debugging only:
+// the history records what happened to the locks, and a line costs more than the rest of
+// the request.
 func (a *API) logRequest(r *http.Request, took time.Duration, o *observed) {
 	status, level := o.status, slog.LevelDebug
 	if o.gone {
@@ -134,7 +136,8 @@ func requestID(w http.ResponseWriter) string {
 	return ""
 }
 
-// newRequestID returns 128 random bits as 26 letters and digits. The id is unique, not secret.
+// newRequestID returns 128 random bits as 26 letters and digits. The id is unique, not
+// secret.
 func newRequestID() string {
 	var bits [16]byte
 	binary.LittleEndian.PutUint64(bits[:8], rand.Uint64())
@@ -155,8 +158,8 @@ func callerAddress(r *http.Request) string {
 	return host
 }
 
-// validRequestID reports whether a client's own request id consists of 1 to 128 visible ASCII
-// characters.
+// validRequestID reports whether a client's own request id consists of 1 to 128 visible
+// ASCII characters.
 func validRequestID(id string) bool {
 	for _, c := range []byte(id) {
 		if c <= ' ' || c > '~' {

@@ -16,8 +16,8 @@ import (
 	"resource-lock-manager/internal/lock"
 )
 
-// parameters are a request's query parameters, read by name. Unknown ones are ignored unless
-// they are near misses.
+// parameters are a request's query parameters, read by name. Unknown ones are ignored
+// unless they are near misses.
 type parameters struct {
 	given  []parameter
 	asked  []string // the names of the parameters that were read
@@ -33,8 +33,8 @@ type parameter struct{ name, value string }
 // inTheQuery is the location of the parameters.
 var inTheQuery = []any{inQuery}
 
-// fromQuery returns the request that the query parameters state. The function takes its fields
-// from them. An error lists all faults, those that the domain finds included.
+// fromQuery returns the request that the query parameters state. The function takes its
+// fields from them. An error lists all faults, those that the domain finds included.
 func fromQuery[T validator](a *API, r *http.Request, take func(*parameters) T) (result T, err error) {
 	var p parameters
 	p.given, p.asked = p.givenRoom[:0], p.askedRoom[:0]
@@ -48,12 +48,13 @@ func fromQuery[T validator](a *API, r *http.Request, take func(*parameters) T) (
 	return result, p.faults.merge(result.Validate(a.locks.Limits()), inQuery)
 }
 
-// maxFastParams is the maximum number of parameters that parse reads without url.ParseQuery.
+// maxFastParams is the maximum number of parameters that parse reads without
+// url.ParseQuery.
 const maxFastParams = 100
 
 // parse does what url.ParseQuery does, without a map, and with a semicolon as an ordinary
-// character, as in FastAPI. url.ParseQuery then decides about the errors of a query and about
-// the maximum number of parameters.
+// character, as in FastAPI. url.ParseQuery then decides about the errors of a query and
+// about the maximum number of parameters.
 func (p *parameters) parse(query string) error {
 	needsFullParse := strings.Count(query, "&") > maxFastParams
 	for part := range strings.SplitSeq(query, "&") {
@@ -181,8 +182,8 @@ func (p *parameters) limit(name string) int {
 	return int(n)
 }
 
-// events returns the kinds of events in a list separated by commas, each once; nil if it is
-// absent.
+// events returns the kinds of events in a list separated by commas, each once; nil if it
+// is absent.
 func (p *parameters) events(name string) (kinds []lock.EventKind) {
 	value, present := p.optional(name)
 	if !present {
@@ -209,9 +210,9 @@ func joined(kinds []lock.EventKind) string {
 	return strings.Join(names, ", ")
 }
 
-// timestamp returns a time in whole microseconds, the precision of events, rounded up; zero if
-// it is absent. A plus that was not percent-encoded has become a space. Before an offset a
-// space can be nothing else.
+// timestamp returns a time in whole microseconds, the precision of events, rounded up;
+// zero if it is absent. A plus that was not percent-encoded has become a space. Before an
+// offset a space can be nothing else.
 func (p *parameters) timestamp(name string) time.Time {
 	value, present := p.optional(name)
 	if !present {
@@ -289,10 +290,12 @@ func (p *parameters) rejectCursor(name string) {
 	p.reject(name, "cursor_invalid", "Input should be the next_cursor of an earlier answer to the same question")
 }
 
-// cursorOf returns the cursor of the page after the entry with the id. It is opaque to clients.
+// cursorOf returns the cursor of the page after the entry with the id. It is opaque to
+// clients.
 func cursorOf(id int64) *string { return encodedCursor(strconv.FormatInt(id, 36)) }
 
-// nameCursorOf returns the cursor of the page after the resource, in a list sorted by name.
+// nameCursorOf returns the cursor of the page after the resource, in a list sorted by
+// name.
 func nameCursorOf(resource string) *string { return encodedCursor(nameMark + resource) }
 
 func encodedCursor(text string) *string {

@@ -69,8 +69,8 @@ func (c checked) words(typeName string) []string {
 	return slices.Sorted(maps.Keys(found))
 }
 
-// constantReasons returns the positions at which a constant text is the value of a field Reason:
-// a word of the server that is not an EndReason.
+// constantReasons returns the positions at which a constant text is the value of a field
+// Reason: a word of the server that is not an EndReason.
 func (c checked) constantReasons() (places []string) {
 	note := func(value ast.Expr) {
 		if constantValue := c.info.Types[value].Value; constantValue != nil && constantValue.Kind() == constant.String {

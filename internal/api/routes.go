@@ -50,10 +50,10 @@ func (a *API) routes() http.Handler {
 
 // handle returns the handler of a function that either responds or returns an error.
 //
-// The function calls the service with a context that does not end with that of the request,
-// except for an acquire that waits. The end of a client's stream may only mean that the client
-// has nothing more to send, and that it still reads the response. The store bounds the time that
-// everything takes.
+// The function calls the service with a context that does not end with that of the
+// request, except for an acquire that waits. The end of a client's stream may only mean
+// that the client has nothing more to send, and that it still reads the response. The
+// store bounds the time that everything takes.
 func handle(serve func(w http.ResponseWriter, r *http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if err := serve(w, r); err != nil {

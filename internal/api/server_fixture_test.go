@@ -115,8 +115,9 @@ func newService(db startedStore, bounds service.Config, log *slog.Logger) *servi
 	return locks
 }
 
-// startedService returns a service on which requests may wait. It replaces zero bounds. It never
-// rechecks, so that whatever happens soon was caused by a notification or a timer.
+// startedService returns a service on which requests may wait. It replaces zero bounds.
+// It never rechecks, so that whatever happens soon was caused by a notification or a
+// timer.
 func startedService(t *testing.T, db startedStore, bounds service.Config, log *slog.Logger) *service.Service {
 	t.Helper()
 	bounds.Limits.MaxTTL = cmp.Or(bounds.Limits.MaxTTL, maxTTL)

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// maxSpools is the maximum number of whole lists that are read or sent at the same time. Each
-	// may need a file.
+	// maxSpools is the maximum number of whole lists that are read or sent at the same
+	// time. Each may need a file.
 	maxSpools = 8
 	// spoolTimeout is the maximum time that a request waits to be one of them.
 	spoolTimeout = 10 * time.Second
@@ -25,16 +25,16 @@ const (
 	spoolChunk = 256 << 10
 )
 
-// spool keeps a long response until it is complete, so that a slow client does not slow down the
-// read of the database. What does not fit into memory is written to a temporary file. The file
-// has no name, so that it does not outlive the process.
+// spool keeps a long response until it is complete, so that a slow client does not slow
+// down the read of the database. What does not fit into memory is written to a temporary
+// file. The file has no name, so that it does not outlive the process.
 type spool struct {
 	memory bytes.Buffer
 	file   *os.File // nil while all is in memory
 }
 
-// waitForSpool returns once fewer than maxSpools whole lists are being read or sent. The caller
-// calls done after it has sent its list.
+// waitForSpool returns once fewer than maxSpools whole lists are being read or sent. The
+// caller calls done after it has sent its list.
 func (a *API) waitForSpool() (done func(), err error) {
 	timeout := time.NewTimer(spoolTimeout)
 	defer timeout.Stop()
@@ -79,8 +79,8 @@ func (s *spool) complete() error {
 	return s.flush()
 }
 
-// sendTo writes the content to the client. It returns an error if the client does not read for
-// too long.
+// sendTo writes the content to the client. It returns an error if the client does not
+// read for too long.
 func (s *spool) sendTo(w http.ResponseWriter) error {
 	var from io.Reader = &s.memory
 	if s.file != nil {

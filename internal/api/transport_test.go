@@ -368,7 +368,8 @@ func TestWrongMethods(t *testing.T) {
 	}
 }
 
-// TestHeaderSize: the server that production uses bounds what it reads before a handler runs.
+// TestHeaderSize: the server that production uses bounds what it reads before a handler
+// runs.
 func TestHeaderSize(t *testing.T) {
 	s := realServer(t, store.SQLite)
 	req := s.request(t, "GET", "/health", "")

@@ -31,7 +31,8 @@ var (
 	}
 )
 
-// paths are in the order in which a new user tries them. Operations that end a lock come last.
+// paths are in the order in which a new user tries them. Operations that end a lock come
+// last.
 var paths = []string{
 	"/locks/request", "/locks/status", "/locks/all-locked", "/locks/queue", "/locks/history", "/locks/renew", "/locks/renew-all",
 	"/locks/validate", "/locks/release", "/locks/release-all", "/locks/force-release", "/health", "/livez", "/readyz",
@@ -40,7 +41,8 @@ var paths = []string{
 // parameters are the example values of required query parameters.
 var parameters = map[string]any{"resource_name": resource, "process_id": process, "fencing_token": token, "reason": stuck}
 
-// bodies are the example bodies of requests. They only have the fields that a new user needs.
+// bodies are the example bodies of requests. They only have the fields that a new user
+// needs.
 var bodies = map[string]any{
 	"/locks/request":       wire.AcquireRequest{ResourceName: resource, ProcessID: process, TTLSeconds: &ttl},
 	"/locks/renew":         wire.RenewRequest{ResourceName: resource, ProcessID: process, TTLSeconds: &ttl},

@@ -1,6 +1,7 @@
-// Command openapigen converts docs/swagger.json, which swag generates from the annotations of
-// package api, to docs/openapi.json in OpenAPI 3.0. It adds what annotations cannot express, and
-// what would have to be repeated in each of them. It checks the result. "make generate" runs it.
+// Command openapigen converts docs/swagger.json, which swag generates from the
+// annotations of package api, to docs/openapi.json in OpenAPI 3.0. It adds what
+// annotations cannot express, and what would have to be repeated in each of them. It
+// checks the result. "make generate" runs it.
 package main
 
 import (
@@ -86,8 +87,8 @@ func convert(from, to string) error {
 	return os.WriteFile(to, append(out, '\n'), 0o644)
 }
 
-// addCommonFailures adds to every operation with parameters or a body the failures that all
-// such operations have. The annotations describe them once, for POST /locks/request.
+// addCommonFailures adds to every operation with parameters or a body the failures that
+// all such operations have. The annotations describe them once, for POST /locks/request.
 func addCommonFailures(v3 *openapi3.T) error {
 	described := v3.Paths.Value("/locks/request").Post.Responses
 	for path, item := range v3.Paths.Map() {
@@ -132,8 +133,8 @@ func addDatabaseHeader(v3 *openapi3.T) {
 	}
 }
 
-// inOrder returns the parts of the document, with the paths in the order of the list paths. It
-// returns an error unless the list has exactly the paths of the document.
+// inOrder returns the parts of the document, with the paths in the order of the list
+// paths. It returns an error unless the list has exactly the paths of the document.
 func inOrder(v3 *openapi3.T) (any, error) {
 	var list bytes.Buffer
 	for i, path := range paths {
@@ -163,9 +164,9 @@ func inOrder(v3 *openapi3.T) (any, error) {
 	return parts, nil
 }
 
-// addExamples adds an example to every response, every body and every required parameter. It
-// returns an error if there is none. Optional parameters get no example, because Swagger UI
-// sends examples unless the user removes them.
+// addExamples adds an example to every response, every body and every required parameter.
+// It returns an error if there is none. Optional parameters get no example, because
+// Swagger UI sends examples unless the user removes them.
 func addExamples(v3 *openapi3.T) error {
 	for path, item := range v3.Paths.Map() {
 		for method, operation := range item.Operations() {

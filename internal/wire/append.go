@@ -9,15 +9,15 @@ import (
 	"unicode/utf8"
 )
 
-// appender is implemented by frequent response types to avoid encoding/json's reflection. The
-// output is byte-identical to that of encoding/json. A type that embeds an appender must
-// implement it too, or the promoted method would encode only the embedded part.
+// appender is implemented by frequent response types to avoid encoding/json's reflection.
+// The output is byte-identical to that of encoding/json. A type that embeds an appender
+// must implement it too, or the promoted method would encode only the embedded part.
 type appender interface {
 	appendJSON(dst []byte) []byte
 }
 
-// Append appends the JSON of a value of this package. Frequent types are appenders by pointer, so
-// pass the address. Names are not escaped for HTML.
+// Append appends the JSON of a value of this package. Frequent types are appenders by
+// pointer, so pass the address. Names are not escaped for HTML.
 func Append(dst []byte, value any) []byte {
 	if a, ok := value.(appender); ok {
 		return a.appendJSON(dst)
@@ -183,8 +183,9 @@ func appendRaw(dst []byte, raw json.RawMessage) []byte {
 	return buf.Bytes()
 }
 
-// appendTime formats with RFC3339, which package time special-cases, and replaces the 'Z' by the
-// fraction: a number from 1000000 to 1999999 whose first digit the point overwrites.
+// appendTime formats with RFC3339, which package time special-cases, and replaces the 'Z'
+// by the fraction: a number from 1000000 to 1999999 whose first digit the point
+// overwrites.
 func appendTime(dst []byte, t Time) []byte {
 	utc := time.Time(t).UTC()
 	dst = utc.AppendFormat(append(dst, '"'), time.RFC3339)

@@ -1,6 +1,6 @@
-// Package wire defines the JSON of the HTTP API once, for the server and for its clients. Every
-// response is a [Success] or a [Failure]. Clients distinguish failures by their Code, never by
-// their text.
+// Package wire defines the JSON of the HTTP API once, for the server and for its clients.
+// Every response is a [Success] or a [Failure]. Clients distinguish failures by their
+// Code, never by their text.
 package wire
 
 import (
@@ -36,9 +36,9 @@ const (
 	CodeOutcomeUnknown   Code = "outcome_unknown"        // 503: the change may or may not have happened
 )
 
-// Reason is why the server ended the wait of a request, or a hold that its process had not
-// released. In the history it is the reason of gave_up, and of a released event that no client
-// asked for. Reasons are stable.
+// Reason is why the server ended the wait of a request, or a hold that its process had
+// not released. In the history it is the reason of gave_up, and of a released event that
+// no client asked for. Reasons are stable.
 type Reason string
 
 const (
@@ -48,9 +48,9 @@ const (
 	ReasonDidNotComeBack Reason = "did_not_come_back" // the place was kept, and the client did not retry in time
 )
 
-// DatabaseHeader is the header of every response with the random id of the server's database: 32
-// lower-case hexadecimal digits. Servers with the same id share their locks. The exception is a
-// copy of a database, which keeps the id of its original.
+// DatabaseHeader is the header of every response with the random id of the server's
+// database: 32 lower-case hexadecimal digits. Servers with the same id share their locks.
+// The exception is a copy of a database, which keeps the id of its original.
 const DatabaseHeader = "Lock-Database"
 
 // Success is the envelope of every successful response about locks.
@@ -60,16 +60,17 @@ type Success[T any] struct {
 	Data    T      `json:"data" validate:"required"`
 }
 
-// Failure is the body of every response that is not successful, except for the statuses 409
-// (see Conflict) and 422 (see ValidationFailure).
+// Failure is the body of every response that is not successful, except for the statuses
+// 409 (see Conflict) and 422 (see ValidationFailure).
 type Failure struct {
 	Detail    string `json:"detail" validate:"required"`
 	Code      Code   `json:"code" validate:"required"`
 	RequestID string `json:"request_id,omitempty"`
 }
 
-// Conflict is the body of status 409. Holder is null if the resource is free but reserved for a
-// waiter. RetryAfterSeconds is given if the holder's lock expires, and is 1 while a place is kept.
+// Conflict is the body of status 409. Holder is null if the resource is free but reserved
+// for a waiter. RetryAfterSeconds is given if the holder's lock expires, and is 1 while a
+// place is kept.
 type Conflict struct {
 	Detail string `json:"detail" example:"Resource 'database_backup' is already locked by process 'other_process'" validate:"required"`
 	Code   Code   `json:"code" example:"already_locked" validate:"required"`
@@ -91,8 +92,8 @@ type Hold struct {
 	Metadata     json.RawMessage `json:"metadata" swaggertype:"object" extensions:"x-nullable" validate:"required"`
 }
 
-// Times are the times of a hold. A client that uses expires_in_seconds does not depend on its own
-// clock.
+// Times are the times of a hold. A client that uses expires_in_seconds does not depend on
+// its own clock.
 type Times struct {
 	LockedAt         Time     `json:"locked_at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:30:00.123456+00:00" validate:"required"`
 	ExpiresAt        *Time    `json:"expires_at" swaggertype:"string" format:"date-time" example:"2024-01-15T10:35:00.123456+00:00" extensions:"x-nullable" validate:"required"`
@@ -150,7 +151,8 @@ type ReleaseRequest struct {
 	FencingToken *int64 `json:"fencing_token,omitempty" example:"1705314600123456" extensions:"x-nullable"` // if given, it must be the token of the current hold
 }
 
-// ForceReleaseRequest is the body of POST /locks/force-release. Null is the same as absent.
+// ForceReleaseRequest is the body of POST /locks/force-release. Null is the same as
+// absent.
 type ForceReleaseRequest struct {
 	ResourceName string  `json:"resource_name" example:"database_backup" minLength:"1" maxLength:"255" validate:"required"`
 	Reason       string  `json:"reason" example:"the host is gone" minLength:"1" maxLength:"500" validate:"required"`
@@ -227,8 +229,8 @@ type Validity struct {
 	ExpiresInSeconds    *float64 `json:"expires_in_seconds" example:"299.876544" extensions:"x-nullable" validate:"required"` // of the current hold
 }
 
-// Status is the data of a resource's status. While the resource is not locked, all fields but
-// the first two and waiters are null.
+// Status is the data of a resource's status. While the resource is not locked, all fields
+// but the first two and waiters are null.
 type Status struct {
 	ResourceName     string          `json:"resource_name" example:"database_backup" validate:"required"`
 	IsLocked         bool            `json:"is_locked" example:"true" validate:"required"`
@@ -282,8 +284,8 @@ type History struct {
 	NextCursor *string `json:"next_cursor" example:"MTAwMA" extensions:"x-nullable" validate:"required"` // the cursor of the next page; null: this is the last page
 }
 
-// Event is one entry of the history. The end of a hold states its duration in held_seconds. The
-// end of a wait states its duration in waited_seconds.
+// Event is one entry of the history. The end of a hold states its duration in
+// held_seconds. The end of a wait states its duration in waited_seconds.
 type Event struct {
 	ID            int64    `json:"id" example:"42" validate:"required"`
 	Event         string   `json:"event" enums:"acquired,granted,released,force_released,expired,queued,gave_up" example:"released" validate:"required"`
