@@ -33,11 +33,17 @@ func (instantStore) Execute(_ context.Context, c lock.Command) (lock.Outcome, er
 
 func (instantStore) Find(_ context.Context, name string) (service.Snapshot, error) {
 	now := time.Now()
-	return service.Snapshot{Resource: lock.Resource{ID: 1, Name: name, Holds: []lock.Hold{heldBy("holder", now)}}, At: now}, nil
+	return service.Snapshot{
+		Resource: lock.Resource{ID: 1, Name: name, Holds: []lock.Hold{heldBy("holder", now)}},
+		At:       now,
+	}, nil
 }
 
 func heldBy(process string, now time.Time) lock.Hold {
-	return lock.Hold{ProcessID: process, Token: now.UnixMicro(), LockedAt: now, ExpiresAt: now.Add(299876544 * time.Microsecond)}
+	return lock.Hold{
+		ProcessID: process, Token: now.UnixMicro(), LockedAt: now,
+		ExpiresAt: now.Add(299876544 * time.Microsecond),
+	}
 }
 
 // frequent is a request that clients send often, and the status of its answer.
@@ -47,10 +53,16 @@ type frequent struct {
 }
 
 var frequents = []frequent{
-	{"acquire", "POST", "/locks/request", `{"resource_name": "database_backup", "process_id": "process_123", "ttl_seconds": 300}`, 200},
+	{
+		"acquire", "POST", "/locks/request",
+		`{"resource_name": "database_backup", "process_id": "process_123", "ttl_seconds": 300}`, 200,
+	},
 	{"release", "DELETE", "/locks/release?resource_name=database_backup&process_id=process_123", "", 200},
 	{"status", "GET", "/locks/status?resource_name=database_backup", "", 200},
-	{"refused", "POST", "/locks/request", `{"resource_name": "taken", "process_id": "process_123", "ttl_seconds": 300}`, 409},
+	{
+		"refused", "POST", "/locks/request",
+		`{"resource_name": "taken", "process_id": "process_123", "ttl_seconds": 300}`, 409,
+	},
 }
 
 // sender returns a function that sends the request to the whole handler, at little cost

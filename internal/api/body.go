@@ -173,7 +173,8 @@ func guess(body []byte) string {
 	switch {
 	case len(body) > 1 && (body[0] == 0 || body[1] == 0):
 		format = "UTF-16"
-	case strings.HasPrefix(format, "text/") && strings.HasSuffix(format, "charset=utf-8"), format == "application/octet-stream":
+	case format == "application/octet-stream",
+		strings.HasPrefix(format, "text/") && strings.HasSuffix(format, "charset=utf-8"):
 		return ""
 	}
 	return ": the body seems to be " + format + ", not JSON in UTF-8"
@@ -247,7 +248,8 @@ func (o *object) refuseQuery(r *http.Request) (found bool) {
 	before := len(o.faults)
 	for i, name := range slices.Sorted(maps.Keys(given)) {
 		if slices.Contains(o.asked, name) {
-			o.faults.add(misplaced, "POST takes this field from the JSON body, not from the query string", inQuery, name)
+			message := "POST takes this field from the JSON body, not from the query string"
+			o.faults.add(misplaced, message, inQuery, name)
 		} else {
 			o.faults.refuseNearMiss(name, i+1, o.asked, inTheQuery)
 		}

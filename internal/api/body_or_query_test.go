@@ -32,11 +32,13 @@ func TestNamesNeedNoEncodingInABody(t *testing.T) {
 				s.post(t, "/locks/release", own).want(t, 200)
 
 				s.hold(t, name, name, nil)
-				if got := dataOf[wire.ReleasedAll](t, s.post(t, "/locks/release-all", fields{"process_id": name})); got.Released != 1 {
+				if got := dataOf[wire.ReleasedAll](t,
+					s.post(t, "/locks/release-all", fields{"process_id": name})); got.Released != 1 {
 					t.Errorf("got %+v", got)
 				}
 				s.hold(t, name, name, nil)
-				got := dataOf[wire.ForceReleased](t, s.post(t, "/locks/force-release", fields{"resource_name": name, "reason": "a+b", "process_id": "c++"}))
+				got := dataOf[wire.ForceReleased](t, s.post(t, "/locks/force-release",
+					fields{"resource_name": name, "reason": "a+b", "process_id": "c++"}))
 				if got.ResourceName != name || got.Reason != "a+b" || got.By != "c++" {
 					t.Errorf("got %+v", got)
 				}
@@ -55,7 +57,10 @@ func TestBothFormsAnswerAlike(t *testing.T) {
 	requests := []fields{
 		{"resource_name": "r", "process_id": "p", "reason": "x"},
 		{"resource_name": "", "process_id": "", "reason": ""},
-		{"resource_name": strings.Repeat("x", 256), "process_id": strings.Repeat("x", 256), "reason": strings.Repeat("x", 501)},
+		{
+			"resource_name": strings.Repeat("x", 256), "process_id": strings.Repeat("x", 256),
+			"reason": strings.Repeat("x", 501),
+		},
 		{"process_id": "p"},
 		{"resource_name": "r"},
 		{},
@@ -90,30 +95,74 @@ func TestFieldsInTheWrongPlace(t *testing.T) {
 		name, method, target, body string
 		faults                     []string
 	}{
-		{"release", "POST", "/locks/release?fencing_token=1", `{"resource_name":"kept","process_id":"holder"}`, []string{"query.fencing_token" + forbidden}},
-		{"release, of another", "POST", "/locks/release?resource_name=x", `{"resource_name":"kept","process_id":"holder"}`, []string{"query.resource_name" + forbidden}},
+		{
+			"release", "POST", "/locks/release?fencing_token=1", `{"resource_name":"kept","process_id":"holder"}`,
+			[]string{"query.fencing_token" + forbidden},
+		},
+		{
+			"release, of another", "POST", "/locks/release?resource_name=x",
+			`{"resource_name":"kept","process_id":"holder"}`,
+			[]string{"query.resource_name" + forbidden},
+		},
 		{"release, all in the query", "POST", "/locks/release?resource_name=kept&process_id=holder", ``, []string{
-			"body.resource_name missing", "body.process_id missing", "query.resource_name" + forbidden, "query.process_id" + forbidden,
+			"body.resource_name missing", "body.process_id missing", "query.resource_name" + forbidden,
+			"query.process_id" + forbidden,
 		}},
-		{"release all", "POST", "/locks/release-all?holds=1", `{"process_id":"holder"}`, []string{"query.holds" + forbidden}},
-		{"force-release", "POST", "/locks/force-release?fencing_token=1", `{"resource_name":"kept","reason":"x"}`, []string{"query.fencing_token" + forbidden}},
-		{"request", "POST", "/locks/request?ttl_seconds=60", `{"resource_name":"r","process_id":"p"}`, []string{"query.ttl_seconds" + forbidden}},
-		{"request, twice", "POST", "/locks/request?wait_seconds=60&wait_seconds=&request_id=", `{"resource_name":"r","process_id":"p"}`, []string{
-			"query.wait_seconds" + forbidden, "query.request_id" + forbidden,
-		}},
-		{"renew", "POST", "/locks/renew?fencing_token=1", `{"resource_name":"kept","process_id":"holder","ttl_seconds":60}`, []string{"query.fencing_token" + forbidden}},
-		{"renew all", "POST", "/locks/renew-all?holds=", `{"process_id":"holder","ttl_seconds":60}`, []string{"query.holds" + forbidden}},
-		{"beside another fault", "POST", "/locks/renew?fencing_token=1", `{"resource_name":"kept","process_id":"","ttl_seconds":60}`, []string{
-			"query.fencing_token" + forbidden, "body.process_id string_too_short",
-		}},
+		{
+			"release all", "POST", "/locks/release-all?holds=1", `{"process_id":"holder"}`,
+			[]string{"query.holds" + forbidden},
+		},
+		{
+			"force-release", "POST", "/locks/force-release?fencing_token=1", `{"resource_name":"kept","reason":"x"}`,
+			[]string{"query.fencing_token" + forbidden},
+		},
+		{
+			"request", "POST", "/locks/request?ttl_seconds=60", `{"resource_name":"r","process_id":"p"}`,
+			[]string{"query.ttl_seconds" + forbidden},
+		},
+		{
+			"request, twice", "POST", "/locks/request?wait_seconds=60&wait_seconds=&request_id=",
+			`{"resource_name":"r","process_id":"p"}`,
+			[]string{
+				"query.wait_seconds" + forbidden, "query.request_id" + forbidden,
+			},
+		},
+		{
+			"renew", "POST", "/locks/renew?fencing_token=1",
+			`{"resource_name":"kept","process_id":"holder","ttl_seconds":60}`,
+			[]string{"query.fencing_token" + forbidden},
+		},
+		{
+			"renew all", "POST", "/locks/renew-all?holds=", `{"process_id":"holder","ttl_seconds":60}`,
+			[]string{"query.holds" + forbidden},
+		},
+		{
+			"beside another fault", "POST", "/locks/renew?fencing_token=1",
+			`{"resource_name":"kept","process_id":"","ttl_seconds":60}`,
+			[]string{
+				"query.fencing_token" + forbidden, "body.process_id string_too_short",
+			},
+		},
 
-		{"release", "DELETE", "/locks/release?resource_name=kept&process_id=holder", `{"fencing_token":1}`, []string{"body" + forbidden}},
-		{"release, an empty object", "DELETE", "/locks/release?resource_name=kept&process_id=holder", `{}`, []string{"body" + forbidden}},
-		{"release, all in the body", "DELETE", "/locks/release", `{"resource_name":"kept","process_id":"holder"}`, []string{
-			"body" + forbidden, "query.resource_name missing", "query.process_id missing",
-		}},
+		{
+			"release", "DELETE", "/locks/release?resource_name=kept&process_id=holder", `{"fencing_token":1}`,
+			[]string{"body" + forbidden},
+		},
+		{
+			"release, an empty object", "DELETE", "/locks/release?resource_name=kept&process_id=holder", `{}`,
+			[]string{"body" + forbidden},
+		},
+		{
+			"release, all in the body", "DELETE", "/locks/release", `{"resource_name":"kept","process_id":"holder"}`,
+			[]string{
+				"body" + forbidden, "query.resource_name missing", "query.process_id missing",
+			},
+		},
 		{"release all", "DELETE", "/locks/release-all?process_id=holder", `{"holds":[]}`, []string{"body" + forbidden}},
-		{"force-release", "DELETE", "/locks/force-release?resource_name=kept&reason=x", `{"fencing_token":1}`, []string{"body" + forbidden}},
+		{
+			"force-release", "DELETE", "/locks/force-release?resource_name=kept&reason=x", `{"fencing_token":1}`,
+			[]string{"body" + forbidden},
+		},
 		{"status", "GET", "/locks/status?resource_name=kept", `{}`, []string{"body" + forbidden}},
 		{"list", "GET", "/locks/all-locked", `{"prefix":"x"}`, []string{"body" + forbidden}},
 		{"history", "GET", "/locks/history", `{"limit":1}`, []string{"body" + forbidden}},
@@ -147,7 +196,8 @@ func TestFieldsInTheWrongPlace(t *testing.T) {
 		req := s.request(t, http.MethodGet, "/locks/status?resource_name=kept", "")
 		req.Body, req.ContentLength = http.NoBody, -1
 		s.do(t, req).want(t, 200)
-		s.post(t, "/locks/renew?trace=1&x", fields{"resource_name": "kept", "process_id": "holder", "ttl_seconds": 60}).want(t, 200)
+		s.post(t, "/locks/renew?trace=1&x",
+			fields{"resource_name": "kept", "process_id": "holder", "ttl_seconds": 60}).want(t, 200)
 		s.post(t, "/locks/release?trace=%zz", fields{"resource_name": "kept", "process_id": "holder"}).want(t, 200)
 	})
 }

@@ -101,7 +101,8 @@ func (step newcomerStep) execute(t *testing.T, b *apptest.Browser, again bool) {
 	if again {
 		b.Do(t, step.operation+": Clear", chromedp.Click(part(".btn-clear")))
 	} else {
-		b.Do(t, step.operation+": Try it out", chromedp.Click(part(".opblock-summary-control")), chromedp.Click(part(".try-out__btn")))
+		b.Do(t, step.operation+": Try it out", chromedp.Click(part(".opblock-summary-control")),
+			chromedp.Click(part(".try-out__btn")))
 	}
 	b.Do(t, step.operation+": Execute", chromedp.Click(part(".execute")))
 	const response = ".live-responses-table tbody "

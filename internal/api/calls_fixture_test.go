@@ -72,7 +72,8 @@ func checkDatabase(a answer) error {
 // expires_in_seconds, in microseconds, and both are null together.
 func checkExpiries(a answer) error {
 	var body any
-	if !strings.HasPrefix(a.header.Get("Content-Type"), "application/json") || json.Unmarshal([]byte(a.body), &body) != nil {
+	if !strings.HasPrefix(a.header.Get("Content-Type"), "application/json") ||
+		json.Unmarshal([]byte(a.body), &body) != nil {
 		return nil
 	}
 	var fault error

@@ -31,7 +31,8 @@ func TestLockIDStaysAndFencingTokenGrows(t *testing.T) {
 		}
 		// acquireAndOutlive acquires between the second and the third.
 		if first.FencingToken >= second.FencingToken || second.FencingToken+1 >= third.FencingToken {
-			t.Errorf("fencing_token %d, then %d, then, after one more, %d", first.FencingToken, second.FencingToken, third.FencingToken)
+			t.Errorf("fencing_token %d, then %d, then, after one more, %d", first.FencingToken, second.FencingToken,
+				third.FencingToken)
 		}
 		for _, token := range []int64{first.FencingToken, third.FencingToken} {
 			if token <= 0 || token >= 1<<53 {
@@ -104,14 +105,18 @@ func TestTimesAgree(t *testing.T) {
 			hold.ExpiresInSeconds = new(0.5*3600 - 60)
 		}
 		want := wire.Status{
-			ResourceName: "r", IsLocked: true, LockedBy: &hold.ProcessID, LockedAt: &hold.LockedAt, ExpiresAt: hold.ExpiresAt,
+			ResourceName: "r", IsLocked: true, LockedBy: &hold.ProcessID, LockedAt: &hold.LockedAt,
+			ExpiresAt:        hold.ExpiresAt,
 			ExpiresInSeconds: hold.ExpiresInSeconds, FencingToken: &hold.FencingToken, Renewals: new(0),
 		}
 		if diff := cmp.Diff(want, s.status(t, "r"), s.equalHolds()); diff != "" {
 			t.Error("status (-acquired +status):\n" + diff)
 		}
 		wantList := wire.AllLocked{TotalLocks: 1, Locks: []wire.Lock{
-			{ID: hold.LockID, ResourceName: "r", Hold: wire.Hold{ProcessID: "p", Times: hold.Times, FencingToken: hold.FencingToken}},
+			{
+				ID: hold.LockID, ResourceName: "r",
+				Hold: wire.Hold{ProcessID: "p", Times: hold.Times, FencingToken: hold.FencingToken},
+			},
 		}}
 		if diff := cmp.Diff(wantList, s.allLocked(t), s.equalHolds()); diff != "" {
 			t.Error("all-locked (-acquired +listed):\n" + diff)
@@ -154,7 +159,8 @@ func TestExpiredIsGoneEverywhere(t *testing.T) {
 		if got := s.lockedNames(t); len(got) > 0 {
 			t.Errorf("all-locked still lists %q", got)
 		}
-		s.release(t, "r", "p").wantFailure(t, 404, wire.CodeExpired, "No active lock found for resource 'r' by process 'p'")
+		s.release(t, "r", "p").wantFailure(t, 404, wire.CodeExpired,
+			"No active lock found for resource 'r' by process 'p'")
 	})
 }
 
@@ -299,7 +305,10 @@ func TestUnknownFieldsAreIgnored(t *testing.T) {
 	}{
 		{"scalar", `{"resource_name":"r","process_id":"p","priority":1}`},
 		{"nested", `{"a":{"resource_name":1,"b":[null,{}]},"resource_name":"r","process_id":"p"}`},
-		{"far from every name", `{"resource_name":"r","process_id":"p","timeout":1,"owner":"x","res":0,"lease_duration":30,"resource_type":"db"}`},
+		{
+			"far from every name",
+			`{"resource_name":"r","process_id":"p","timeout":1,"owner":"x","res":0,"lease_duration":30,"resource_type":"db"}`,
+		},
 		{"near misses inside of it", `{"resource_name":"r","process_id":"p","options":{"ttl":30,"Reason":"x"}}`},
 		{"empty name", `{"":0,"resource_name":"r","process_id":"p"}`},
 	}
@@ -321,9 +330,12 @@ func TestUnknownFieldsAreIgnored(t *testing.T) {
 // TestHead: HEAD returns the same as GET, without a body.
 func TestHead(t *testing.T) {
 	paths := []string{
-		"/health", "/livez", "/readyz", "/locks/status?resource_name=r", "/locks/status", "/locks/all-locked", "/locks/all-locked?limit=1",
-		"/locks/history", "/locks/queue?resource_name=r", "/locks/queue", "/locks/validate?resource_name=r&fencing_token=1", "/locks/validate",
-		"/openapi.json", "/docs", "/docs/index.html", "/docs/swagger-ui.css", "/redoc", "/redoc/redoc.standalone.js", "/nowhere",
+		"/health", "/livez", "/readyz", "/locks/status?resource_name=r", "/locks/status", "/locks/all-locked",
+		"/locks/all-locked?limit=1",
+		"/locks/history", "/locks/queue?resource_name=r", "/locks/queue",
+		"/locks/validate?resource_name=r&fencing_token=1", "/locks/validate",
+		"/openapi.json", "/docs", "/docs/index.html", "/docs/swagger-ui.css", "/redoc", "/redoc/redoc.standalone.js",
+		"/nowhere",
 	}
 	s := realServer(t, store.SQLite)
 	for _, path := range paths {
@@ -335,7 +347,10 @@ func TestHead(t *testing.T) {
 			if head.body != "" {
 				t.Errorf("HEAD has a body: %q", head.body)
 			}
-			for _, name := range []string{"Content-Type", "Content-Length", "Cache-Control", "Content-Security-Policy", "Location"} {
+			for _, name := range []string{
+				"Content-Type", "Content-Length", "Cache-Control",
+				"Content-Security-Policy", "Location",
+			} {
 				if name == "Content-Length" && head.header.Get(name) == "" {
 					continue // HTTP allows a response to HEAD to omit it
 				}

@@ -108,7 +108,8 @@ func TestAnswerAfterTheEndOfTheStream(t *testing.T) {
 				return fmt.Errorf("%w: %s", service.ErrUnavailable, secret)
 			}
 			log := slog.New(slog.DiscardHandler)
-			handler := api.New(service.New(brokenStore{fail: fail}, withLimits(lock.Limits{MaxTTL: maxTTL}), log), databaseID, fail, log)
+			handler := api.New(service.New(brokenStore{fail: fail}, withLimits(lock.Limits{MaxTTL: maxTTL}), log),
+				databaseID, fail, log)
 			s := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				ctx := r.Context()
 				request.Store(&ctx)
@@ -136,7 +137,11 @@ func TestAcquireOfAClientThatHasGone(t *testing.T) {
 		{"closes, with a request_id", fields{"request_id": "run"}, true, true},
 		{"closes, with a request_id and wait_seconds", fields{"request_id": "run", "wait_seconds": 60}, true, true},
 		{"has finished sending", nil, false, true},
-		{"has finished sending, with a request_id and wait_seconds", fields{"request_id": "run", "wait_seconds": 60}, false, true},
+		{
+			"has finished sending, with a request_id and wait_seconds",
+			fields{"request_id": "run", "wait_seconds": 60},
+			false, true,
+		},
 		{"has finished sending, with a request_id", fields{"request_id": "run"}, false, true},
 	}
 	for _, test := range tests {
@@ -190,7 +195,8 @@ func onBothSlow(t *testing.T, test func(t *testing.T, s *server)) {
 func TestClientGoneWhileItWaits(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.hold(t, "r", "p", nil)
-		req := s.request(t, "POST", "/locks/request", fields{"resource_name": "r", "process_id": "q", "wait_seconds": 60}.json(t))
+		req := s.request(t, "POST", "/locks/request",
+			fields{"resource_name": "r", "process_id": "q", "wait_seconds": 60}.json(t))
 		conn := s.dial(t, req)
 		s.wantWaiters(t, "r", "q")
 		if err := conn.CloseWrite(); err != nil {
@@ -213,7 +219,8 @@ func TestRepeatIsReported(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		first := dataOf[wire.Acquired](t, s.acquireWith(t, "r", "p", fields{"request_id": "run", "ttl_seconds": 60}))
 		again := dataOf[wire.Acquired](t, s.acquireWith(t, "r", "p", fields{"request_id": "run", "ttl_seconds": 3600}))
-		if first.Repeated || !again.Repeated || again.FencingToken != first.FencingToken || *again.ExpiresAt != *first.ExpiresAt {
+		if first.Repeated || !again.Repeated || again.FencingToken != first.FencingToken ||
+			*again.ExpiresAt != *first.ExpiresAt {
 			t.Errorf("got %+v and then %+v", first, again)
 		}
 	})
@@ -230,13 +237,15 @@ func TestKeptPlaceIsReported(t *testing.T) {
 		if a.header.Get("Retry-After") != "1" || got.RetryAfterSeconds == nil || *got.RetryAfterSeconds != 1 {
 			t.Errorf("Retry-After %q, %s", a.header.Get("Retry-After"), a.body)
 		}
-		if got.PlaceKeptUntil == nil || got.Position == nil || *got.Position != 2 || got.Holder.FencingToken != held.FencingToken {
+		if got.PlaceKeptUntil == nil || got.Position == nil || *got.Position != 2 ||
+			got.Holder.FencingToken != held.FencingToken {
 			t.Errorf("got %s", a.body)
 		}
 		a = s.wait(t, "r", "nameless", fields{"wait_seconds": 0.3}).answer(t)
 		a.wantCode(t, 409, wire.CodeWaitTimeout)
 		got = decode[wire.Conflict](t, a.body)
-		if got.PlaceKeptUntil != nil || got.Position != nil || slices.Contains([]string{"", "1"}, a.header.Get("Retry-After")) {
+		if got.PlaceKeptUntil != nil || got.Position != nil ||
+			slices.Contains([]string{"", "1"}, a.header.Get("Retry-After")) {
 			t.Errorf("Retry-After %q, %s", a.header.Get("Retry-After"), a.body)
 		}
 	})

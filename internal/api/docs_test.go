@@ -22,10 +22,16 @@ func TestDocumentationPages(t *testing.T) {
 		name, path, contentType string
 		contains                []string
 	}{
-		{"Swagger UI", "/docs/index.html", "text/html; charset=utf-8", []string{"SwaggerUIBundle(", `openapi.json",`, `id="swagger-ui"`}},
+		{
+			"Swagger UI", "/docs/index.html", "text/html; charset=utf-8",
+			[]string{"SwaggerUIBundle(", `openapi.json",`, `id="swagger-ui"`},
+		},
 		{"Swagger UI's script", "/docs/swagger-ui-bundle.js", "javascript", []string{"SwaggerUIBundle"}},
 		{"Swagger UI's style", "/docs/swagger-ui.css", "text/css; charset=utf-8", []string{".swagger-ui"}},
-		{"ReDoc", "/redoc", "text/html; charset=utf-8", []string{`<redoc spec-url="openapi.json">`, `"redoc/redoc.standalone.js"`}},
+		{
+			"ReDoc", "/redoc", "text/html; charset=utf-8",
+			[]string{`<redoc spec-url="openapi.json">`, `"redoc/redoc.standalone.js"`},
+		},
 		{"ReDoc's script", "/redoc/redoc.standalone.js", "javascript", []string{"Redoc"}},
 		{"the document", "/openapi.json", "application/json", []string{`"openapi": "3.0`}},
 	}
@@ -148,7 +154,8 @@ func TestPagesHaveOnePath(t *testing.T) {
 		"/redoc//redoc.standalone.js": "../../redoc/redoc.standalone.js",
 	} {
 		for _, method := range []string{"GET", "HEAD"} {
-			if got := s.call(t, method, path, "").want(t, http.StatusTemporaryRedirect).header.Get("Location"); got != location {
+			if got := s.call(t, method, path, "").want(t,
+				http.StatusTemporaryRedirect).header.Get("Location"); got != location {
 				t.Errorf("%s %s: Location %q, want %q", method, path, got, location)
 			}
 		}
@@ -252,7 +259,8 @@ func TestOpenAPI(t *testing.T) {
 		t.Errorf("OpenAPI %s of %s", doc.OpenAPI, doc.Info.Title)
 	}
 	for _, path := range []string{
-		"/locks/request", "/locks/release", "/locks/status", "/locks/all-locked", "/health", "/locks/renew", "/locks/renew-all",
+		"/locks/request", "/locks/release", "/locks/status", "/locks/all-locked", "/health", "/locks/renew",
+		"/locks/renew-all",
 		"/locks/release-all", "/locks/force-release", "/locks/validate", "/locks/history",
 	} {
 		if doc.Paths.Value(path) == nil {

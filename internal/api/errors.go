@@ -170,7 +170,8 @@ func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	for _, method := range methodsOf(route.Routes, route.RoutePath) {
 		w.Header().Add("Allow", method)
 	}
-	writeJSON(w, http.StatusMethodNotAllowed, wire.Failure{Detail: "Method Not Allowed", Code: wire.CodeMethodNotAllowed})
+	writeJSON(w, http.StatusMethodNotAllowed,
+		wire.Failure{Detail: "Method Not Allowed", Code: wire.CodeMethodNotAllowed})
 }
 
 // methodsOf returns the methods that have a route for the path, POST before DELETE.

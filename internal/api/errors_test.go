@@ -98,7 +98,10 @@ func TestStoreErrors(t *testing.T) {
 		detail string
 	}{
 		{"unavailable", wrapped(service.ErrUnavailable), 503, wire.CodeUnavailable, "The database is not available"},
-		{"overloaded", wrapped(service.ErrOverloaded), 503, wire.CodeOverloaded, "Too many requests are waiting for the database"},
+		{
+			"overloaded", wrapped(service.ErrOverloaded), 503, wire.CodeOverloaded,
+			"Too many requests are waiting for the database",
+		},
 		{"stopping", wrapped(service.ErrStopping), 503, wire.CodeStopping, "The server is shutting down"},
 		{
 			"outcome unknown", wrapped(service.ErrOutcomeUnknown), 503, wire.CodeOutcomeUnknown,
@@ -106,16 +109,21 @@ func TestStoreErrors(t *testing.T) {
 		},
 		{
 			// It would be wrong to say that nothing was changed.
-			"outcome unknown because unavailable", wrapped(service.ErrUnavailable, service.ErrOutcomeUnknown), 503, wire.CodeOutcomeUnknown,
+			"outcome unknown because unavailable", wrapped(service.ErrUnavailable, service.ErrOutcomeUnknown), 503,
+			wire.CodeOutcomeUnknown,
 			"The database did not confirm the change: it may or may not have happened",
 		},
 		{
 			// The client is still connected and needs the truth.
-			"outcome unknown because cancelled", wrapped(context.Canceled, service.ErrOutcomeUnknown), 503, wire.CodeOutcomeUnknown,
+			"outcome unknown because cancelled", wrapped(context.Canceled, service.ErrOutcomeUnknown), 503,
+			wire.CodeOutcomeUnknown,
 			"The database did not confirm the change: it may or may not have happened",
 		},
 		{"unknown", errors.New("syntax error at or near: " + secret), 500, wire.CodeInternal, "Internal Server Error"},
-		{"deadline", fmt.Errorf("%w: %s", context.DeadlineExceeded, secret), 500, wire.CodeInternal, "Internal Server Error"},
+		{
+			"deadline", fmt.Errorf("%w: %s", context.DeadlineExceeded, secret), 500, wire.CodeInternal,
+			"Internal Server Error",
+		},
 		{"panic", nil, 500, wire.CodeInternal, "Internal Server Error"},
 	}
 	for _, test := range tests {
@@ -138,7 +146,8 @@ func TestStoreErrors(t *testing.T) {
 				if test.code == wire.CodeStopping {
 					level = "INFO"
 				}
-				want = append(want, logLine{ID: id, Level: level, Method: o.method, Route: o.route, Status: test.status})
+				want = append(want,
+					logLine{ID: id, Level: level, Method: o.method, Route: o.route, Status: test.status})
 				wantRetry, wantID := "", ""
 				if test.status == http.StatusServiceUnavailable {
 					wantRetry = "1"
@@ -204,7 +213,10 @@ func TestProbes(t *testing.T) {
 	}{
 		{"database down", errors.New(secret), "/health", 200, healthy},
 		{"database down", errors.New(secret), "/livez", 200, `{"status":"ok"}`},
-		{"database down", errors.New(secret), "/readyz", 503, `{"detail":"The database is not available","code":"database_unavailable"}`},
+		{
+			"database down", errors.New(secret), "/readyz", 503,
+			`{"detail":"The database is not available","code":"database_unavailable"}`,
+		},
 		{"database up", nil, "/health", 200, healthy},
 		{"database up", nil, "/livez", 200, `{"status":"ok"}`},
 		{"database up", nil, "/readyz", 200, `{"status":"ok"}`},
@@ -222,7 +234,10 @@ func TestProbes(t *testing.T) {
 				t.Errorf("got %s, want %s", got, test.body)
 			}
 			// Probes are sent every few seconds, so they are only logged if they fail.
-			want := logLine{ID: a.header.Get("X-Request-Id"), Level: "DEBUG", Method: "GET", Route: test.path, Status: test.status}
+			want := logLine{
+				ID: a.header.Get("X-Request-Id"), Level: "DEBUG", Method: "GET", Route: test.path,
+				Status: test.status,
+			}
 			if test.status == 503 {
 				want.Level, want.Error = "ERROR", "the database is not available: "+secret
 				if a.header.Get("Retry-After") != "1" {

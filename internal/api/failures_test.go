@@ -64,13 +64,15 @@ func TestFailureOf(t *testing.T) {
 		{&lock.HeldError{Resource: "r", Holder: &endless, Now: now}, failure{
 			status: 409,
 			body: &wire.Conflict{
-				Detail: "Resource 'r' is already locked by process 'p'", Code: wire.CodeAlreadyLocked, Holder: holder(endless),
+				Detail: "Resource 'r' is already locked by process 'p'", Code: wire.CodeAlreadyLocked,
+				Holder: holder(endless),
 			},
 		}},
 		{&lock.HeldError{Resource: "r", Next: "q", Waiters: 1, Now: now}, failure{
 			status: 409,
 			body: &wire.Conflict{
-				Detail: "Resource 'r' is reserved for process 'q', which waits for it", Code: wire.CodeReserved, Waiters: 1,
+				Detail: "Resource 'r' is reserved for process 'q', which waits for it", Code: wire.CodeReserved,
+				Waiters: 1,
 			},
 		}},
 		{&lock.HeldError{Resource: "r", Kind: lock.Superseded, Holder: &endless, Now: now}, failure{
@@ -88,7 +90,8 @@ func TestFailureOf(t *testing.T) {
 			},
 		}},
 		{&lock.HeldError{
-			Resource: "r", Kind: lock.TimedOut, Holder: &endless, Now: now, KeptUntil: now.Add(time.Minute), Position: 3,
+			Resource: "r", Kind: lock.TimedOut, Holder: &endless, Now: now, KeptUntil: now.Add(time.Minute),
+			Position: 3,
 		}, failure{
 			status: 409, retryAfter: "1",
 			body: &wire.Conflict{
@@ -98,22 +101,31 @@ func TestFailureOf(t *testing.T) {
 			},
 		}},
 
-		{notHeld(lock.ReasonUnknown), plain(404, wire.CodeNotHeld, "No active lock found for resource 'r' by process 'p'", "")},
+		{
+			notHeld(lock.ReasonUnknown),
+			plain(404, wire.CodeNotHeld, "No active lock found for resource 'r' by process 'p'", ""),
+		},
 		{notHeld(lock.ReasonTokenMismatch), plain(404, wire.CodeTokenMismatch,
 			"No active lock found for resource 'r' by process 'p' with this fencing token", "")},
 		{notHeld(lock.ReasonReleased), plain(404, wire.CodeAlreadyReleased,
 			"No active lock found for resource 'r' by process 'p'", "")},
 		{notHeld(lock.ReasonForceReleased), plain(404, wire.CodeForceReleased,
 			"No active lock found for resource 'r' by process 'p': it was force-released", "")},
-		{notHeld(lock.ReasonExpired), plain(404, wire.CodeExpired, "No active lock found for resource 'r' by process 'p'", "")},
+		{
+			notHeld(lock.ReasonExpired),
+			plain(404, wire.CodeExpired, "No active lock found for resource 'r' by process 'p'", ""),
+		},
 		{&lock.NotLockedError{Resource: "r"}, plain(404, wire.CodeNotLocked, "Resource 'r' is not locked", "")},
 		{&lock.OtherHoldError{Resource: "r", Holder: endless}, plain(404, wire.CodeTokenMismatch,
 			"Resource 'r' is not locked with this fencing token, but by process 'p' with the fencing token 7", "")},
 
 		{&lock.QueueFullError{Resource: "r"}, plain(503, wire.CodeQueueFull,
 			"Too many requests wait already: there is no place left in the queue of resource 'r'", "1")},
-		{&lock.PlaceLostError{Resource: "r"}, plain(503, wire.CodePlaceLost, "The place in the queue of resource 'r' was lost "+
-			"while this server could not reach the database: repeat the request", "1")},
+		{
+			&lock.PlaceLostError{Resource: "r"},
+			plain(503, wire.CodePlaceLost, "The place in the queue of resource 'r' was lost "+
+				"while this server could not reach the database: repeat the request", "1"),
+		},
 
 		{errBodyTooLarge, plain(413, wire.CodeBodyTooLarge, "The body is larger than 65536 bytes", "")},
 		{errMediaType, plain(415, wire.CodeUnsupportedMedia,
@@ -127,8 +139,12 @@ func TestFailureOf(t *testing.T) {
 		}},
 
 		{unavailable, logged(plain(503, wire.CodeUnavailable, "The database is not available", "1"), unavailable)},
-		{overloaded, logged(plain(503, wire.CodeOverloaded, "Too many requests are waiting for the database", "1"), overloaded)},
-		{service.ErrStopping, logged(plain(503, wire.CodeStopping, "The server is shutting down", "1"), service.ErrStopping)},
+		{overloaded, logged(plain(503, wire.CodeOverloaded, "Too many requests are waiting for the database", "1"),
+			overloaded)},
+		{
+			service.ErrStopping,
+			logged(plain(503, wire.CodeStopping, "The server is shutting down", "1"), service.ErrStopping),
+		},
 		{unknown, logged(plain(503, wire.CodeOutcomeUnknown,
 			"The database did not confirm the change: it may or may not have happened", "1"), unknown)},
 
@@ -144,7 +160,8 @@ func TestFailureOf(t *testing.T) {
 		covered[fmt.Sprintf("%T", test.err)] = true
 		for _, err := range []error{test.err, fmt.Errorf("wrapped: %w", test.err)} {
 			got := failureOf(err, "id")
-			if (got.log == nil) != (test.want.log == nil) || test.want.log != nil && !errors.Is(got.log, test.want.log) {
+			if (got.log == nil) != (test.want.log == nil) || test.want.log != nil &&
+				!errors.Is(got.log, test.want.log) {
 				t.Errorf("%v: logged %v, want %v", err, got.log, test.want.log)
 			}
 			diff := cmp.Diff(test.want, got, cmp.AllowUnexported(failure{}), cmpopts.IgnoreFields(failure{}, "log"),

@@ -76,8 +76,11 @@ func (f faults) merge(found []lock.Fault, location string) error {
 // rules are the type and the message of a fault for each rule of the domain, with a verb
 // for its limit. They are those of pydantic where pydantic has such a rule.
 var rules = map[lock.Rule]struct{ kind, message string }{
-	lock.Required:           {"missing", "Field required"},
-	lock.ExpiryRequired:     {"missing", "Field required: locks that never expire are not allowed, the longest TTL is %s seconds"},
+	lock.Required: {"missing", "Field required"},
+	lock.ExpiryRequired: {
+		"missing",
+		"Field required: locks that never expire are not allowed, the longest TTL is %s seconds",
+	},
 	lock.NotEmpty:           {"string_too_short", "String should have at least 1 character"},
 	lock.MaxLength:          {"string_too_long", "String should have at most %s characters"},
 	lock.UTF8:               {"string_unicode", "Input should be valid UTF-8"},

@@ -48,7 +48,10 @@ func TestMerge(t *testing.T) {
 		{Path: []any{"until"}, Rule: lock.LaterThan, Limit: "since"},
 	}
 	want := append(read[:len(read):len(read)],
-		wire.Fault{Loc: []any{"body", "ttl_seconds"}, Msg: "Input should be less than or equal to 1.5", Type: "less_than_equal"},
+		wire.Fault{
+			Loc: []any{"body", "ttl_seconds"}, Msg: "Input should be less than or equal to 1.5",
+			Type: "less_than_equal",
+		},
 		wire.Fault{
 			Loc: []any{"body", "holds", 0, "resource_name"},
 			Msg: "String should have at most 255 characters", Type: "string_too_long",

@@ -21,7 +21,11 @@ func TestForceRelease(t *testing.T) {
 		by   string // empty: the address is used
 	}{
 		{"without an expiry", fields{}, "ops"},
-		{"with an expiry", fields{"ttl_seconds": 600, "reason": "nightly", "metadata": fields{"host": "db-1"}}, "数据库 ops"},
+		{
+			"with an expiry",
+			fields{"ttl_seconds": 600, "reason": "nightly", "metadata": fields{"host": "db-1"}},
+			"数据库 ops",
+		},
 		{"within its minimum", fields{"min_hold_seconds": 600}, "ops"},
 		{"without a process_id", fields{}, ""},
 	}
@@ -32,7 +36,8 @@ func TestForceRelease(t *testing.T) {
 				query, by := []string{"resource_name", "r", "reason", why}, test.by
 				if by == "" {
 					var err error
-					if by, _, err = net.SplitHostPort(s.Listener.Addr().String()); err != nil { // the client is on the same host
+					// the client is on the same host
+					if by, _, err = net.SplitHostPort(s.Listener.Addr().String()); err != nil {
 						t.Fatal(err)
 					}
 				} else {
@@ -58,8 +63,10 @@ func TestForceRelease(t *testing.T) {
 				event := s.history(t).Events[0]
 				lasted := time.Time(got.ReleasedAt).Sub(time.Time(hold.LockedAt)).Seconds()
 				wantEvent := wire.Event{
-					ID: event.ID, Event: "force_released", At: got.ReleasedAt, ResourceName: "r", ProcessID: "p", FencingToken: &hold.FencingToken,
-					HeldSeconds: &lasted, Renewals: new(0), Reason: &want.Reason, By: &by, HoldReason: want.Holder.Reason,
+					ID: event.ID, Event: "force_released", At: got.ReleasedAt, ResourceName: "r", ProcessID: "p",
+					FencingToken: &hold.FencingToken,
+					HeldSeconds:  &lasted, Renewals: new(0), Reason: &want.Reason, By: &by,
+					HoldReason: want.Holder.Reason,
 				}
 				if diff := cmp.Diff(wantEvent, event, s.equalHolds()); diff != "" {
 					t.Error("history (-want +got):\n" + diff)
@@ -117,10 +124,12 @@ func TestForceReleaseFreesWhatItsMinimumKeeps(t *testing.T) {
 func TestForceReleaseOfACertainHold(t *testing.T) {
 	forms := map[string]func(t *testing.T, s *server, token int64) answer{
 		"DELETE": func(t *testing.T, s *server, token int64) answer {
-			return s.delete(t, "/locks/force-release", "resource_name", "r", "reason", "stuck", "fencing_token", strconv.FormatInt(token, 10))
+			return s.delete(t, "/locks/force-release", "resource_name", "r", "reason", "stuck", "fencing_token",
+				strconv.FormatInt(token, 10))
 		},
 		"POST": func(t *testing.T, s *server, token int64) answer {
-			return s.post(t, "/locks/force-release", fields{"resource_name": "r", "reason": "stuck", "fencing_token": token})
+			return s.post(t, "/locks/force-release",
+				fields{"resource_name": "r", "reason": "stuck", "fencing_token": token})
 		},
 	}
 	for name, force := range forms {
@@ -145,7 +154,8 @@ func TestForceReleaseOfACertainHold(t *testing.T) {
 				}
 
 				// The process has released it, and its minimum keeps the resource taken.
-				kept := dataOf[wire.Acquired](t, s.acquireWith(t, "r", "p", fields{"min_hold_seconds": 600})).FencingToken
+				kept := dataOf[wire.Acquired](t,
+					s.acquireWith(t, "r", "p", fields{"min_hold_seconds": 600})).FencingToken
 				s.release(t, "r", "p").want(t, 200)
 				force(t, s, now).wantCode(t, 404, wire.CodeTokenMismatch)
 				force(t, s, kept).want(t, 200)

@@ -72,10 +72,11 @@ func (f *fuzzTarget) acquire(t *testing.T, resource, process string) wire.Acquir
 func (f *fuzzTarget) releaseEverything(t *testing.T) {
 	t.Helper()
 	var left []lock.Command
-	err := f.locks.Held(context.Background(), service.ListFilter{}, func(int, time.Time) error { return nil }, func(r lock.Resource) error {
-		left = append(left, lock.ForceRelease{Resource: r.Name, Reason: "the next input"})
-		return nil
-	})
+	err := f.locks.Held(context.Background(), service.ListFilter{}, func(int, time.Time) error { return nil },
+		func(r lock.Resource) error {
+			left = append(left, lock.ForceRelease{Resource: r.Name, Reason: "the next input"})
+			return nil
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +118,8 @@ func FuzzAcquireBody(f *testing.F) {
 				t.Fatalf("%q was granted: %s", body, a.body)
 			}
 		case http.StatusUnprocessableEntity:
-			if list := decode[wire.ValidationFailure](t, a.body); len(list.Detail) == 0 || list.Code != wire.CodeValidation {
+			if list := decode[wire.ValidationFailure](t, a.body); len(list.Detail) == 0 ||
+				list.Code != wire.CodeValidation {
 				t.Errorf("%q was refused with %s", body, a.body)
 			}
 			return
@@ -166,7 +168,8 @@ func validBody(body []byte) (resource, process string, valid bool) {
 		return resource, process, true
 	}
 	ttl, ok := value("ttl_seconds").(float64)
-	return resource, process, ok && ttl > 0 && ttl < maxTTL.Seconds()+1e-6 // the API compares what it rounded to microseconds
+	// the API compares what it rounded to microseconds
+	return resource, process, ok && ttl > 0 && ttl < maxTTL.Seconds()+1e-6
 }
 
 func validName(name string) bool {
@@ -193,7 +196,8 @@ func FuzzRenewAllBody(f *testing.F) {
 		defer target.releaseEverything(t)
 		target.acquire(t, "r", "p") // without expiry
 		for _, name := range []string{"s", "t"} {
-			target.ask(t, http.MethodPost, "/locks/request", `{"resource_name":"`+name+`","process_id":"p","ttl_seconds":3000}`).want(t, 200)
+			target.ask(t, http.MethodPost, "/locks/request",
+				`{"resource_name":"`+name+`","process_id":"p","ttl_seconds":3000}`).want(t, 200)
 		}
 		a := target.ask(t, http.MethodPost, "/locks/renew-all", string(body))
 		renewed := map[string]int{} // by process
@@ -209,8 +213,10 @@ func FuzzRenewAllBody(f *testing.F) {
 			}
 			renewed[got.ProcessID] = got.Renewed
 			all := got.ProcessID == "p" && sent.Holds == nil
-			if all && (got.Renewed != 2 || got.WithoutExpiry != 1) || !all && got.Renewed+got.WithoutExpiry > len(sent.Holds) {
-				t.Errorf("%q renewed %d locks of %q and left %d alone", body, got.Renewed, got.ProcessID, got.WithoutExpiry)
+			if all && (got.Renewed != 2 || got.WithoutExpiry != 1) || !all &&
+				got.Renewed+got.WithoutExpiry > len(sent.Holds) {
+				t.Errorf("%q renewed %d locks of %q and left %d alone", body, got.Renewed, got.ProcessID,
+					got.WithoutExpiry)
 			}
 		case http.StatusUnprocessableEntity, http.StatusRequestEntityTooLarge:
 		default:
@@ -218,7 +224,8 @@ func FuzzRenewAllBody(f *testing.F) {
 		}
 		list := dataOf[wire.AllLocked](t, target.ask(t, http.MethodGet, "/locks/all-locked", ""))
 		for _, l := range list.Locks {
-			if (l.ExpiresAt != nil) != (l.ResourceName != "r") || renewed["p"] == 0 && l.ExpiresAt != nil && *l.ExpiresInSeconds != 3000 {
+			if (l.ExpiresAt != nil) != (l.ResourceName != "r") || renewed["p"] == 0 && l.ExpiresAt != nil &&
+				*l.ExpiresInSeconds != 3000 {
 				t.Errorf("%q left %+v", body, l)
 			}
 		}
@@ -231,12 +238,17 @@ func FuzzRenewAllBody(f *testing.F) {
 // FuzzQuery: no query makes the server fail. Reads and refused requests change nothing.
 func FuzzQuery(f *testing.F) {
 	for _, seed := range []string{
-		"", "resource_name=r&process_id=p", "resource_name=r&process_id=p&fencing_token=1", "resource_name=r&fencing_token=1",
-		"resource_name=r&reason=x", "prefix=%25_%5C&process_id=p&limit=1&cursor=MQ", "limit=1000&resource_name=r", "cursor=enp6enp6enp6eg",
-		"limit=0&limit=1", "resource_name=%00&fencing_token=-1", "resource_name=%ff&reason=%f0%9f", "a=%zz", ";&=&&%", "resource_name=\xff\x00",
-		"event=released,x&since=2024-01-15T10:30:00+01:00&until=0000-01-01T00:00:00%2B23:59", "until=9999-12-31T23:59:59-23:59&event=expired",
+		"", "resource_name=r&process_id=p", "resource_name=r&process_id=p&fencing_token=1",
+		"resource_name=r&fencing_token=1",
+		"resource_name=r&reason=x", "prefix=%25_%5C&process_id=p&limit=1&cursor=MQ", "limit=1000&resource_name=r",
+		"cursor=enp6enp6enp6eg",
+		"limit=0&limit=1", "resource_name=%00&fencing_token=-1", "resource_name=%ff&reason=%f0%9f", "a=%zz", ";&=&&%",
+		"resource_name=\xff\x00",
+		"event=released,x&since=2024-01-15T10:30:00+01:00&until=0000-01-01T00:00:00%2B23:59",
+		"until=9999-12-31T23:59:59-23:59&event=expired",
 		"token=1&resource_name=r", "resource_name=r&fencing_token=17.0e0&limit=1e2",
-		"prefix=" + strings.Repeat("%F0%9F%94%92", 255), "fencing_token=9223372036854775808&cursor===", "process_id=p", "resource_name=r&reason=+",
+		"prefix=" + strings.Repeat("%F0%9F%94%92", 255), "fencing_token=9223372036854775808&cursor===",
+		"process_id=p", "resource_name=r&reason=+",
 	} {
 		f.Add(seed)
 	}
@@ -263,7 +275,8 @@ func FuzzQuery(f *testing.F) {
 			}
 			after := target.ask(t, http.MethodGet, "/locks/all-locked", "").body
 			if (o.method == http.MethodGet || a.status != http.StatusOK) && after != before {
-				t.Errorf("%s %s?%s was answered %d and changed %s\nto %s", o.method, o.path, query, a.status, before, after)
+				t.Errorf("%s %s?%s was answered %d and changed %s\nto %s", o.method, o.path, query, a.status, before,
+					after)
 			}
 			before = after
 		}

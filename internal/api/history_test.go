@@ -21,7 +21,8 @@ func TestHistoryOfAResource(t *testing.T) {
 		if got := s.history(t); len(got.Events) != 0 || got.NextCursor != nil {
 			t.Errorf("at first: %+v", got)
 		}
-		first := dataOf[wire.Acquired](t, s.acquireWith(t, "r", "p", fields{"reason": "nightly backup", "metadata": fields{"a": 1}}))
+		first := dataOf[wire.Acquired](t,
+			s.acquireWith(t, "r", "p", fields{"reason": "nightly backup", "metadata": fields{"a": 1}}))
 		s.clock.advance(time.Minute)
 		s.renew(t, "r", "p", 600, 0).want(t, 200)
 		s.post(t, "/locks/renew-all", fields{"process_id": "p", "ttl_seconds": 600}).want(t, 200)
@@ -42,7 +43,10 @@ func TestHistoryOfAResource(t *testing.T) {
 			t.Fatalf("got %q", eventLines(got.Events))
 		}
 		event := func(kind string, h wire.Acquired, at wire.Time) wire.Event {
-			return wire.Event{Event: kind, At: at, ResourceName: "r", ProcessID: h.ProcessID, FencingToken: &h.FencingToken}
+			return wire.Event{
+				Event: kind, At: at, ResourceName: "r", ProcessID: h.ProcessID,
+				FencingToken: &h.FencingToken,
+			}
 		}
 		ended := func(kind string, h wire.Acquired, at wire.Time, renewals int) wire.Event {
 			e := event(kind, h, at)
@@ -129,13 +133,23 @@ func TestHistoryFilters(t *testing.T) {
 		query []string
 		want  []string
 	}{
-		{"everything", nil, []string{"force_released a q", "acquired a q", "acquired b q", "released a p", "acquired A P", "acquired a p"}},
+		{"everything", nil, []string{
+			"force_released a q", "acquired a q", "acquired b q", "released a p",
+			"acquired A P", "acquired a p",
+		}},
 		{
 			"empty parameters",
 			[]string{"resource_name", "", "process_id", ""},
-			[]string{"force_released a q", "acquired a q", "acquired b q", "released a p", "acquired A P", "acquired a p"},
+			[]string{
+				"force_released a q", "acquired a q", "acquired b q", "released a p", "acquired A P",
+				"acquired a p",
+			},
 		},
-		{"resource", []string{"resource_name", "a"}, []string{"force_released a q", "acquired a q", "released a p", "acquired a p"}},
+		{
+			"resource",
+			[]string{"resource_name", "a"},
+			[]string{"force_released a q", "acquired a q", "released a p", "acquired a p"},
+		},
 		{"resource in other case", []string{"resource_name", "A"}, []string{"acquired A P"}},
 		{"no pattern", []string{"resource_name", "%"}, []string{}},
 		// The process is the holder, not the caller of the force-release.
@@ -240,7 +254,8 @@ func TestHistoryRetention(t *testing.T) {
 		sweep(time.Hour, 100, 0)
 		s.renew(t, "forced", "p", 60, 0).wantCode(t, 404, wire.CodeForceReleased)
 		sweep(0, 2, 2)
-		if diff := cmp.Diff([]string{"acquired r p", "released released p", "acquired released p"}, eventLines(s.history(t).Events)); diff != "" {
+		if diff := cmp.Diff([]string{"acquired r p", "released released p", "acquired released p"},
+			eventLines(s.history(t).Events)); diff != "" {
 			t.Error("the newest stay (-want +got):\n" + diff)
 		}
 		sweep(0, 2, 2)
@@ -297,7 +312,8 @@ func TestHistoryOfATime(t *testing.T) {
 				want := slices.DeleteFunc(slices.Clone(events), func(e wire.Event) bool {
 					since, sinceErr := time.Parse(time.RFC3339, test.since)
 					until, untilErr := time.Parse(time.RFC3339, test.until)
-					return sinceErr == nil && time.Time(e.At).Before(since) || untilErr == nil && !time.Time(e.At).Before(until)
+					return sinceErr == nil && time.Time(e.At).Before(since) || untilErr == nil &&
+						!time.Time(e.At).Before(until)
 				})
 				var query []string
 				raw := "/locks/history?" // not encoded, so that a plus is a space
@@ -346,7 +362,10 @@ func TestHistoryOfSomeEvents(t *testing.T) {
 			{[]string{"event", "force_released,expired"}, []string{"force_released r q", "expired r p"}},
 			{[]string{"event", "expired,force_released,expired"}, []string{"force_released r q", "expired r p"}},
 			{[]string{"event", "queued"}, []string{}},
-			{[]string{"event", "acquired", "resource_name", "r"}, []string{"acquired r q", "acquired r p", "acquired r p"}},
+			{
+				[]string{"event", "acquired", "resource_name", "r"},
+				[]string{"acquired r q", "acquired r p", "acquired r p"},
+			},
 			{[]string{"event", "acquired", "process_id", "q"}, []string{"acquired r q", "acquired other q"}},
 			{[]string{"event", "released,expired", "process_id", "q"}, []string{}},
 			// In the order of time an expiry is where it happened.

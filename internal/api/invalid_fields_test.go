@@ -128,7 +128,10 @@ func TestInvalidRequestFields(t *testing.T) {
 	const syntax = "body.* json_invalid"
 	tests := []bodyTest{
 		{"empty", "request_id", `""`, []string{"body.request_id string_too_short"}},
-		{"256 characters", "request_id", `"` + strings.Repeat("x", 256) + `"`, []string{"body.request_id string_too_long"}},
+		{
+			"256 characters", "request_id", `"` + strings.Repeat("x", 256) + `"`,
+			[]string{"body.request_id string_too_long"},
+		},
 		{"501 characters", "reason", `"` + strings.Repeat("🔒", 501) + `"`, []string{"body.reason string_too_long"}},
 		{"two faults", "reason", `"\b` + strings.Repeat("x", 501) + `"`, []string{
 			"body.reason string_control_character", "body.reason string_too_long",
@@ -172,20 +175,29 @@ func TestInvalidRequestFields(t *testing.T) {
 			"body.min_hold_seconds float_type", "body.wait_seconds greater_than_equal",
 		}},
 
-		{"a fault of each field", "x", `0,"request_id":1,"reason":"` + "\\b" + `","metadata":[],"min_hold_seconds":-1`, []string{
-			"body.request_id string_type", "body.reason string_control_character", "body.metadata dict_type",
-			"body.min_hold_seconds greater_than_equal",
-		}},
-		{"two faults of one field beside that of another's type", "x", `0,"request_id":1,"reason":"\b` + strings.Repeat("x", 501) + `"`, []string{
-			"body.request_id string_type", "body.reason string_control_character", "body.reason string_too_long",
-		}},
+		{
+			"a fault of each field", "x",
+			`0,"request_id":1,"reason":"` + "\\b" + `","metadata":[],"min_hold_seconds":-1`,
+			[]string{
+				"body.request_id string_type", "body.reason string_control_character", "body.metadata dict_type",
+				"body.min_hold_seconds greater_than_equal",
+			},
+		},
+		{
+			"two faults of one field beside that of another's type", "x",
+			`0,"request_id":1,"reason":"\b` + strings.Repeat("x", 501) + `"`,
+			[]string{
+				"body.request_id string_type", "body.reason string_control_character", "body.reason string_too_long",
+			},
+		},
 	}
 	for _, field := range []string{"request_id", "reason"} {
 		for _, v := range invalidTexts {
 			tests = append(tests, bodyTest{v.name, field, v.value, []string{"body." + field + " " + v.fault}})
 		}
 	}
-	wantInvalid(t, "/locks/request", map[string]string{"resource_name": `"r"`, "process_id": `"p"`, "ttl_seconds": `60`}, tests)
+	wantInvalid(t, "/locks/request",
+		map[string]string{"resource_name": `"r"`, "process_id": `"p"`, "ttl_seconds": `60`}, tests)
 }
 
 func TestInvalidRenewals(t *testing.T) {
@@ -208,7 +220,8 @@ func TestInvalidRenewals(t *testing.T) {
 			tests = append(tests, bodyTest{v.name, field, v.value, []string{"body." + field + " " + v.fault}})
 		}
 	}
-	wantInvalid(t, "/locks/renew", map[string]string{"resource_name": `"kept"`, "process_id": `"holder"`, "ttl_seconds": `60`}, tests)
+	wantInvalid(t, "/locks/renew",
+		map[string]string{"resource_name": `"kept"`, "process_id": `"holder"`, "ttl_seconds": `60`}, tests)
 }
 
 func TestInvalidHeartbeats(t *testing.T) {
@@ -218,36 +231,60 @@ func TestInvalidHeartbeats(t *testing.T) {
 		{"missing", "process_id", ``, []string{"body.process_id missing"}},
 		{"empty", "process_id", `""`, []string{"body.process_id string_too_short"}},
 		{"missing", "ttl_seconds", ``, []string{"body.ttl_seconds missing"}},
-		{"null", "ttl_seconds", `null`, []string{"body.ttl_seconds float_type"}}, // locks that never expire are left alone
+		// locks that never expire are left alone
+		{"null", "ttl_seconds", `null`, []string{"body.ttl_seconds float_type"}},
 		{"object", "holds", `{}`, []string{"body.holds list_type"}},
 		{"string", "holds", `"kept"`, []string{"body.holds list_type"}},
 		{"number", "holds", `1`, []string{"body.holds list_type"}},
 		{"a number in the list", "holds", `[1]`, []string{"body.holds.0 " + shape}},
 		{"null in the list", "holds", `[` + good + `,null]`, []string{"body.holds.1 " + shape}},
 		{"a list in the list", "holds", `[` + good + `,[` + good + `]]`, []string{"body.holds.1 " + shape}},
-		{"an empty object", "holds", `[{}]`, []string{"body.holds.0.resource_name missing", "body.holds.0.fencing_token missing"}},
-		{"no token", "holds", `[` + good + `,{"resource_name":"kept"}]`, []string{"body.holds.1.fencing_token missing"}},
-		{"null for a token", "holds", `[{"resource_name":"kept","fencing_token":null}]`, []string{"body.holds.0.fencing_token missing"}},
+		{
+			"an empty object", "holds", `[{}]`,
+			[]string{"body.holds.0.resource_name missing", "body.holds.0.fencing_token missing"},
+		},
+		{
+			"no token", "holds", `[` + good + `,{"resource_name":"kept"}]`,
+			[]string{"body.holds.1.fencing_token missing"},
+		},
+		{
+			"null for a token", "holds", `[{"resource_name":"kept","fencing_token":null}]`,
+			[]string{"body.holds.0.fencing_token missing"},
+		},
 		{"no name", "holds", `[{"fencing_token":1}]`, []string{"body.holds.0.resource_name missing"}},
-		{"a number for a name", "holds", `[{"resource_name":7,"fencing_token":1}]`, []string{"body.holds.0.resource_name string_type"}},
+		{
+			"a number for a name", "holds", `[{"resource_name":7,"fencing_token":1}]`,
+			[]string{"body.holds.0.resource_name string_type"},
+		},
 		{"an empty name", "holds", `[` + good + `,{"resource_name":"","fencing_token":1}]`, []string{
 			"body.holds.1.resource_name string_too_short",
 		}},
 		{"a long name", "holds", `[{"resource_name":"` + strings.Repeat("x", 256) + `","fencing_token":1}]`, []string{
 			"body.holds.0.resource_name string_too_long",
 		}},
-		{"a control character", "holds", `[` + good + `,` + good + `,{"resource_name":"\u0000","fencing_token":1}]`, []string{
-			"body.holds.2.resource_name string_control_character",
-		}},
+		{
+			"a control character", "holds", `[` + good + `,` + good + `,{"resource_name":"\u0000","fencing_token":1}]`,
+			[]string{
+				"body.holds.2.resource_name string_control_character",
+			},
+		},
 		{
 			"faults in several, beside another's", "ttl_seconds",
 			`"x","holds":[{"resource_name":"","fencing_token":1},` + good + `,{"resource_name":"","fencing_token":1}]`,
-			[]string{"body.holds.0.resource_name string_too_short", "body.holds.2.resource_name string_too_short", "body.ttl_seconds float_type"},
+			[]string{
+				"body.holds.0.resource_name string_too_short", "body.holds.2.resource_name string_too_short",
+				"body.ttl_seconds float_type",
+			},
 		},
-		{"faults in several", "holds", `[{"resource_name":"kept"},` + good + `,{"fencing_token":0,"resource_name":[]},5]`, []string{
-			"body.holds.0.fencing_token missing", "body.holds.2.fencing_token int_type", "body.holds.2.resource_name string_type",
-			"body.holds.3 " + shape,
-		}},
+		{
+			"faults in several", "holds",
+			`[{"resource_name":"kept"},` + good + `,{"fencing_token":0,"resource_name":[]},5]`,
+			[]string{
+				"body.holds.0.fencing_token missing", "body.holds.2.fencing_token int_type",
+				"body.holds.2.resource_name string_type",
+				"body.holds.3 " + shape,
+			},
+		},
 	}
 	for _, v := range invalidTTLs {
 		tests = append(tests, bodyTest{v.name, "ttl_seconds", v.value, []string{"body.ttl_seconds " + v.fault}})
@@ -257,7 +294,8 @@ func TestInvalidHeartbeats(t *testing.T) {
 	}
 	for _, v := range invalidTokens {
 		hold := `{"resource_name":"kept","fencing_token":` + v.value + `}`
-		tests = append(tests, bodyTest{"token: " + v.name, "holds", "[" + hold + "]", []string{"body.holds.0.fencing_token int_type"}})
+		tests = append(tests,
+			bodyTest{"token: " + v.name, "holds", "[" + hold + "]", []string{"body.holds.0.fencing_token int_type"}})
 	}
 	wantInvalid(t, "/locks/renew-all", map[string]string{"process_id": `"holder"`, "ttl_seconds": `60`}, tests)
 }
@@ -269,14 +307,20 @@ func TestMaximaAreAllowed(t *testing.T) {
 		{"reason", "reason", `"` + strings.Repeat("🔒", 500) + `"`},
 		{"empty reason", "reason", `""`},
 		{"size of metadata", "metadata", sized(4096)},
-		{"size of metadata, without white space", "metadata", strings.Repeat(" \n", 5000) + strings.Replace(sized(4096), ":", " : ", 1)},
+		{
+			"size of metadata, without white space", "metadata",
+			strings.Repeat(" \n", 5000) + strings.Replace(sized(4096), ":", " : ", 1),
+		},
 		{"depth of metadata", "metadata", nested(8)},
 		{"brackets in a string have no depth", "metadata", `{"a":"[[[[[[[[[[{{{{{{\"[[[["}`},
 		{"many neighbours are not deep", "metadata", `{"a":[` + strings.Repeat(`[],{},`, 100) + `0]}`},
 		{"min_hold_seconds", "min_hold_seconds", `3155760000`},
 		{"wait_seconds", "wait_seconds", `300`},
 		{"min_hold_seconds as the TTL", "ttl_seconds", `60,"min_hold_seconds":60`},
-		{"null everywhere", "request_id", `null,"reason":null,"metadata":null,"min_hold_seconds":null,"ttl_seconds":null,"wait_seconds":null`},
+		{
+			"null everywhere", "request_id",
+			`null,"reason":null,"metadata":null,"min_hold_seconds":null,"ttl_seconds":null,"wait_seconds":null`,
+		},
 	}
 	onBoth(t, func(t *testing.T, s *server) {
 		for i, test := range tests {
@@ -301,7 +345,8 @@ func TestUnknownFieldsOfHeartbeatsAreIgnored(t *testing.T) {
 			t.Errorf("got %+v", got)
 		}
 		for _, more := range []string{"&limit=x", "&reason=%00"} {
-			s.call(t, "GET", fmt.Sprintf("/locks/validate?resource_name=r&fencing_token=%d%s", token, more), "").want(t, 200)
+			s.call(t, "GET", fmt.Sprintf("/locks/validate?resource_name=r&fencing_token=%d%s", token, more),
+				"").want(t, 200)
 		}
 		s.call(t, "GET", "/locks/all-locked?resource_name=%00&fencing_token=", "").want(t, 200)
 		s.call(t, "GET", "/locks/history?prefix=%00", "").want(t, 200)
@@ -319,7 +364,8 @@ func TestHeartbeatsAreJSON(t *testing.T) {
 			s.do(t, req).wantCode(t, 415, wire.CodeUnsupportedMedia)
 			s.call(t, "POST", path, strings.Repeat(" ", 64<<10)+`{}`).wantCode(t, 413, wire.CodeBodyTooLarge)
 			for _, body := range []string{"null", "[]", `"x"`, "1"} {
-				if got := s.call(t, "POST", path, body).exactFaults(t); !slices.Equal(got, []string{"body model_attributes_type"}) {
+				if got := s.call(t, "POST", path, body).exactFaults(t); !slices.Equal(got,
+					[]string{"body model_attributes_type"}) {
 					t.Errorf("%s: %q", body, got)
 				}
 			}

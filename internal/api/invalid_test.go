@@ -98,7 +98,10 @@ func TestInvalidBodies(t *testing.T) {
 		{"byte order mark at the end", `{"resource_name":"r","process_id":"p"}` + "\ufeff", []string{syntax}},
 		{"nothing but a byte order mark", "\ufeff", []string{"body missing"}},
 		{"duplicate field", `{"resource_name":"r","resource_name":"r","process_id":"p"}`, []string{syntax}},
-		{"duplicate field, spelled otherwise", `{"resource_name":"r","\u0072esource_name":"s","process_id":"p"}`, []string{syntax}},
+		{
+			"duplicate field, spelled otherwise", `{"resource_name":"r","\u0072esource_name":"s","process_id":"p"}`,
+			[]string{syntax},
+		},
 		{"duplicate unknown field", with("x", `0,"x":1`), []string{syntax}},
 		{"duplicate field inside", with("x", `{"y":0,"y":1}`), []string{syntax}},
 		{"endless nesting", with("x", strings.Repeat("[", 60000)), []string{syntax}},
@@ -115,14 +118,21 @@ func TestInvalidBodies(t *testing.T) {
 		{"no fields", `{}`, []string{"body.resource_name missing", "body.process_id missing"}},
 		{"no resource_name", `{"process_id":"p"}`, []string{"body.resource_name missing"}},
 		{"no process_id", `{"resource_name":"r"}`, []string{"body.process_id missing"}},
-		{"other case", `{"Resource_Name":"r","process_id":"p"}`, []string{"body.resource_name missing", "body.Resource_Name misspelled_name"}},
+		{
+			"other case", `{"Resource_Name":"r","process_id":"p"}`,
+			[]string{"body.resource_name missing", "body.Resource_Name misspelled_name"},
+		},
 		{
 			"a fault in each field, of the type", `{"resource_name":1,"process_id":[],"ttl_seconds":"60"}`,
 			[]string{"body.resource_name string_type", "body.process_id string_type", "body.ttl_seconds float_type"},
 		},
 		{
-			"a fault in each field, of the value", `{"resource_name":"","process_id":"` + "\\n" + `","ttl_seconds":1e10}`,
-			[]string{"body.resource_name string_too_short", "body.process_id string_control_character", "body.ttl_seconds less_than_equal"},
+			"a fault in each field, of the value",
+			`{"resource_name":"","process_id":"` + "\\n" + `","ttl_seconds":1e10}`,
+			[]string{
+				"body.resource_name string_too_short", "body.process_id string_control_character",
+				"body.ttl_seconds less_than_equal",
+			},
 		},
 		{
 			"a fault in each field, of each kind", `{"resource_name":"","ttl_seconds":0}`,
@@ -150,7 +160,8 @@ func TestInvalidBodies(t *testing.T) {
 			{"next line", `"a\u0085"`, "string_control_character"},
 			{"last control character", "\"a\u009f\"", "string_control_character"},
 		} {
-			tests = append(tests, test{field + ": " + v.name, with(field, v.value), []string{"body." + field + " " + v.fault}})
+			tests = append(tests,
+				test{field + ": " + v.name, with(field, v.value), []string{"body." + field + " " + v.fault}})
 		}
 		for _, v := range []struct{ name, value string }{
 			{"raw NUL", "\"a\x00\""},
@@ -227,7 +238,10 @@ func TestInvalidQueries(t *testing.T) {
 		}},
 		{"no resource_name", "DELETE", release + "?process_id=holder", []string{"query.resource_name missing"}},
 		{"no process_id", "DELETE", release + "?resource_name=kept", []string{"query.process_id missing"}},
-		{"other case", "GET", status + "?Resource_Name=r", []string{"query.resource_name missing", "query.Resource_Name misspelled_name"}},
+		{
+			"other case", "GET", status + "?Resource_Name=r",
+			[]string{"query.resource_name missing", "query.Resource_Name misspelled_name"},
+		},
 		{"malformed in another parameter", "GET", status + "?resource_name=r&x=%", []string{"query query_invalid"}},
 		{"malformed name", "GET", status + "?resource_name=r&%f=1", []string{"query query_invalid"}},
 	}
@@ -246,7 +260,10 @@ func TestInvalidQueries(t *testing.T) {
 		{"surrogate in UTF-8", `%ed%a0%80`, "string_unicode"},
 	} {
 		tests = append(tests,
-			test{"resource_name: " + v.name, "GET", status + "?resource_name=" + v.value, []string{"query.resource_name " + v.fault}},
+			test{
+				"resource_name: " + v.name, "GET", status + "?resource_name=" + v.value,
+				[]string{"query.resource_name " + v.fault},
+			},
 			test{
 				"resource_name: " + v.name, "DELETE", release + "?process_id=holder&resource_name=" + v.value,
 				[]string{"query.resource_name " + v.fault},
@@ -259,10 +276,17 @@ func TestInvalidQueries(t *testing.T) {
 	for _, v := range []string{"%zz", "%", "%f", "a%2"} {
 		tests = append(tests,
 			test{"malformed " + v, "GET", status + "?resource_name=" + v, []string{"query query_invalid"}},
-			test{"malformed " + v, "DELETE", release + "?resource_name=kept&process_id=holder&process_id=" + v, []string{"query query_invalid"}})
+			test{
+				"malformed " + v, "DELETE", release + "?resource_name=kept&process_id=holder&process_id=" + v,
+				[]string{"query query_invalid"},
+			})
 	}
-	for _, pair := range []string{"resource_name=r&resource_name=r", "resource_name=r&resource_name=", "resource_name&resource%5fname=r"} {
-		tests = append(tests, test{"duplicate " + pair, "GET", status + "?" + pair, []string{"query.resource_name duplicate"}})
+	for _, pair := range []string{
+		"resource_name=r&resource_name=r", "resource_name=r&resource_name=",
+		"resource_name&resource%5fname=r",
+	} {
+		tests = append(tests,
+			test{"duplicate " + pair, "GET", status + "?" + pair, []string{"query.resource_name duplicate"}})
 	}
 	onBoth(t, func(t *testing.T, s *server) {
 		s.acquire(t, "kept", "holder", nil).want(t, 200)
@@ -285,9 +309,18 @@ func TestInvalidQueries(t *testing.T) {
 // TestFaultsStateWhatWouldBeRight tests the sentences that state a limit.
 func TestFaultsStateWhatWouldBeRight(t *testing.T) {
 	tests := []struct{ name, body, message string }{
-		{"maximum TTL", `{"resource_name":"r","process_id":"p","ttl_seconds":3155760001}`, "Input should be less than or equal to 3155760000"},
-		{"length", `{"resource_name":"` + strings.Repeat("x", 256) + `","process_id":"p"}`, "String should have at most 255 characters"},
-		{"control character", `{"resource_name":"a\u001bb","process_id":"p"}`, "String should have no control characters, found U+001B"},
+		{
+			"maximum TTL", `{"resource_name":"r","process_id":"p","ttl_seconds":3155760001}`,
+			"Input should be less than or equal to 3155760000",
+		},
+		{
+			"length", `{"resource_name":"` + strings.Repeat("x", 256) + `","process_id":"p"}`,
+			"String should have at most 255 characters",
+		},
+		{
+			"control character", `{"resource_name":"a\u001bb","process_id":"p"}`,
+			"String should have no control characters, found U+001B",
+		},
 		{"missing", `{"resource_name":"r"}`, "Field required"},
 		{"zero", `{"resource_name":"r","process_id":"p","ttl_seconds":0}`, "Input should be greater than 0"},
 	}
@@ -310,7 +343,8 @@ func TestPositionOfASyntaxError(t *testing.T) {
 	s := realServer(t, store.SQLite)
 	a := s.call(t, "POST", "/locks/request", `{"resource_name": x}`).want(t, 422)
 	got := decode[struct{ Detail []struct{ Loc []any } }](t, a.body)
-	if want := fmt.Sprintf("[body %d]", len(`{"resource_name": `)); len(got.Detail) != 1 || fmt.Sprint(got.Detail[0].Loc) != want {
+	if want := fmt.Sprintf("[body %d]", len(`{"resource_name": `)); len(got.Detail) != 1 ||
+		fmt.Sprint(got.Detail[0].Loc) != want {
 		t.Errorf("got %s, want loc %s", a.body, want)
 	}
 }

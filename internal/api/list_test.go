@@ -35,7 +35,8 @@ func TestListByPrefix(t *testing.T) {
 	names := []string{
 		"a", "A", "ab", "a%c", "a_c", `a\c`, "abc", "%", "%_", "_", `\`, `\%`, "a*", "a?", "[a]", "a b", "a'b", " a",
 		"á", "a\u0301", "数据库", "数据", "🔒🔑", "🔒", "\ud7ff1", "\ud7ff", "\ue000",
-		"z", "z\U0010ffff\U0010ffff!", "z\U0010ffff", "z\U0010fffe", "\U0010ffff\U0010ffff", "\U0010ffff", strings.Repeat("x", 255),
+		"z", "z\U0010ffff\U0010ffff!", "z\U0010ffff", "z\U0010fffe", "\U0010ffff\U0010ffff", "\U0010ffff",
+		strings.Repeat("x", 255),
 	}
 	tests := []struct {
 		prefix string
@@ -130,7 +131,8 @@ func (s *server) pages(t *testing.T, limit int, between func(page int), query ..
 		pages = append(pages, names)
 		for _, l := range list.Locks {
 			if byName && l.ResourceName <= last.ResourceName || !byName && l.ID <= last.ID {
-				t.Errorf("page %d: %d, %q comes after %d, %q", len(pages), l.ID, l.ResourceName, last.ID, last.ResourceName)
+				t.Errorf("page %d: %d, %q comes after %d, %q", len(pages), l.ID, l.ResourceName, last.ID,
+					last.ResourceName)
 			}
 			last = l
 		}
@@ -200,7 +202,8 @@ func TestNextCursorIsNullAtTheEnd(t *testing.T) {
 			s.hold(t, numbered("r", held+1)[held], "p", nil)
 			s.acquireAndOutlive(t, fmt.Sprint("expired ", held), "p") // not counted
 		}
-		if got := s.get(t, "/locks/all-locked", "limit", "5").body; !strings.HasSuffix(got, `],"next_cursor":null}}`+"\n") {
+		if got := s.get(t, "/locks/all-locked", "limit", "5").body; !strings.HasSuffix(got,
+			`],"next_cursor":null}}`+"\n") {
 			t.Errorf("at the end: %s", got)
 		}
 		// Without a limit there are no pages.
@@ -208,7 +211,8 @@ func TestNextCursorIsNullAtTheEnd(t *testing.T) {
 			t.Errorf("without a limit: %s", got)
 		}
 		first, _ := s.list(t, "limit", "2")
-		if _, names := s.list(t, "cursor", *first.NextCursor); !slices.Equal(names, []string{"r0002", "r0003", "r0004"}) {
+		if _, names := s.list(t, "cursor", *first.NextCursor); !slices.Equal(names,
+			[]string{"r0002", "r0003", "r0004"}) {
 			t.Errorf("a cursor without a limit: %q", names)
 		}
 	})
@@ -281,7 +285,8 @@ func TestCursorOfAnotherList(t *testing.T) {
 			"made up, with an invalid name": {"prefix", "r", "cursor", made("/\xed\xa0\x80")},
 			"of names, cut off in between":  {"prefix", "r", "cursor", (*byName.NextCursor)[:5]},
 		} {
-			if a := s.get(t, "/locks/all-locked", query...); a.status != 422 || !strings.Contains(a.body, `"loc":["query","cursor"]`) {
+			if a := s.get(t, "/locks/all-locked", query...); a.status != 422 ||
+				!strings.Contains(a.body, `"loc":["query","cursor"]`) {
 				t.Errorf("a cursor %s: %d %s", name, a.status, a.body)
 			}
 		}

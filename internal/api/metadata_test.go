@@ -49,7 +49,8 @@ func TestReasonAndMetadataAreShown(t *testing.T) {
 					name, quoted(t, test.reason), metadata)
 				hold := dataOf[wire.Acquired](t, s.call(t, "POST", "/locks/request", body))
 				want := wire.Hold{
-					ProcessID: "p", Times: hold.Times, FencingToken: hold.FencingToken, Metadata: json.RawMessage(test.metadata),
+					ProcessID: "p", Times: hold.Times, FencingToken: hold.FencingToken,
+					Metadata: json.RawMessage(test.metadata),
 				}
 				if test.reason != "" {
 					want.Reason = &test.reason
@@ -58,8 +59,12 @@ func TestReasonAndMetadataAreShown(t *testing.T) {
 				status := s.status(t, name)
 				got := map[string]wire.Hold{
 					"status": {
-						ProcessID: *status.LockedBy, FencingToken: *status.FencingToken, Reason: status.Reason, Metadata: status.Metadata,
-						Times: wire.Times{LockedAt: *status.LockedAt, ExpiresAt: status.ExpiresAt, ExpiresInSeconds: status.ExpiresInSeconds},
+						ProcessID: *status.LockedBy, FencingToken: *status.FencingToken, Reason: status.Reason,
+						Metadata: status.Metadata,
+						Times: wire.Times{
+							LockedAt: *status.LockedAt, ExpiresAt: status.ExpiresAt,
+							ExpiresInSeconds: status.ExpiresInSeconds,
+						},
 					},
 					"conflict": *decode[wire.Conflict](t, s.acquire(t, name, "q", nil).want(t, 409).body).Holder,
 				}
@@ -90,13 +95,15 @@ func TestReasonAndMetadataAreShown(t *testing.T) {
 func TestNextHoldShowsItsOwnReason(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.acquireWith(t, "r", "p", fields{
-			"reason": "first", "metadata": fields{"a": 1}, "min_hold_seconds": 0, "ttl_seconds": 600, "request_id": "run",
+			"reason": "first", "metadata": fields{"a": 1}, "min_hold_seconds": 0, "ttl_seconds": 600,
+			"request_id": "run",
 		}).want(t, 200)
 		s.renew(t, "r", "p", 60, 0).want(t, 200)
 		s.release(t, "r", "p").want(t, 200)
 		hold := s.hold(t, "r", "q", nil)
 		want := wire.Status{
-			ResourceName: "r", IsLocked: true, LockedBy: new("q"), LockedAt: &hold.LockedAt, FencingToken: &hold.FencingToken, Renewals: new(0),
+			ResourceName: "r", IsLocked: true, LockedBy: new("q"), LockedAt: &hold.LockedAt,
+			FencingToken: &hold.FencingToken, Renewals: new(0),
 		}
 		if diff := cmp.Diff(want, s.status(t, "r"), s.equalHolds()); diff != "" {
 			t.Error("status (-want +got):\n" + diff)
@@ -131,7 +138,12 @@ func TestRetryAfter(t *testing.T) {
 		{"never expires", fields{}, false, 0, 0, ""},
 		{"never expires, with a minimum", fields{"min_hold_seconds": 300}, false, 0, 0, ""},
 		{"released before its minimum", fields{"min_hold_seconds": 300}, true, 10 * time.Second, 290, "290"},
-		{"released before its minimum, with a TTL", fields{"min_hold_seconds": 300, "ttl_seconds": 3000}, true, 0, 300, "300"},
+		{
+			"released before its minimum, with a TTL",
+			fields{"min_hold_seconds": 300, "ttl_seconds": 3000},
+			true, 0,
+			300, "300",
+		},
 	}
 	onBoth(t, func(t *testing.T, s *server) {
 		for i, test := range tests {
@@ -145,19 +157,22 @@ func TestRetryAfter(t *testing.T) {
 				a := s.acquire(t, name, "q", nil).want(t, 409)
 				got, header := decode[wire.Conflict](t, a.body), a.header.Get("Retry-After")
 				if test.seconds == 0 {
-					if got.RetryAfterSeconds != nil || got.Holder.ExpiresInSeconds != nil || strings.Contains(a.body, "retry_after") || header != "" {
+					if got.RetryAfterSeconds != nil || got.Holder.ExpiresInSeconds != nil ||
+						strings.Contains(a.body, "retry_after") || header != "" {
 						t.Errorf("Retry-After %q, %s", header, a.body)
 					}
 					return
 				}
-				if got.RetryAfterSeconds == nil || got.Holder.ExpiresInSeconds == nil || *got.RetryAfterSeconds != *got.Holder.ExpiresInSeconds {
+				if got.RetryAfterSeconds == nil || got.Holder.ExpiresInSeconds == nil ||
+					*got.RetryAfterSeconds != *got.Holder.ExpiresInSeconds {
 					t.Fatalf("got %s", a.body)
 				}
 				if want := fmt.Sprintf("%.0f", math.Ceil(*got.RetryAfterSeconds)); header != want {
 					t.Errorf("Retry-After %q, want %q", header, want)
 				}
 				if s.driver == store.SQLite && (*got.RetryAfterSeconds != test.seconds || header != test.header) {
-					t.Errorf("Retry-After %q, retry_after_seconds %v, want %q, %v", header, *got.RetryAfterSeconds, test.header, test.seconds)
+					t.Errorf("Retry-After %q, retry_after_seconds %v, want %q, %v", header, *got.RetryAfterSeconds,
+						test.header, test.seconds)
 				}
 			})
 		}

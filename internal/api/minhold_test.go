@@ -20,7 +20,8 @@ func TestReleaseWithinTheMinimum(t *testing.T) {
 		for _, ttl := range []any{nil, 3000} {
 			t.Run(fmt.Sprint("ttl ", ttl), func(t *testing.T) {
 				r := fmt.Sprint("r", ttl)
-				hold := dataOf[wire.Acquired](t, s.acquireWith(t, r, "p", fields{"min_hold_seconds": 600, "ttl_seconds": ttl, "request_id": "run"}))
+				hold := dataOf[wire.Acquired](t,
+					s.acquireWith(t, r, "p", fields{"min_hold_seconds": 600, "ttl_seconds": ttl, "request_id": "run"}))
 				freeAt := wire.Time(time.Time(hold.LockedAt).Add(600 * time.Second))
 				status := s.status(t, r)
 				if !cmp.Equal(&freeAt, status.MinHoldUntil, s.equalHolds()) || status.ReleasedAt != nil {
@@ -38,8 +39,10 @@ func TestReleaseWithinTheMinimum(t *testing.T) {
 
 				left := 590.0
 				wantStatus := wire.Status{
-					ResourceName: r, IsLocked: true, LockedBy: new("p"), LockedAt: &hold.LockedAt, ExpiresAt: &freeAt, ExpiresInSeconds: &left,
-					FencingToken: &hold.FencingToken, Renewals: new(0), MinHoldUntil: &freeAt, ReleasedAt: &released.ReleasedAt,
+					ResourceName: r, IsLocked: true, LockedBy: new("p"), LockedAt: &hold.LockedAt, ExpiresAt: &freeAt,
+					ExpiresInSeconds: &left,
+					FencingToken:     &hold.FencingToken, Renewals: new(0), MinHoldUntil: &freeAt,
+					ReleasedAt: &released.ReleasedAt,
 				}
 				if diff := cmp.Diff(wantStatus, s.status(t, r), s.equalHolds()); diff != "" {
 					t.Error("status (-want +got):\n" + diff)
@@ -48,7 +51,8 @@ func TestReleaseWithinTheMinimum(t *testing.T) {
 				// The process of the hold gets no more than others, also if it repeats
 				// the request that was granted the hold.
 				for _, process := range []string{"q", "p"} {
-					conflict := decode[wire.Conflict](t, s.acquireWith(t, r, process, fields{"request_id": "run"}).want(t, 409).body)
+					conflict := decode[wire.Conflict](t,
+						s.acquireWith(t, r, process, fields{"request_id": "run"}).want(t, 409).body)
 					if !cmp.Equal(&left, conflict.RetryAfterSeconds, s.equalHolds()) {
 						t.Errorf("%s is to retry after %v", process, conflict.RetryAfterSeconds)
 					}
@@ -135,7 +139,8 @@ func TestMinimumAsLongAsTheTTL(t *testing.T) {
 		s.acquireWith(t, "r", "p", fields{"min_hold_seconds": 60, "ttl_seconds": 60}).want(t, 200)
 		a := s.acquireWith(t, "other", "p", fields{"min_hold_seconds": 60.000001, "ttl_seconds": 60})
 		got := decode[wire.ValidationFailure](t, a.want(t, 422).body).Detail
-		if len(got) != 1 || fmt.Sprint(got[0].Loc) != "[body min_hold_seconds]" || got[0].Msg != "Input should be less than or equal to ttl_seconds" {
+		if len(got) != 1 || fmt.Sprint(got[0].Loc) != "[body min_hold_seconds]" ||
+			got[0].Msg != "Input should be less than or equal to ttl_seconds" {
 			t.Errorf("got %s", a.body)
 		}
 		if diff := cmp.Diff([]string{"r"}, s.lockedNames(t)); diff != "" {

@@ -39,7 +39,10 @@ func TestMisspelledNames(t *testing.T) {
 		{"POST", "/locks/renew", `"ttl_seconds":60,"token":1`, "fencing_token"},
 		{"POST", "/locks/renew", `"ttl_seconds":60,"FencingToken":1`, "fencing_token"},
 		{"POST", all, `"ttl_seconds":60,"Holds":[]`, "holds"},
-		{"POST", all, `"ttl_seconds":60,"holds":[{"resource_name":"kept","fencing_token":1},{"resource_name":"kept","fencing_token":1,"fencing_tokens":2}]`, "fencing_token"},
+		{
+			"POST", all,
+			`"ttl_seconds":60,"holds":[{"resource_name":"kept","fencing_token":1},{"resource_name":"kept","fencing_token":1,"fencing_tokens":2}]`, "fencing_token",
+		},
 		{"POST", all, `"ttl_seconds":60,"holds":[{"resource_name":"kept","token":1}]`, "fencing_token"},
 		{"POST", "/locks/release", `"token":1`, "fencing_token"},
 		{"POST", "/locks/force-release", `"reason":"x","fencing_tok":1`, "fencing_token"},
@@ -62,7 +65,8 @@ func TestMisspelledNames(t *testing.T) {
 			t.Run(test.path+" "+test.more, func(t *testing.T) {
 				var a answer
 				if test.method == http.MethodPost {
-					a = s.call(t, test.method, test.path, `{"resource_name":"kept","process_id":"holder",`+test.more+`}`)
+					a = s.call(t, test.method, test.path,
+						`{"resource_name":"kept","process_id":"holder",`+test.more+`}`)
 				} else {
 					a = s.call(t, test.method, test.path+"?resource_name=kept&process_id=holder&"+test.more, "")
 				}
@@ -82,7 +86,8 @@ func TestMisspelledNamesInTheQueryOfPost(t *testing.T) {
 	s.hold(t, "kept", "holder", nil)
 	wantMisspelled(t, s.call(t, "POST", "/locks/release?token=1", body), "fencing_token")
 	wantMisspelled(t, s.call(t, "POST", "/locks/release?resource=kept&process=holder", ""), "resource_name")
-	wantMisspelled(t, s.call(t, "POST", "/locks/request?ttl=30", `{"resource_name":"other","process_id":"holder"}`), "ttl_seconds")
+	wantMisspelled(t, s.call(t, "POST", "/locks/request?ttl=30", `{"resource_name":"other","process_id":"holder"}`),
+		"ttl_seconds")
 	s.call(t, "POST", "/locks/release?trace=1", body).want(t, 200)
 }
 
@@ -150,7 +155,8 @@ func TestNamesOfOurAnswersAreNotMisspelled(t *testing.T) {
 	for _, name := range names {
 		items = append(items, fmt.Sprintf(`{%q:null}`, name))
 	}
-	a := s.call(t, "POST", "/locks/renew-all", `{"process_id":"p","ttl_seconds":60,"holds":[`+strings.Join(items, ",")+`]}`)
+	a := s.call(t, "POST", "/locks/renew-all",
+		`{"process_id":"p","ttl_seconds":60,"holds":[`+strings.Join(items, ",")+`]}`)
 	if strings.Contains(a.body, "misspelled_name") {
 		t.Errorf("in holds: %s", a.body)
 	}
@@ -172,7 +178,8 @@ func knownNames(o *openapi3.Operation) []string {
 		names = append(names, p.Value.Name)
 	}
 	if o.RequestBody != nil {
-		names = slices.AppendSeq(names, maps.Keys(o.RequestBody.Value.Content["application/json"].Schema.Value.Properties))
+		names = slices.AppendSeq(names,
+			maps.Keys(o.RequestBody.Value.Content["application/json"].Schema.Value.Properties))
 	}
 	return names
 }

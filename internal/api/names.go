@@ -15,7 +15,9 @@ var answered = []string{"waited_seconds"}
 
 // units are what may replace "seconds" in a known name: nothing, another spelling,
 // another unit.
-var units = []string{"", "s", "sec", "secs", "ms", "msec", "millis", "milliseconds", "min", "mins", "minutes", "h", "hours"}
+var units = []string{
+	"", "s", "sec", "secs", "ms", "msec", "millis", "milliseconds", "min", "mins", "minutes", "h", "hours",
+}
 
 // refuseNearMiss adds a fault if a name that the operation does not know is similar to
 // one that it knows: a client that sends "ttl" believes that the lock will expire. The
@@ -50,7 +52,8 @@ func sameName(given, known string) bool {
 		}
 	}
 	switch given {
-	case known, strings.TrimSuffix(known, "name"), strings.TrimSuffix(known, "id"), strings.TrimPrefix(known, "fencing"):
+	case known, strings.TrimPrefix(known, "fencing"), strings.TrimSuffix(known, "name"),
+		strings.TrimSuffix(known, "id"):
 		return true
 	}
 	return false

@@ -69,7 +69,8 @@ func TestNamesSurvive(t *testing.T) {
 					}
 					wantMessage(t, a, fmt.Sprintf("Resource '%s' status retrieved successfully", name))
 				}
-				if list := s.allLocked(t); len(list.Locks) != 1 || list.Locks[0].ResourceName != name || list.Locks[0].ProcessID != name {
+				if list := s.allLocked(t); len(list.Locks) != 1 || list.Locks[0].ResourceName != name ||
+					list.Locks[0].ProcessID != name {
 					t.Errorf("all locked: %+v", list)
 				}
 

@@ -14,7 +14,8 @@ import (
 func spelled(n int64) []string {
 	digits := fmt.Sprint(n)
 	return []string{
-		digits, digits + ".0", digits + ".000000000000000000000", digits + "e0", digits + "E+0", digits + "e-0", digits + "0e-1",
+		digits, digits + ".0", digits + ".000000000000000000000", digits + "e0", digits + "E+0", digits + "e-0",
+		digits + "0e-1",
 		digits + strings.Repeat("0", 400) + "e-400", digits[:1] + "." + digits[1:] + "e" + fmt.Sprint(len(digits)-1),
 		"0." + digits + "E+" + fmt.Sprint(len(digits)), "0.000" + digits + "e" + fmt.Sprint(len(digits)+3),
 	}
@@ -26,11 +27,13 @@ func TestWholeNumbers(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		token := s.hold(t, "r", "p", nil).FencingToken
 		for _, text := range spelled(token) {
-			a := s.call(t, "POST", "/locks/renew", `{"resource_name":"r","process_id":"p","ttl_seconds":600,"fencing_token":`+text+`}`)
+			a := s.call(t, "POST", "/locks/renew",
+				`{"resource_name":"r","process_id":"p","ttl_seconds":600,"fencing_token":`+text+`}`)
 			if got := dataOf[wire.Renewed](t, a).FencingToken; got != token {
 				t.Errorf("%s: renewed %d", text, got)
 			}
-			a = s.call(t, "POST", "/locks/renew-all", `{"process_id":"p","ttl_seconds":600,"holds":[{"resource_name":"r","fencing_token":`+text+`}]}`)
+			a = s.call(t, "POST", "/locks/renew-all",
+				`{"process_id":"p","ttl_seconds":600,"holds":[{"resource_name":"r","fencing_token":`+text+`}]}`)
 			if got := dataOf[wire.RenewedAll](t, a); len(got.Lost) != 0 {
 				t.Errorf("%s: %+v", text, got)
 			}
@@ -40,7 +43,8 @@ func TestWholeNumbers(t *testing.T) {
 			}
 		}
 		for _, text := range spelled(token + 1) {
-			s.call(t, "POST", "/locks/renew", `{"resource_name":"r","process_id":"p","ttl_seconds":600,"fencing_token":`+text+`}`).
+			s.call(t, "POST", "/locks/renew",
+				`{"resource_name":"r","process_id":"p","ttl_seconds":600,"fencing_token":`+text+`}`).
 				wantCode(t, 404, wire.CodeTokenMismatch)
 			s.delete(t, "/locks/release", "resource_name", "r", "process_id", "p", "fencing_token", text).
 				wantCode(t, 404, wire.CodeTokenMismatch)
@@ -51,7 +55,8 @@ func TestWholeNumbers(t *testing.T) {
 				t.Errorf("%s: read as %d", text, got.FencingToken)
 			}
 		}
-		s.delete(t, "/locks/release", "resource_name", "r", "process_id", "p", "fencing_token", fmt.Sprint(token)+".0").want(t, 200)
+		s.delete(t, "/locks/release", "resource_name", "r", "process_id", "p", "fencing_token",
+			fmt.Sprint(token)+".0").want(t, 200)
 	})
 }
 
@@ -88,14 +93,17 @@ func TestNumbersOfSeconds(t *testing.T) {
 	}
 	onBoth(t, func(t *testing.T, s *server) {
 		for i, test := range tests {
-			a := s.call(t, "POST", "/locks/request", fmt.Sprintf(`{"resource_name":"r%d","process_id":"p","ttl_seconds":%s,"wait_seconds":-0}`, i, test.text))
+			a := s.call(t, "POST", "/locks/request",
+				fmt.Sprintf(`{"resource_name":"r%d","process_id":"p","ttl_seconds":%s,"wait_seconds":-0}`, i,
+					test.text))
 			got := dataOf[wire.Acquired](t, a)
 			if ttl := time.Time(*got.ExpiresAt).Sub(time.Time(got.LockedAt)); ttl != test.want {
 				t.Errorf("%.20s: the lock lives %v, want %v", test.text, ttl, test.want)
 			}
 		}
 		for _, text := range []string{"-0", "-0.0", "0e5", "null"} {
-			s.call(t, "POST", "/locks/request", `{"resource_name":"r","process_id":"p","min_hold_seconds":`+text+`}`).want(t, 200)
+			s.call(t, "POST", "/locks/request",
+				`{"resource_name":"r","process_id":"p","min_hold_seconds":`+text+`}`).want(t, 200)
 			s.release(t, "r", "p").want(t, 200)
 		}
 	})
@@ -108,10 +116,12 @@ func TestTokensSayWhatWouldBeRight(t *testing.T) {
 	s := realServer(t, "sqlite")
 	for _, text := range []string{"1.5", "9223372036854775808", "1e999999999", "0", "-1"} {
 		for _, a := range []answer{
-			s.call(t, "POST", "/locks/renew", `{"resource_name":"r","process_id":"p","ttl_seconds":60,"fencing_token":`+text+`}`),
+			s.call(t, "POST", "/locks/renew",
+				`{"resource_name":"r","process_id":"p","ttl_seconds":60,"fencing_token":`+text+`}`),
 			s.get(t, "/locks/validate", "resource_name", "r", "fencing_token", text),
 		} {
-			if got := decode[wire.ValidationFailure](t, a.want(t, 422).body).Detail; len(got) != 1 || got[0].Msg != want {
+			if got := decode[wire.ValidationFailure](t, a.want(t, 422).body).Detail; len(got) != 1 ||
+				got[0].Msg != want {
 				t.Errorf("%s: got %s", text, a.body)
 			}
 		}

@@ -38,7 +38,7 @@ func (a *API) observe(next http.Handler) http.Handler {
 		w.Header()[wire.DatabaseHeader] = a.database
 		defer func() {
 			p := recover()
-			if p != nil && p != http.ErrAbortHandler { //nolint:errorlint // it is compared by identity, as net/http does
+			if p != nil && p != http.ErrAbortHandler { //nolint:errorlint // compared by identity, as in net/http
 				err := fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 				if o.status == 0 {
 					writeError(o, err)
@@ -48,7 +48,9 @@ func (a *API) observe(next http.Handler) http.Handler {
 				}
 			}
 			a.logRequest(r, time.Since(start), o)
-			if p != nil { // the response has begun: close the connection, so that the client notices that it is incomplete
+			if p != nil {
+				// The response has begun. The client notices that it is incomplete by the end
+				// of the connection.
 				panic(http.ErrAbortHandler)
 			}
 		}()

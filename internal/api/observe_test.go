@@ -52,7 +52,8 @@ func newLog(t *testing.T) (*slog.Logger, func() []logLine) {
 				t.Fatal(err)
 			}
 			line := decode[logLine](t, string(whole))
-			if duration := decode[struct{ Duration *int64 }](t, string(whole)).Duration; line.Method != "" && (duration == nil || *duration <= 0) {
+			if duration := decode[struct{ Duration *int64 }](t, string(whole)).Duration; line.Method != "" &&
+				(duration == nil || *duration <= 0) {
 				t.Errorf("no duration in %s", whole)
 			}
 			lines = append(lines, line)
@@ -92,7 +93,8 @@ func TestOneLineForEachRequest(t *testing.T) {
 	for _, test := range tests {
 		a := s.call(t, test.method, test.target, test.body).want(t, test.status)
 		want = append(want, logLine{
-			ID: a.header.Get("X-Request-Id"), Level: "DEBUG", Method: test.method, Route: test.route, Status: test.status,
+			ID: a.header.Get("X-Request-Id"), Level: "DEBUG", Method: test.method, Route: test.route,
+			Status: test.status,
 		})
 	}
 	s.Close() // waits for the requests, whose lines are written after their responses
@@ -116,7 +118,8 @@ func TestLogLevel(t *testing.T) {
 		locks := service.New(brokenStore{fail: func(context.Context) error { return failure }}, service.Config{}, log)
 		handler := api.New(locks, databaseID, nil, log)
 		for _, failure = range []error{service.ErrUnavailable, service.ErrStopping} {
-			handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", "/locks/all-locked", nil))
+			handler.ServeHTTP(httptest.NewRecorder(),
+				httptest.NewRequestWithContext(t.Context(), "GET", "/locks/all-locked", nil))
 		}
 		for _, path := range []string{"/health", "/nowhere", "/locks/status"} {
 			handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", path, nil))
@@ -172,7 +175,8 @@ func TestRequestID(t *testing.T) {
 			switch {
 			case test.kept && got != test.id:
 				t.Errorf("%q was replaced by %q", test.id, got)
-			case !test.kept && (got == test.id || len(got) < 16 || seen[got] || strings.Trim(got, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") != ""):
+			case !test.kept && (got == test.id || len(got) < 16 || seen[got] ||
+				strings.Trim(got, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") != ""):
 				t.Errorf("%q was replaced by %q, want a new id", test.id, got)
 			}
 			seen[got] = true
@@ -190,7 +194,10 @@ func TestRequestID(t *testing.T) {
 // TestRequestIDEverywhere: every response has an id, also pages and refusals.
 func TestRequestIDEverywhere(t *testing.T) {
 	s := realServer(t, "sqlite")
-	for _, path := range []string{"/health", "/docs", "/docs/index.html", "/redoc", "/openapi.json", "/nowhere", "/locks/request", "/locks/status"} {
+	for _, path := range []string{
+		"/health", "/docs", "/docs/index.html", "/redoc", "/openapi.json", "/nowhere",
+		"/locks/request", "/locks/status",
+	} {
 		req := s.request(t, "GET", path, "")
 		req.Header.Set("X-Request-Id", "mine")
 		if got := s.do(t, req).header["X-Request-Id"]; len(got) != 1 || got[0] != "mine" {

@@ -140,7 +140,8 @@ func TestEveryOperationIsExplained(t *testing.T) {
 			// Swagger UI would send the value.
 			prefilled := p.Value.Example != nil || p.Value.Schema.Value.Default != nil
 			if prefilled != p.Value.Required {
-				t.Errorf("%s %s: parameter %s: required %t, prefilled %t", method, path, p.Value.Name, p.Value.Required, prefilled)
+				t.Errorf("%s %s: parameter %s: required %t, prefilled %t", method, path, p.Value.Name,
+					p.Value.Required, prefilled)
 			}
 		}
 		if o.RequestBody != nil && o.RequestBody.Value.Content["application/json"].Example == nil {
@@ -165,7 +166,8 @@ func TestEveryOperationIsExplained(t *testing.T) {
 func TestDocumentedOperationsExist(t *testing.T) {
 	s := realServer(t, "sqlite")
 	operations(t, func(method, path string, _ *openapi3.Operation) {
-		if a := s.call(t, method, path, ""); a.status == http.StatusNotFound || a.status == http.StatusMethodNotAllowed {
+		if a := s.call(t, method, path, ""); a.status == http.StatusNotFound ||
+			a.status == http.StatusMethodNotAllowed {
 			t.Errorf("%s %s is documented and returns %d", method, path, a.status)
 		}
 	})

@@ -38,7 +38,8 @@ func (a *API) queue(w http.ResponseWriter, r *http.Request) error {
 	if limit == 0 {
 		limit = defaultPage
 	}
-	page, err := a.locks.Queue(context.Background(), resource, after, limit+1) // one more shows whether there is a next page
+	// one more shows whether there is a next page
+	page, err := a.locks.Queue(context.Background(), resource, after, limit+1)
 	if err != nil {
 		return err
 	}

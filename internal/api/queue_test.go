@@ -29,7 +29,10 @@ func TestQueue(t *testing.T) {
 		wantMessage(t, a, "Retrieved 3 waiters of resource 'r'")
 		got := dataOf[wire.Queue](t, a)
 		want := wire.Queue{ResourceName: "r", Waiters: []wire.Waiter{
-			{Position: 1, ProcessID: "z", WaitedSeconds: 11.5, Reason: new("nightly backup <b>"), Metadata: []byte(`{"host":"db-1"}`)},
+			{
+				Position: 1, ProcessID: "z", WaitedSeconds: 11.5, Reason: new("nightly backup <b>"),
+				Metadata: []byte(`{"host":"db-1"}`),
+			},
 			{Position: 2, ProcessID: "a", WaitedSeconds: 10},
 			{Position: 3, ProcessID: "m", Metadata: []byte(`{}`)},
 		}}
@@ -136,7 +139,8 @@ func TestQueueIsNotEndless(t *testing.T) {
 	if len(got.Waiters) != 100 || got.NextCursor == nil {
 		t.Fatalf("a page of %d, next_cursor %v, want 100 and one", len(got.Waiters), got.NextCursor)
 	}
-	if rest := s.queue(t, "r", "cursor", *got.NextCursor); len(rest.Waiters) != 1 || rest.Waiters[0].Position != 101 || rest.NextCursor != nil {
+	if rest := s.queue(t, "r", "cursor", *got.NextCursor); len(rest.Waiters) != 1 ||
+		rest.Waiters[0].Position != 101 || rest.NextCursor != nil {
 		t.Errorf("the next page: %+v", rest)
 	}
 }
@@ -147,7 +151,8 @@ func (s *server) wantQueueFull(t *testing.T, resource, process string) {
 	t.Helper()
 	before := s.state(t)
 	a := s.ask(t, resource, process, nil).answer(t)
-	a.wantFailure(t, 503, wire.CodeQueueFull, "Too many requests wait already: there is no place left in the queue of resource '"+resource+"'")
+	a.wantFailure(t, 503, wire.CodeQueueFull,
+		"Too many requests wait already: there is no place left in the queue of resource '"+resource+"'")
 	if got := a.header.Get("Retry-After"); got != "1" {
 		t.Errorf("Retry-After %q, want 1", got)
 	}
@@ -236,15 +241,27 @@ func TestHistoryOfWaiting(t *testing.T) {
 			t.Fatalf("got %q", eventLines(got))
 		}
 		want := []wire.Event{
-			{Event: "released", ProcessID: "q", FencingToken: &granted.FencingToken, HeldSeconds: seconds(granted.LockedAt, got[0].At), Renewals: new(0), HoldReason: new("nightly backup")},
+			{
+				Event: "released", ProcessID: "q", FencingToken: &granted.FencingToken,
+				HeldSeconds: seconds(granted.LockedAt, got[0].At), Renewals: new(0), HoldReason: new("nightly backup"),
+			},
 			{
 				Event: "granted", At: granted.LockedAt, ProcessID: "q", FencingToken: &granted.FencingToken,
 				WaitedSeconds: &granted.WaitedSeconds, Reason: new("nightly backup"),
 			},
-			{Event: "released", ProcessID: "p", FencingToken: &hold.FencingToken, HeldSeconds: seconds(hold.LockedAt, got[2].At), Renewals: new(0)},
-			{Event: "gave_up", ProcessID: "late", WaitedSeconds: seconds(got[4].At, got[3].At), Reason: new(string(wire.ReasonWaitTimeout))},
+			{
+				Event: "released", ProcessID: "p", FencingToken: &hold.FencingToken,
+				HeldSeconds: seconds(hold.LockedAt, got[2].At), Renewals: new(0),
+			},
+			{
+				Event: "gave_up", ProcessID: "late", WaitedSeconds: seconds(got[4].At, got[3].At),
+				Reason: new(string(wire.ReasonWaitTimeout)),
+			},
 			{Event: "queued", ProcessID: "late"},
-			{Event: "gave_up", ProcessID: "gone", WaitedSeconds: seconds(goneSince, got[5].At), Reason: new(string(wire.ReasonClientGone))},
+			{
+				Event: "gave_up", ProcessID: "gone", WaitedSeconds: seconds(goneSince, got[5].At),
+				Reason: new(string(wire.ReasonClientGone)),
+			},
 			{Event: "queued", At: goneSince, ProcessID: "gone", Reason: new("why it wanted it")},
 			{Event: "queued", At: since, ProcessID: "q", Reason: new("nightly backup")},
 			{Event: "acquired", At: hold.LockedAt, ProcessID: "p", FencingToken: &hold.FencingToken},

@@ -176,7 +176,8 @@ func TestReadmeExamples(t *testing.T) {
 					prepare(s.release(t, "database_backup", "process_123"))
 					prepare(s.acquire(t, "database_backup", "process_123", nil))
 					s.clock.advance(3 * time.Minute)
-					return s.call(t, "DELETE", "/locks/release?resource_name=database_backup&process_id=process_123", "")
+					return s.call(t, "DELETE", "/locks/release?resource_name=database_backup&process_id=process_123",
+						"")
 				},
 				status: 200,
 				body: `{
@@ -212,12 +213,15 @@ func TestReadmeScript(t *testing.T) {
 		s.call(t, "GET", "/health", "").want(t, 200)
 		s.call(t, "POST", "/locks/request",
 			`{"resource_name": "test_resource", "process_id": "test_process_123", "ttl_seconds": 60}`).want(t, 200)
-		if got := s.status(t, "test_resource"); !got.IsLocked || got.LockedBy == nil || *got.LockedBy != "test_process_123" {
+		if got := s.status(t, "test_resource"); !got.IsLocked || got.LockedBy == nil ||
+			*got.LockedBy != "test_process_123" {
 			t.Errorf("status %+v", got)
 		}
 		s.call(t, "POST", "/locks/request", `{"resource_name": "test_resource", "process_id": "different_process"}`).
-			wantFailure(t, 409, "already_locked", "Resource 'test_resource' is already locked by process 'test_process_123'")
-		if got := s.allLocked(t); got.TotalLocks != 1 || len(got.Locks) != 1 || got.Locks[0].ResourceName != "test_resource" {
+			wantFailure(t, 409, "already_locked",
+				"Resource 'test_resource' is already locked by process 'test_process_123'")
+		if got := s.allLocked(t); got.TotalLocks != 1 || len(got.Locks) != 1 ||
+			got.Locks[0].ResourceName != "test_resource" {
 			t.Errorf("all locked: %+v", got)
 		}
 		s.call(t, "DELETE", "/locks/release?resource_name=test_resource&process_id=test_process_123", "").want(t, 200)

@@ -82,7 +82,8 @@ func (c checked) constantReasons() (places []string) {
 			switch n := n.(type) {
 			case *ast.AssignStmt:
 				for i, left := range n.Lhs {
-					if field, is := left.(*ast.SelectorExpr); is && field.Sel.Name == "Reason" && len(n.Lhs) == len(n.Rhs) {
+					if field, is := left.(*ast.SelectorExpr); is && field.Sel.Name == "Reason" &&
+						len(n.Lhs) == len(n.Rhs) {
 						note(n.Rhs[i])
 					}
 				}

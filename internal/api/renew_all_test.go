@@ -43,9 +43,20 @@ func TestRenewAll(t *testing.T) {
 			{"an empty list", []owned{}, nil, 0, []owned{}},
 			{"one of two listed", listed[:1], []string{"a"}, 0, []owned{}},
 			{"another run's", listed[1:2], nil, 0, listed[1:2]},
-			{"without expiry", []owned{{ResourceName: "endless", FencingToken: endless.FencingToken}}, nil, 1, []owned{}},
+			{
+				"without expiry",
+				[]owned{{ResourceName: "endless", FencingToken: endless.FencingToken}},
+				nil, 1,
+				[]owned{},
+			},
 			{"some are lost, in the order of the list", listed, []string{"a", "b"}, 0, listed[1:7]},
-			{"one is listed twice", []owned{listed[2], listed[0], listed[2], listed[0]}, []string{"a"}, 0, []owned{listed[2], listed[2]}},
+			{
+				"one is listed twice",
+				[]owned{listed[2], listed[0], listed[2], listed[0]},
+				[]string{"a"},
+				0,
+				[]owned{listed[2], listed[2]},
+			},
 		}
 		renewals := map[string]int{}
 		for i, test := range tests {
@@ -53,11 +64,15 @@ func TestRenewAll(t *testing.T) {
 				s.clock.advance(10 * time.Second)
 				ttl := 600 + i
 				a := s.post(t, "/locks/renew-all", fields{"process_id": "p", "ttl_seconds": ttl, "holds": test.holds})
-				want := wire.RenewedAll{ProcessID: "p", Renewed: len(test.renewed), WithoutExpiry: test.withoutExpiry, Lost: test.lost}
+				want := wire.RenewedAll{
+					ProcessID: "p", Renewed: len(test.renewed), WithoutExpiry: test.withoutExpiry,
+					Lost: test.lost,
+				}
 				if diff := cmp.Diff(want, dataOf[wire.RenewedAll](t, a)); diff != "" {
 					t.Error("renewed (-want +got):\n" + diff)
 				}
-				wantMessage(t, a, fmt.Sprintf("Renewed %d lock%s of process 'p'", len(test.renewed), plural(len(test.renewed))))
+				wantMessage(t, a,
+					fmt.Sprintf("Renewed %d lock%s of process 'p'", len(test.renewed), plural(len(test.renewed))))
 				for _, name := range test.renewed {
 					renewals[name]++
 					if got := s.status(t, name); !cmp.Equal(float64(ttl), *got.ExpiresInSeconds, s.equalHolds()) {
@@ -65,18 +80,21 @@ func TestRenewAll(t *testing.T) {
 					}
 				}
 				for _, name := range []string{"a", "b", "endless", "foreign", "released"} {
-					if got := s.status(t, name); *got.Renewals != renewals[name] || (got.ExpiresAt == nil) != (name == "endless") {
+					if got := s.status(t, name); *got.Renewals != renewals[name] ||
+						(got.ExpiresAt == nil) != (name == "endless") {
 						t.Errorf("%s after %d renewals: %+v", name, renewals[name], got)
 					}
 				}
 			})
 		}
-		if diff := cmp.Diff([]string{"a", "b", "endless", "foreign", "released"}, sorted(s.lockedNames(t))); diff != "" {
+		if diff := cmp.Diff([]string{"a", "b", "endless", "foreign", "released"},
+			sorted(s.lockedNames(t))); diff != "" {
 			t.Error("locked (-want +got):\n" + diff)
 		}
 		// For a process that holds nothing the renewal succeeds and reports the lost
 		// holds.
-		got := dataOf[wire.RenewedAll](t, s.post(t, "/locks/renew-all", fields{"process_id": "other", "ttl_seconds": 60, "holds": listed[:1]}))
+		got := dataOf[wire.RenewedAll](t,
+			s.post(t, "/locks/renew-all", fields{"process_id": "other", "ttl_seconds": 60, "holds": listed[:1]}))
 		if diff := cmp.Diff(wire.RenewedAll{ProcessID: "other", Lost: listed[:1]}, got); diff != "" {
 			t.Error("of another process (-want +got):\n" + diff)
 		}
@@ -136,17 +154,24 @@ func TestReleaseListed(t *testing.T) {
 			if diff := cmp.Diff(want, dataOf[wire.ReleasedAll](t, answer)); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", what, diff)
 			}
-			wantMessage(t, answer, fmt.Sprintf("Released %d lock%s of process 'p'", want.Released, plural(want.Released)))
+			wantMessage(t, answer,
+				fmt.Sprintf("Released %d lock%s of process 'p'", want.Released, plural(want.Released)))
 		}
 		before := s.state(t)
 		none := []owned{}
 		release("an empty list", none, wire.ReleasedAll{Lost: none})
-		wrong := []owned{{ResourceName: "a", FencingToken: a.FencingToken + 1}, {ResourceName: "foreign", FencingToken: foreign.FencingToken}}
+		wrong := []owned{
+			{ResourceName: "a", FencingToken: a.FencingToken + 1},
+			{ResourceName: "foreign", FencingToken: foreign.FencingToken},
+		}
 		release("another run's, and another's", wrong, wire.ReleasedAll{Lost: wrong})
 		if diff := cmp.Diff(before, s.state(t)); s.driver == store.SQLite && diff != "" {
 			t.Error("what was not released has changed (-before +after):\n" + diff)
 		}
-		mine, lost := owned{ResourceName: "b", FencingToken: b.FencingToken}, owned{ResourceName: "expired", FencingToken: expired.FencingToken}
+		mine, lost := owned{ResourceName: "b", FencingToken: b.FencingToken}, owned{
+			ResourceName: "expired",
+			FencingToken: expired.FencingToken,
+		}
 		release("one, and one that was lost", []owned{lost, mine}, wire.ReleasedAll{Released: 1, Lost: []owned{lost}})
 		release("once more", []owned{lost, mine}, wire.ReleasedAll{Lost: []owned{lost, mine}})
 		if diff := cmp.Diff([]string{"a", "foreign"}, sorted(s.lockedNames(t))); diff != "" {
@@ -171,7 +196,8 @@ func TestManyHolds(t *testing.T) {
 			listed = append(listed, wire.HoldRef{ResourceName: h.ResourceName, FencingToken: h.FencingToken})
 		}
 		listed[599].FencingToken--
-		got := dataOf[wire.RenewedAll](t, s.post(t, "/locks/renew-all", fields{"process_id": "p", "ttl_seconds": 600, "holds": listed}))
+		got := dataOf[wire.RenewedAll](t,
+			s.post(t, "/locks/renew-all", fields{"process_id": "p", "ttl_seconds": 600, "holds": listed}))
 		if diff := cmp.Diff(wire.RenewedAll{ProcessID: "p", Renewed: 599, Lost: listed[599:]}, got); diff != "" {
 			t.Error("renewed (-want +got):\n" + diff)
 		}
@@ -188,7 +214,8 @@ func TestManyHolds(t *testing.T) {
 		if diff := cmp.Diff(wire.ReleasedAll{ProcessID: "p", Released: 599, Lost: listed[599:]}, some); diff != "" {
 			t.Error("released some (-want +got):\n" + diff)
 		}
-		if got := dataOf[wire.ReleasedAll](t, s.delete(t, "/locks/release-all", "process_id", "p")); got.Released != many-599 {
+		if got := dataOf[wire.ReleasedAll](t,
+			s.delete(t, "/locks/release-all", "process_id", "p")); got.Released != many-599 {
 			t.Errorf("released %d of %d", got.Released, many-599)
 		}
 		if diff := cmp.Diff([]string{"foreign"}, s.lockedNames(t)); diff != "" {

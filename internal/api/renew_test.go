@@ -43,7 +43,10 @@ func TestRenewCountsFromNow(t *testing.T) {
 					wantMessage(t, a, fmt.Sprintf("Lock renewed successfully for resource '%s'", r))
 					want := wire.Renewed{
 						ResourceName: r, ProcessID: "p", FencingToken: hold.FencingToken, Renewals: renewals,
-						Times: wire.Times{LockedAt: hold.LockedAt, ExpiresAt: got.ExpiresAt, ExpiresInSeconds: new(test.life.Seconds())},
+						Times: wire.Times{
+							LockedAt: hold.LockedAt, ExpiresAt: got.ExpiresAt,
+							ExpiresInSeconds: new(test.life.Seconds()),
+						},
 					}
 					if diff := cmp.Diff(want, got, s.equalHolds()); diff != "" {
 						t.Error("renewed (-want +got):\n" + diff)
@@ -57,7 +60,10 @@ func TestRenewCountsFromNow(t *testing.T) {
 						t.Errorf("a life of %v, want %v", life, want)
 					}
 					status := s.status(t, r)
-					times := wire.Times{LockedAt: *status.LockedAt, ExpiresAt: status.ExpiresAt, ExpiresInSeconds: status.ExpiresInSeconds}
+					times := wire.Times{
+						LockedAt: *status.LockedAt, ExpiresAt: status.ExpiresAt,
+						ExpiresInSeconds: status.ExpiresInSeconds,
+					}
 					if diff := cmp.Diff(want.Times, times, s.equalHolds()); diff != "" || *status.Renewals != renewals {
 						t.Errorf("status after %d renewals (-renewed +status):\n%s%+v", renewals, diff, status)
 					}
@@ -71,7 +77,8 @@ func TestRenewCountsFromNow(t *testing.T) {
 func TestRenewedHoldLivesOn(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		hold := s.hold(t, "r", "p", 600)
-		got := dataOf[wire.Renewed](t, s.renew(t, "r", "p", s.brief().Seconds(), 0)) // without a token: any hold of the process
+		// without a token: any hold of the process
+		got := dataOf[wire.Renewed](t, s.renew(t, "r", "p", s.brief().Seconds(), 0))
 		if got.FencingToken != hold.FencingToken {
 			t.Errorf("token %d after the renewal, %d before", got.FencingToken, hold.FencingToken)
 		}
@@ -199,15 +206,18 @@ func TestRenewToNoEnd(t *testing.T) {
 		for renewals := 1; renewals <= 2; renewals++ {
 			got := dataOf[wire.Renewed](t, s.renew(t, "r", "p", json.RawMessage("null"), hold.FencingToken))
 			want := wire.Renewed{
-				ResourceName: "r", ProcessID: "p", FencingToken: hold.FencingToken, Renewals: renewals, Times: wire.Times{LockedAt: hold.LockedAt},
+				ResourceName: "r", ProcessID: "p", FencingToken: hold.FencingToken, Renewals: renewals,
+				Times: wire.Times{LockedAt: hold.LockedAt},
 			}
 			if diff := cmp.Diff(want, got, s.equalHolds()); diff != "" {
 				t.Error("renewed (-want +got):\n" + diff)
 			}
 		}
 		for _, holds := range []any{nil, []wire.HoldRef{{ResourceName: "r", FencingToken: hold.FencingToken}}} {
-			got := dataOf[wire.RenewedAll](t, s.post(t, "/locks/renew-all", fields{"process_id": "p", "ttl_seconds": 30, "holds": holds}))
-			if diff := cmp.Diff(wire.RenewedAll{ProcessID: "p", WithoutExpiry: 1, Lost: []wire.HoldRef{}}, got); diff != "" {
+			got := dataOf[wire.RenewedAll](t,
+				s.post(t, "/locks/renew-all", fields{"process_id": "p", "ttl_seconds": 30, "holds": holds}))
+			if diff := cmp.Diff(wire.RenewedAll{ProcessID: "p", WithoutExpiry: 1, Lost: []wire.HoldRef{}},
+				got); diff != "" {
 				t.Error("renewed all (-want +got):\n" + diff)
 			}
 		}

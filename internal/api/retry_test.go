@@ -15,7 +15,8 @@ import (
 // and gets the same hold.
 func TestRepeatedRequestGetsTheSameHold(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
-		first := dataOf[wire.Acquired](t, s.acquireWith(t, "r", "p", fields{"request_id": "run 7", "ttl_seconds": 300, "reason": "first"}))
+		first := dataOf[wire.Acquired](t,
+			s.acquireWith(t, "r", "p", fields{"request_id": "run 7", "ttl_seconds": 300, "reason": "first"}))
 		s.clock.advance(time.Minute)
 		want := first
 		want.Repeated = true
@@ -27,7 +28,10 @@ func TestRepeatedRequestGetsTheSameHold(t *testing.T) {
 			// The other fields of the repeated request have no effect. A renewal has its
 			// own endpoint.
 			{"request_id": "run 7"},
-			{"request_id": "run 7", "ttl_seconds": 3000, "min_hold_seconds": 2000, "reason": "second", "metadata": fields{"a": 1}},
+			{
+				"request_id": "run 7", "ttl_seconds": 3000, "min_hold_seconds": 2000, "reason": "second",
+				"metadata": fields{"a": 1},
+			},
 		} {
 			a := s.acquireWith(t, "r", "p", repeat)
 			if diff := cmp.Diff(want, dataOf[wire.Acquired](t, a), s.equalHolds()); diff != "" {
@@ -36,7 +40,8 @@ func TestRepeatedRequestGetsTheSameHold(t *testing.T) {
 			wantMessage(t, a, "Lock acquired successfully for resource 'r'")
 		}
 		got := s.status(t, "r")
-		if got.Reason == nil || *got.Reason != "first" || orNull(got.Metadata) != "null" || got.MinHoldUntil != nil || *got.Renewals != 0 {
+		if got.Reason == nil || *got.Reason != "first" || orNull(got.Metadata) != "null" || got.MinHoldUntil != nil ||
+			*got.Renewals != 0 {
 			t.Errorf("a repeated request changed the hold to %+v", got)
 		}
 		if diff := cmp.Diff([]string{"acquired r p"}, eventLines(s.history(t).Events)); diff != "" {
@@ -65,7 +70,8 @@ func TestRequestIDIsNobodyElses(t *testing.T) {
 		before := s.state(t)
 		for _, test := range tests {
 			t.Run(test.name, func(t *testing.T) {
-				s.acquireWith(t, test.resource, test.process, fields{"request_id": test.id}).wantCode(t, 409, wire.CodeAlreadyLocked)
+				s.acquireWith(t, test.resource, test.process, fields{"request_id": test.id}).wantCode(t, 409,
+					wire.CodeAlreadyLocked)
 				if diff := cmp.Diff(before, s.state(t)); diff != "" {
 					t.Error("a refusal changed (-before +after):\n" + diff)
 				}
@@ -83,7 +89,10 @@ func TestRequestIDAcquiresAnewAfterTheEnd(t *testing.T) {
 		end  func(t *testing.T, s *server)
 	}{
 		{"release", nil, func(t *testing.T, s *server) { s.release(t, "r", "p").want(t, 200) }},
-		{"release-all", nil, func(t *testing.T, s *server) { s.delete(t, "/locks/release-all", "process_id", "p").want(t, 200) }},
+		{
+			"release-all", nil,
+			func(t *testing.T, s *server) { s.delete(t, "/locks/release-all", "process_id", "p").want(t, 200) },
+		},
 		{"force-release", nil, func(t *testing.T, s *server) { s.forceRelease(t, "r", "stuck").want(t, 200) }},
 		{"expiry", func(s *server) any { return s.brief().Seconds() }, func(t *testing.T, s *server) {
 			s.outlive(t, func() bool { return !s.status(t, "r").IsLocked })
@@ -177,7 +186,10 @@ func TestRepeatedRelease(t *testing.T) {
 			s.hold(t, r, "p", nil)
 			return s.releaseToken(t, r, "p", token)
 		}, wire.CodeAlreadyReleased},
-		{"never held", func(t *testing.T, s *server, r string) answer { return s.release(t, r, "p") }, wire.CodeNotHeld},
+		{
+			"never held", func(t *testing.T, s *server, r string) answer { return s.release(t, r, "p") },
+			wire.CodeNotHeld,
+		},
 		{"held by another", func(t *testing.T, s *server, r string) answer {
 			s.hold(t, r, "q", nil)
 			return s.release(t, r, "p")
@@ -255,9 +267,11 @@ func TestTwoRunsUnderOneProcessID(t *testing.T) {
 		before := s.state(t)
 		for _, token := range []int64{lost, current + 1, 1} {
 			s.releaseToken(t, "r", "p", token).
-				wantFailure(t, 404, wire.CodeTokenMismatch, "No active lock found for resource 'r' by process 'p' with this fencing token")
+				wantFailure(t, 404, wire.CodeTokenMismatch,
+					"No active lock found for resource 'r' by process 'p' with this fencing token")
 			s.renew(t, "r", "p", 60, token).
-				wantFailure(t, 404, wire.CodeTokenMismatch, "No active lock found for resource 'r' by process 'p' with this fencing token")
+				wantFailure(t, 404, wire.CodeTokenMismatch,
+					"No active lock found for resource 'r' by process 'p' with this fencing token")
 		}
 		if diff := cmp.Diff(before, s.state(t)); diff != "" {
 			t.Error("a refusal changed (-before +after):\n" + diff)

@@ -44,7 +44,8 @@ func TestTheWholeListIsStreamed(t *testing.T) {
 			whole = append(whole, l.ResourceName)
 			h := held[l.ID]
 			want := wire.Lock{
-				ID: h.LockID, ResourceName: h.ResourceName, Hold: wire.Hold{ProcessID: "p", Times: h.Times, FencingToken: h.FencingToken},
+				ID: h.LockID, ResourceName: h.ResourceName,
+				Hold: wire.Hold{ProcessID: "p", Times: h.Times, FencingToken: h.FencingToken},
 			}
 			if diff := cmp.Diff(want, l, s.equalHolds()); diff != "" {
 				t.Fatalf("lock %d (-acquired +listed):\n%s", i, diff)
@@ -166,7 +167,10 @@ func (b brokenList) Held(
 ) error {
 	err := begin(5000, start)
 	for i := 0; i < b.locks && err == nil; i++ {
-		err = each(lock.Resource{ID: int64(i + 1), Name: fmt.Sprint("r", i), Holds: []lock.Hold{{ProcessID: "p", Token: 1, LockedAt: start}}})
+		err = each(lock.Resource{
+			ID: int64(i + 1), Name: fmt.Sprint("r", i),
+			Holds: []lock.Hold{{ProcessID: "p", Token: 1, LockedAt: start}},
+		})
 	}
 	return errors.Join(err, fmt.Errorf("%w: %s", service.ErrUnavailable, secret))
 }

@@ -76,7 +76,8 @@ func (s *server) hold(t *testing.T, resource, process string, ttl any) wire.Acqu
 // releaseToken releases the hold with the token.
 func (s *server) releaseToken(t *testing.T, resource, process string, token int64) answer {
 	t.Helper()
-	return s.delete(t, "/locks/release", "resource_name", resource, "process_id", process, "fencing_token", fmt.Sprint(token))
+	return s.delete(t, "/locks/release", "resource_name", resource, "process_id", process, "fencing_token",
+		fmt.Sprint(token))
 }
 
 // renew renews a lock; token 0 is omitted.
@@ -96,7 +97,8 @@ func (s *server) forceRelease(t *testing.T, resource, reason string) answer {
 
 func (s *server) validate(t *testing.T, resource string, token int64) wire.Validity {
 	t.Helper()
-	return dataOf[wire.Validity](t, s.get(t, "/locks/validate", "resource_name", resource, "fencing_token", fmt.Sprint(token)))
+	return dataOf[wire.Validity](t,
+		s.get(t, "/locks/validate", "resource_name", resource, "fencing_token", fmt.Sprint(token)))
 }
 
 func (s *server) history(t *testing.T, query ...string) wire.History {
@@ -198,7 +200,9 @@ func (s *server) callMany(t *testing.T, path string, bodies []string) []answer {
 
 // acquireMany acquires resources for one process without HTTP and returns the holds in
 // the order of the names.
-func (s *server) acquireMany(t *testing.T, names []string, process, metadata string, ttl time.Duration) []wire.Acquired {
+func (s *server) acquireMany(t *testing.T, names []string, process, metadata string,
+	ttl time.Duration,
+) []wire.Acquired {
 	t.Helper()
 	holds, failed := make([]wire.Acquired, len(names)), make([]error, len(names))
 	free := make(chan struct{}, 20*crowd) // fewer than may be queued for the database
@@ -206,7 +210,8 @@ func (s *server) acquireMany(t *testing.T, names []string, process, metadata str
 	for i, name := range names {
 		free <- struct{}{}
 		all.Go(func() {
-			out, err := s.locks.Acquire(t.Context(), lock.Request{Resource: name, ProcessID: process, Metadata: metadata, TTL: ttl})
+			out, err := s.locks.Acquire(t.Context(),
+				lock.Request{Resource: name, ProcessID: process, Metadata: metadata, TTL: ttl})
 			if <-free; err != nil {
 				failed[i] = err
 				return

@@ -153,7 +153,8 @@ func TestContentEncoding(t *testing.T) {
 					}
 					return
 				}
-				a.wantFailure(t, 415, wire.CodeUnsupportedMedia, "The body must not be compressed: of Content-Encoding only identity is accepted")
+				a.wantFailure(t, 415, wire.CodeUnsupportedMedia,
+					"The body must not be compressed: of Content-Encoding only identity is accepted")
 				if got := a.header.Get("Accept-Encoding"); got != "identity" {
 					t.Errorf("Accept-Encoding %q", got)
 				}
@@ -187,7 +188,10 @@ func TestWhatTheBodySeemsToBe(t *testing.T) {
 	tests := []struct{ name, body, seems string }{
 		{"gzip", zipped.String(), "application/x-gzip"},
 		{"UTF-16 with a mark", utf16(binary.LittleEndian, "\ufeff"+validRequest), "text/plain; charset=utf-16le"},
-		{"UTF-16, big end first, with a mark", utf16(binary.BigEndian, "\ufeff"+validRequest), "text/plain; charset=utf-16be"},
+		{
+			"UTF-16, big end first, with a mark", utf16(binary.BigEndian, "\ufeff"+validRequest),
+			"text/plain; charset=utf-16be",
+		},
 		{"UTF-16", utf16(binary.LittleEndian, validRequest), "UTF-16"},
 		{"UTF-16, big end first", utf16(binary.BigEndian, validRequest), "UTF-16"},
 		{"a form", "resource_name=r&process_id=p", ""},
@@ -200,7 +204,8 @@ func TestWhatTheBodySeemsToBe(t *testing.T) {
 			a := s.call(t, "POST", "/locks/request", test.body)
 			s.wantFaults(t, a, len(test.body), "body.* json_invalid")
 			msg := decode[wire.ValidationFailure](t, a.body).Detail[0].Msg
-			if seems := ": the body seems to be " + test.seems + ", not JSON in UTF-8"; strings.HasSuffix(msg, seems) != (test.seems != "") {
+			if seems := ": the body seems to be " + test.seems + ", not JSON in UTF-8"; strings.HasSuffix(msg,
+				seems) != (test.seems != "") {
 				t.Errorf("msg %q", msg)
 			}
 		})
@@ -213,7 +218,8 @@ func TestOtherSpellingsOfAPath(t *testing.T) {
 	spellings := func(path string) []string {
 		first, rest := path[:2], path[2:]
 		return []string{
-			path, path + "/", path + "//", "/" + path, "//" + strings.ReplaceAll(path, "/", "//"), "/." + path, "/x/.." + path,
+			path, path + "/", path + "//", "/" + path, "//" + strings.ReplaceAll(path, "/", "//"), "/." + path,
+			"/x/.." + path,
 			"/%" + hex.EncodeToString([]byte(first[1:])) + rest, path + "/%2e",
 		}
 	}
@@ -258,7 +264,8 @@ func TestTransport(t *testing.T) {
 		status    int
 	}{
 		{"8 MiB", start + length, large, false, 413},
-		{"8 MiB in one chunk", start + "Transfer-Encoding: chunked\r\n\r\n" + fmt.Sprintf("%x\r\n", len(validRequest)+size), large, false, 413},
+		{"8 MiB in one chunk", start + "Transfer-Encoding: chunked\r\n\r\n" + fmt.Sprintf("%x\r\n",
+			len(validRequest)+size), large, false, 413},
 		// A client that waits for "100 Continue" is refused before it has sent the body.
 		{"8 MiB announced", start + "Expect: 100-continue\r\n" + length, text(""), false, 413},
 		{"ends too early", start + "Content-Length: 100\r\n\r\n", text(validRequest), true, 422},
@@ -358,7 +365,8 @@ func TestWrongMethods(t *testing.T) {
 			if got := strings.Join(a.header.Values("Allow"), " "); got != test.allow {
 				t.Errorf("Allow %q, want %q", got, test.allow)
 			}
-			if want := `{"detail":"Method Not Allowed","code":"method_not_allowed"}`; test.method != "HEAD" && compact(t, a.body) != want {
+			if want := `{"detail":"Method Not Allowed","code":"method_not_allowed"}`; test.method != "HEAD" &&
+				compact(t, a.body) != want {
 				t.Errorf("got %s, want %s", a.body, want)
 			}
 			if !s.status(t, "kept").IsLocked {

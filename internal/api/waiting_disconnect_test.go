@@ -65,7 +65,8 @@ func TestHangUpCrossesWithTheRelease(t *testing.T) {
 			first := s.wait(t, name, "a", fields{"ttl_seconds": 0.1})
 			second := s.wait(t, name, "b", nil)
 			s.hold(t, fmt.Sprint("r", round+1), "p", nil)
-			released := s.send(t, s.request(t, "DELETE", withQuery("/locks/release", []string{"resource_name", name, "process_id", "p"}), ""))
+			released := s.send(t, s.request(t, "DELETE",
+				withQuery("/locks/release", []string{"resource_name", name, "process_id", "p"}), ""))
 			first.disconnect()
 			released.answer(t).want(t, 200)
 			<-first.done
@@ -88,7 +89,8 @@ func TestDisconnectIsNoError(t *testing.T) {
 	<-waiting.done
 	s.Close()
 	for _, line := range lines() {
-		if line.Status == 499 && line.Level == slog.LevelDebug.String() && line.Route == "/locks/request" && line.Error == "" {
+		if line.Status == 499 && line.Level == slog.LevelDebug.String() && line.Route == "/locks/request" &&
+			line.Error == "" {
 			return
 		}
 	}
@@ -174,7 +176,8 @@ func TestPlaceIsKept(t *testing.T) {
 		s.hold(t, "r", "p", nil)
 		first := s.wait(t, "r", "a", fields{"request_id": "run", "reason": "first"})
 		since := s.queue(t, "r").Waiters[0].WaitingSince
-		second := s.wait(t, "r", "b", fields{"request_id": "run"}) // the same id of another process means another request
+		// the same id of another process means another request
+		second := s.wait(t, "r", "b", fields{"request_id": "run"})
 		for range 3 {
 			first.disconnect()
 			s.wantWaiters(t, "r", "b")
@@ -258,7 +261,8 @@ func TestSweptPlaces(t *testing.T) {
 			return swept > 0
 		})
 		events := s.history(t).Events
-		if events[0].Event != "gave_up" || events[0].ProcessID != "a" || events[0].FencingToken != nil || events[0].WaitedSeconds == nil {
+		if events[0].Event != "gave_up" || events[0].ProcessID != "a" || events[0].FencingToken != nil ||
+			events[0].WaitedSeconds == nil {
 			t.Errorf("history: %+v", events[0])
 		}
 		if n, err := s.locks.SweepAbandoned(t.Context(), 100); n != 0 || err != nil {
@@ -280,7 +284,8 @@ func TestTwoWithOneRequestID(t *testing.T) {
 			a := p.answer(t)
 			a.wantFailure(t, 409, wire.CodeSuperseded,
 				"A later request with the same request_id has taken the place of this one in the queue of resource 'r'")
-			if got := decode[wire.Conflict](t, a.body); got.Waiters != 2 || got.Holder == nil || got.Holder.ProcessID != "p" {
+			if got := decode[wire.Conflict](t, a.body); got.Waiters != 2 || got.Holder == nil ||
+				got.Holder.ProcessID != "p" {
 				t.Errorf("got %s, want 2 waiters: the later request and the other one", a.body)
 			}
 		},
@@ -304,8 +309,10 @@ func TestTwoWithOneRequestID(t *testing.T) {
 				s.wantHolder(t, "r", granted)
 				// Repeated, waiting or not, the request gets the same hold.
 				for _, wait := range []any{nil, 300} {
-					again := dataOf[wire.Acquired](t, s.acquireWith(t, "r", "a", fields{"request_id": "run", "wait_seconds": wait}))
-					if again.FencingToken != granted.FencingToken || again.WaitedSeconds != granted.WaitedSeconds || !again.Repeated {
+					again := dataOf[wire.Acquired](t,
+						s.acquireWith(t, "r", "a", fields{"request_id": "run", "wait_seconds": wait}))
+					if again.FencingToken != granted.FencingToken || again.WaitedSeconds != granted.WaitedSeconds ||
+						!again.Repeated {
 						t.Errorf("repeated: %+v, want %+v", again, granted)
 					}
 				}
@@ -334,7 +341,8 @@ func TestWaitsLongerThanTheServersTimeouts(t *testing.T) {
 		s.wantWaiters(t, "r", "a", "b")
 		// Its response shows that the other requests have waited for longer than any
 		// timeout.
-		hasty.ask(t, "r", "c", fields{"wait_seconds": (3 * timeout).Seconds()}).answer(t).wantCode(t, 409, wire.CodeWaitTimeout)
+		hasty.ask(t, "r", "c", fields{"wait_seconds": (3 * timeout).Seconds()}).answer(t).wantCode(t, 409,
+			wire.CodeWaitTimeout)
 		s.wantWaiters(t, "r", "a", "b")
 		first.disconnect() // the server still notices it
 		s.wantWaiters(t, "r", "b")

@@ -30,15 +30,20 @@ func TestGrantedAfterARelease(t *testing.T) {
 		got := dataOf[wire.Acquired](t, a)
 		want := wire.Acquired{
 			LockID: before.LockID, ResourceName: "r", ProcessID: "q", FencingToken: got.FencingToken,
-			Times: wire.Times{LockedAt: released.ReleasedAt, ExpiresAt: new(wire.Time(time.Time(got.LockedAt).Add(600 * time.Second)))},
+			Times: wire.Times{
+				LockedAt:  released.ReleasedAt,
+				ExpiresAt: new(wire.Time(time.Time(got.LockedAt).Add(600 * time.Second))),
+			},
 		}
 		want.ExpiresInSeconds = new(600.0)
 		want.WaitedSeconds = time.Time(got.LockedAt).Sub(time.Time(since)).Seconds()
 		if diff := cmp.Diff(want, got, s.equalHolds()); diff != "" {
 			t.Error("granted (-want +got):\n" + diff)
 		}
-		if got.WaitedSeconds <= 0 || s.driver == store.SQLite && got.WaitedSeconds != 12.5 || got.FencingToken <= before.FencingToken {
-			t.Errorf("waited for %v seconds, and the token is %d after %d", got.WaitedSeconds, got.FencingToken, before.FencingToken)
+		if got.WaitedSeconds <= 0 || s.driver == store.SQLite && got.WaitedSeconds != 12.5 ||
+			got.FencingToken <= before.FencingToken {
+			t.Errorf("waited for %v seconds, and the token is %d after %d", got.WaitedSeconds, got.FencingToken,
+				before.FencingToken)
 		}
 		status := s.status(t, "r")
 		wantStatus := wire.Status{
@@ -71,7 +76,8 @@ func TestFreeIsGrantedAtOnce(t *testing.T) {
 			if got.WaitedSeconds != 0 {
 				t.Errorf("%s: waited for %v seconds", name, got.WaitedSeconds)
 			}
-			if events := eventLines(s.history(t, "process_id", "q", "limit", "1").Events); !slices.Equal(events, []string{"acquired " + name + " q"}) {
+			if events := eventLines(s.history(t, "process_id", "q", "limit", "1").Events); !slices.Equal(events,
+				[]string{"acquired " + name + " q"}) {
 				t.Errorf("history: %q", events)
 			}
 		}
@@ -90,34 +96,55 @@ func TestEveryEndHandsOver(t *testing.T) {
 		{"release by token", nil, func(t *testing.T, s *server, h wire.Acquired) {
 			s.releaseToken(t, "r", "p", h.FencingToken).want(t, 200)
 		}},
-		{"force-release", nil, func(t *testing.T, s *server, _ wire.Acquired) { s.forceRelease(t, "r", "stuck").want(t, 200) }},
+		{
+			"force-release", nil,
+			func(t *testing.T, s *server, _ wire.Acquired) { s.forceRelease(t, "r", "stuck").want(t, 200) },
+		},
 		{"release-all", nil, func(t *testing.T, s *server, _ wire.Acquired) {
-			if got := dataOf[wire.ReleasedAll](t, s.delete(t, "/locks/release-all", "process_id", "p")); got.Released != 1 {
+			if got := dataOf[wire.ReleasedAll](t,
+				s.delete(t, "/locks/release-all", "process_id", "p")); got.Released != 1 {
 				t.Errorf("released %+v", got)
 			}
 		}},
-		{"force-release within the minimum", fields{"min_hold_seconds": 600}, func(t *testing.T, s *server, _ wire.Acquired) {
-			s.release(t, "r", "p").want(t, 200)
-			s.wantWaiters(t, "r", "first", "second") // not granted before the minimum has passed
-			s.forceRelease(t, "r", "stuck").want(t, 200)
-		}},
+		{
+			"force-release within the minimum",
+			fields{"min_hold_seconds": 600},
+			func(t *testing.T, s *server, _ wire.Acquired) {
+				s.release(t, "r", "p").want(t, 200)
+				s.wantWaiters(t, "r", "first", "second") // not granted before the minimum has passed
+				s.forceRelease(t, "r", "stuck").want(t, 200)
+			},
+		},
 		// No client sends a command when the hold expires, and the server does not
 		// recheck in this test.
-		{"expiry", fields{"ttl_seconds": 0.05}, func(_ *testing.T, s *server, _ wire.Acquired) { s.clock.advance(50 * time.Millisecond) }},
+		{
+			"expiry",
+			fields{"ttl_seconds": 0.05},
+			func(_ *testing.T, s *server, _ wire.Acquired) { s.clock.advance(50 * time.Millisecond) },
+		},
 		{"the end of the minimum", fields{"min_hold_seconds": 0.05}, func(t *testing.T, s *server, _ wire.Acquired) {
 			s.release(t, "r", "p").want(t, 200)
 			s.clock.advance(50 * time.Millisecond)
 		}},
-		{"expiry of a hold that was renewed", fields{"ttl_seconds": 600}, func(t *testing.T, s *server, h wire.Acquired) {
-			s.renew(t, "r", "p", 0.05, h.FencingToken).want(t, 200)
-			s.clock.advance(50 * time.Millisecond)
-		}},
-		{"expiry of a hold that was renewed with all", fields{"ttl_seconds": 600}, func(t *testing.T, s *server, _ wire.Acquired) {
-			s.post(t, "/locks/renew-all", fields{"process_id": "p", "ttl_seconds": 0.05}).want(t, 200)
-			s.clock.advance(50 * time.Millisecond)
-		}},
+		{
+			"expiry of a hold that was renewed",
+			fields{"ttl_seconds": 600},
+			func(t *testing.T, s *server, h wire.Acquired) {
+				s.renew(t, "r", "p", 0.05, h.FencingToken).want(t, 200)
+				s.clock.advance(50 * time.Millisecond)
+			},
+		},
+		{
+			"expiry of a hold that was renewed with all",
+			fields{"ttl_seconds": 600},
+			func(t *testing.T, s *server, _ wire.Acquired) {
+				s.post(t, "/locks/renew-all", fields{"process_id": "p", "ttl_seconds": 0.05}).want(t, 200)
+				s.clock.advance(50 * time.Millisecond)
+			},
+		},
 		{"a sweep", fields{"ttl_seconds": 3000}, func(t *testing.T, s *server, _ wire.Acquired) {
-			if s.driver == store.Postgres { // the clock cannot be advanced, and with a brief TTL the timer would be first
+			// the clock cannot be advanced, and with a brief TTL the timer would be first
+			if s.driver == store.Postgres {
 				s.forceRelease(t, "r", "stuck").want(t, 200)
 				return
 			}
@@ -194,7 +221,10 @@ func TestWaitTimeout(t *testing.T) {
 			}
 			want := wire.Conflict{
 				Detail: got.Detail, Code: wire.CodeWaitTimeout, Waiters: 1, WaitedSeconds: &waited,
-				Holder: &wire.Hold{ProcessID: "p", Times: hold.Times, FencingToken: hold.FencingToken, Reason: new("why")},
+				Holder: &wire.Hold{
+					ProcessID: "p", Times: hold.Times, FencingToken: hold.FencingToken,
+					Reason: new("why"),
+				},
 			}
 			header := ""
 			if ttl != nil {
@@ -246,7 +276,8 @@ func TestWithoutWaiting(t *testing.T) {
 // TestOperatorsLongestWait tests MAX_WAIT.
 func TestOperatorsLongestWait(t *testing.T) {
 	s := boundedServer(t, store.SQLite, withLimits(lock.Limits{MaxWait: 1500 * time.Millisecond}))
-	wantFault(t, s.acquireWith(t, "r", "p", fields{"wait_seconds": 1.500001}), "wait_seconds", "Input should be less than or equal to 1.5")
+	wantFault(t, s.acquireWith(t, "r", "p", fields{"wait_seconds": 1.500001}), "wait_seconds",
+		"Input should be less than or equal to 1.5")
 	s.wantNothingLocked(t)
 	s.acquireWith(t, "r", "p", fields{"wait_seconds": 1.5}).want(t, 200)
 }

@@ -27,19 +27,24 @@ var (
 
 	times  = wire.Times{LockedAt: lockedAt, ExpiresAt: &expiresAt, ExpiresInSeconds: &left}
 	holder = wire.Hold{
-		ProcessID: process, Times: times, FencingToken: token, Reason: &reason, Metadata: json.RawMessage(`{"host":"db-1"}`),
+		ProcessID: process, Times: times, FencingToken: token, Reason: &reason,
+		Metadata: json.RawMessage(`{"host":"db-1"}`),
 	}
 )
 
 // paths are in the order in which a new user tries them. Operations that end a lock come
 // last.
 var paths = []string{
-	"/locks/request", "/locks/status", "/locks/all-locked", "/locks/queue", "/locks/history", "/locks/renew", "/locks/renew-all",
+	"/locks/request", "/locks/status", "/locks/all-locked", "/locks/queue", "/locks/history", "/locks/renew",
+	"/locks/renew-all",
 	"/locks/validate", "/locks/release", "/locks/release-all", "/locks/force-release", "/health", "/livez", "/readyz",
 }
 
 // parameters are the example values of required query parameters.
-var parameters = map[string]any{"resource_name": resource, "process_id": process, "fencing_token": token, "reason": stuck}
+var parameters = map[string]any{
+	"resource_name": resource, "process_id": process, "fencing_token": token,
+	"reason": stuck,
+}
 
 // bodies are the example bodies of requests. They only have the fields that a new user
 // needs.
@@ -75,7 +80,8 @@ var responses = map[string]map[int]any{
 		}),
 	},
 	"/locks/release-all": {
-		200: success("Released 2 locks of process 'process_123'", wire.ReleasedAll{ProcessID: process, Released: 2, Lost: []wire.HoldRef{}}),
+		200: success("Released 2 locks of process 'process_123'",
+			wire.ReleasedAll{ProcessID: process, Released: 2, Lost: []wire.HoldRef{}}),
 	},
 	"/locks/force-release": {
 		200: success("Lock force-released for resource 'database_backup'", wire.ForceReleased{
@@ -86,7 +92,8 @@ var responses = map[string]map[int]any{
 	"/locks/status": {
 		200: success("Resource 'database_backup' status retrieved successfully", wire.Status{
 			ResourceName: resource, IsLocked: true, LockedBy: &process, LockedAt: &lockedAt, ExpiresAt: &expiresAt,
-			ExpiresInSeconds: &left, FencingToken: &token, Waiters: 2, Reason: &reason, Metadata: holder.Metadata, Renewals: &none,
+			ExpiresInSeconds: &left, FencingToken: &token, Waiters: 2, Reason: &reason, Metadata: holder.Metadata,
+			Renewals: &none,
 		}),
 	},
 	"/locks/queue": {
@@ -99,7 +106,8 @@ var responses = map[string]map[int]any{
 	},
 	"/locks/validate": {
 		200: success("Fencing token is valid for resource 'database_backup'", wire.Validity{
-			Valid: true, ResourceName: resource, FencingToken: token, CurrentFencingToken: &token, ExpiresInSeconds: &left,
+			Valid: true, ResourceName: resource, FencingToken: token, CurrentFencingToken: &token,
+			ExpiresInSeconds: &left,
 		}),
 	},
 	"/locks/all-locked": {
@@ -110,11 +118,14 @@ var responses = map[string]map[int]any{
 	"/locks/history": {
 		200: success("Retrieved 2 events", wire.History{Events: []wire.Event{
 			{
-				ID: 2, Event: "force_released", At: releasedAt, ResourceName: resource, ProcessID: process, FencingToken: &token,
-				HeldSeconds: &held, Renewals: &renewals, Reason: &stuck, By: &ops,
+				ID: 2, Event: "force_released", At: releasedAt, ResourceName: resource, ProcessID: process,
+				FencingToken: &token, HeldSeconds: &held, Renewals: &renewals, Reason: &stuck, By: &ops,
 				HoldReason: &reason,
 			},
-			{ID: 1, Event: "acquired", At: lockedAt, ResourceName: resource, ProcessID: process, FencingToken: &token, Reason: &reason},
+			{
+				ID: 1, Event: "acquired", At: lockedAt, ResourceName: resource, ProcessID: process, FencingToken: &token,
+				Reason: &reason,
+			},
 		}}),
 	},
 	"/health": {200: wire.Health{Status: "healthy", Service: "Resource Lock Manager"}},
@@ -149,6 +160,9 @@ var failures = map[int]any{
 		Detail: []wire.Fault{{Loc: []any{"query", "resource_name"}, Msg: "Field required", Type: "missing"}},
 		Code:   wire.CodeValidation,
 	},
-	500: wire.Failure{Detail: "Internal Server Error", Code: wire.CodeInternal, RequestID: "H3Y4KSVTZXUIBYNTSXHXTB2J7B"},
+	500: wire.Failure{
+		Detail: "Internal Server Error", Code: wire.CodeInternal,
+		RequestID: "H3Y4KSVTZXUIBYNTSXHXTB2J7B",
+	},
 	503: wire.Failure{Detail: "The database is not available", Code: wire.CodeUnavailable},
 }

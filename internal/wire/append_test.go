@@ -67,19 +67,33 @@ func byEncodingJSON(t *rapid.T, value any) string {
 
 var (
 	texts = rapid.OneOf(
-		rapid.SampledFrom([]string{"", "database_backup", "deploy/web", "it's", `"\`, "<&>", "🔒 ü 漢", "a\u2028b\u2029", "\x00\t\n\x1f ~\x7f", "\xff"}),
+		rapid.SampledFrom([]string{
+			"", "database_backup", "deploy/web", "it's", `"\`, "<&>", "🔒 ü 漢",
+			"a\u2028b\u2029", "\x00\t\n\x1f ~\x7f", "\xff",
+		}),
 		rapid.String(),
 		rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) }),
 	)
 	floats = rapid.OneOf(
-		rapid.SampledFrom([]float64{0, 1, 30, 299.876544, 1e-6, 0.000999, 3155760000, 3155759999.999999, 9.9e-7, 1e20, 1e21, 1e22, -0.5}),
+		rapid.SampledFrom([]float64{
+			0, 1, 30, 299.876544, 1e-6, 0.000999, 3155760000, 3155759999.999999, 9.9e-7, 1e20,
+			1e21, 1e22, -0.5,
+		}),
 		rapid.Float64(),
 	)
 	times = rapid.OneOf(
-		rapid.SampledFrom([]time.Time{{}, time.Date(2024, 1, 15, 10, 30, 0, 123456000, time.UTC), time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC)}),
-		rapid.Map(rapid.Int64Range(-1<<40, 1<<55), func(n int64) time.Time { return time.UnixMicro(n).In(time.FixedZone("", 5400)) }),
+		rapid.SampledFrom([]time.Time{
+			{},
+			time.Date(2024, 1, 15, 10, 30, 0, 123456000, time.UTC),
+			time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC),
+		}),
+		rapid.Map(rapid.Int64Range(-1<<40, 1<<55),
+			func(n int64) time.Time { return time.UnixMicro(n).In(time.FixedZone("", 5400)) }),
 	)
-	objects = rapid.SampledFrom([]string{`{}`, `{"url":"https://ci.example/77?a&b"}`, " { \"a\" : [ 1 , 2.50, null ],\n\"\u2028\" : \"<\\u003c \" } "})
+	objects = rapid.SampledFrom([]string{
+		`{}`, `{"url":"https://ci.example/77?a&b"}`,
+		" { \"a\" : [ 1 , 2.50, null ],\n\"\u2028\" : \"<\\u003c \" } ",
+	})
 )
 
 // fill draws a value for every field.
