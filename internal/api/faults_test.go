@@ -1,8 +1,10 @@
 package api
 
 import (
+	"errors"
 	"os"
 	"regexp"
+	"slices"
 	"testing"
 	"time"
 
@@ -47,7 +49,7 @@ func TestMerge(t *testing.T) {
 		{Path: []any{"holds", 2, "fencing_token"}, Rule: lock.Positive},
 		{Path: []any{"until"}, Rule: lock.LaterThan, Limit: "since"},
 	}
-	want := append(read[:len(read):len(read)],
+	want := slices.Concat(read, faults{
 		wire.Fault{
 			Loc: []any{"body", "ttl_seconds"}, Msg: "Input should be less than or equal to 1.5",
 			Type: "less_than_equal",
@@ -61,8 +63,8 @@ func TestMerge(t *testing.T) {
 			Msg: "String should have no control characters, found U+001B", Type: "string_control_character",
 		},
 		wire.Fault{Loc: []any{"body", "until"}, Msg: "Input should be later than since", Type: "greater_than"},
-	)
-	err, _ := read.merge(found, inBody).(*invalidError)
+	})
+	err, _ := errors.AsType[*invalidError](read.merge(found, inBody))
 	if diff := cmp.Diff(want, err.faults); diff != "" {
 		t.Error("faults (-want +got):\n" + diff)
 	}
