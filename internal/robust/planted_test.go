@@ -95,12 +95,12 @@ var plants = []robust.Patch{
 		if now.Before(h.MinHoldUntil) {`,
 	},
 	{
-		File: "internal/lock/wait.go",
-		Old:  `"maps"`,
-		New:  "\"maps\"\n\t\"os\"",
+		File: "internal/service/waiters.go",
+		Old:  `"log/slog"`,
+		New:  "\"log/slog\"\n\t\"os\"",
 	},
 	{
-		File: "internal/lock/wait.go",
+		File: "internal/service/waiters.go",
 		Old:  "commands := context.WithoutCancel(ctx)",
 		New: `commands := context.WithoutCancel(ctx)
 		if os.Getenv("PLANTED") == "gone" {
@@ -108,17 +108,21 @@ var plants = []robust.Patch{
 		}`,
 	},
 	{
-		File: "internal/lock/wait.go",
-		Old:  "send(request.superseded, struct{}{})\n\t\t\t}",
+		File: "internal/service/reconcile.go",
+		Old:  `"maps"`,
+		New:  "\"maps\"\n\t\"os\"",
+	},
+	{
+		File: "internal/service/reconcile.go",
+		Old:  "send(request.superseded, struct{}{})",
 		New: `if os.Getenv("PLANTED") != "superseded" {
-					send(request.superseded, struct{}{})
-				}
-			}`,
+			send(request.superseded, struct{}{})
+		}`,
 	},
 	{
 		File: "internal/lock/acquire.go",
-		Old:  "case c.Again && !mine && c.Named:",
-		New:  `case c.Again && !mine && c.Named && os.Getenv("PLANTED") != "superseded":`,
+		Old:  "case c.Requeued && !mine && c.Named:",
+		New:  `case c.Requeued && !mine && c.Named && os.Getenv("PLANTED") != "superseded":`,
 	},
 	{
 		File: "internal/api/disconnect.go",
