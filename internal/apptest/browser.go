@@ -84,7 +84,7 @@ func (b *Browser) Complaints() []string {
 // not end well. It is no method, because methods have no type parameters.
 func Ask[T any](tb testing.TB, b *Browser, what string, action chromedp.Action[T]) T {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, Patience)
+	ctx, cancel := context.WithTimeout(b.ctx, Timeout)
 	defer cancel()
 	answer, err := chromedp.Run(ctx, action)
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// Patience is for what takes milliseconds: no test passes because of it.
-const Patience = 30 * time.Second
+// Timeout is for what takes milliseconds: no test passes because of it.
+const Timeout = 30 * time.Second
 
 // Process is a started lockd.
 type Process struct {
@@ -80,7 +80,7 @@ func (p *Process) Address(tb testing.TB) string {
 		return address
 	case <-p.Exited:
 		tb.Fatalf("lockd ended with %v instead of listening", p.cmd.ProcessState)
-	case <-time.After(Patience):
+	case <-time.After(Timeout):
 		tb.Fatal("lockd does not listen")
 	}
 	panic("unreachable")
@@ -91,7 +91,7 @@ func (p *Process) ExitCode(tb testing.TB) int {
 	tb.Helper()
 	select {
 	case <-p.Exited:
-	case <-time.After(Patience):
+	case <-time.After(Timeout):
 		_ = p.cmd.Process.Kill()
 		tb.Fatal("lockd does not end")
 	}
@@ -221,7 +221,7 @@ func parseRecord(line []byte) (record, error) {
 // Eventually tries a few times in quick succession and then at leisure, until it is so.
 func Eventually(tb testing.TB, what string, isSo func() bool) {
 	tb.Helper()
-	deadline := time.After(Patience)
+	deadline := time.After(Timeout)
 	for pause := time.Millisecond; !isSo(); pause = min(2*pause, 50*time.Millisecond) {
 		select {
 		case <-deadline:
@@ -230,3 +230,6 @@ func Eventually(tb testing.TB, what string, isSo func() bool) {
 		}
 	}
 }
+
+// Patience is the old name of Timeout.
+const Patience = Timeout

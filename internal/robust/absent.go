@@ -12,34 +12,36 @@ import (
 	"time"
 )
 
-// Stalled is a time during which the database can be read and nothing can be committed.
+// Stalled is a fault during which the database can be read and nothing can be committed.
 const Stalled FaultKind = "database locked"
 
-// Absent has clients begin, in turn on the servers, that are not there for their answers: some have finished sending when
-// they are answered, some give up and close the connection, some stay connected and read nothing. It follows Work.
+// Absent starts clients that do not behave as a server expects, in turn on the servers.
+// Some have finished sending before they are answered. Some disconnect before the answer.
+// Some stay connected and read nothing. It is called after Work.
 func (r *Run) Absent(w Workload, clients int, servers ...*Server) {
 	w = w.withDefaults()
 	for i := range clients {
 		a := absentee{worker: r.worker(w, i%len(servers))}
 		for n := range servers {
 			server := (i + n) % len(servers)
-			a.at = append(a.at, r.DirectClient(server, servers[server]))
+			a.clients = append(a.clients, r.DirectClient(server, servers[server]))
 		}
 		r.work.Go(a.work)
 	}
 }
 
-// DirectClient is Client without the server's proxy, which does not pass on that a connection was reset.
+// DirectClient returns a client that does not use the server's proxy. The proxy may not
+// forward a reset of a connection.
 func (r *Run) DirectClient(number int, server *Server) *Client {
 	c := r.Client(number, "http://"+server.Front.Upstream())
 	c.direct = true
 	return c
 }
 
-// absentee is a client that is not there.
+// absentee is a client that may not read its answers.
 type absentee struct {
 	*worker
-	at []*Client // its own server, and the others
+	clients []*Client // one for each server, that of its own server first
 }
 
 func (a absentee) work() {
@@ -51,73 +53,75 @@ func (a absentee) work() {
 		case 1:
 			a.freeze()
 		default:
-			a.giveUp(resource)
+			a.abandon(resource)
 		}
 		a.pause(a.upTo(a.Think))
 	}
 }
 
-// request is one of a process that has never been heard of. It does not wait. An answer may be out at the very moment at which
-// its client gives up, so its hold ends by itself, but later than G7 allows.
+// request returns a request of a new process, which does not wait. The answer may be sent
+// at the very time at which the client disconnects. So the hold has a TTL, which is
+// longer than the time that G7 allows.
 func (a absentee) request(resource string) Operation {
 	a.attempts++
-	return Operation{Resource: resource, Process: fmt.Sprintf("absent process %d.%d", a.id, a.attempts), TTL: ghostTTL}
+	return Operation{Resource: resource, Process: fmt.Sprintf("absent process %d.%d", a.id, a.attempts), TTL: abandonedTTL}
 }
 
-// halfClose asks for a lock, says that nothing more will come, and reads the answer.
+// halfClose requests a lock, closes its half of the connection, and reads the answer.
 func (a absentee) halfClose(resource string) {
 	request := a.request(resource)
 	request.HalfClosed = true
-	got := a.within(a.Patience, func(ctx context.Context) Operation { return a.at[0].Acquire(ctx, request) })
+	got := a.within(a.AnswerTimeout, func(ctx context.Context) Operation { return a.clients[0].Acquire(ctx, request) })
 	if got.Outcome != Refused {
-		a.giveBack(Hold{Process: request.Process, Token: got.Holder.Token}, resource)
+		a.ensureReleased(Hold{Process: request.Process, Token: got.Holder.Token}, resource)
 	}
 }
 
-// giveUp asks for a lock and closes the connection soon.
-func (a absentee) giveUp(resource string) {
+// abandon requests a lock and disconnects soon.
+func (a absentee) abandon(resource string) {
 	request := a.request(resource)
-	got := a.within(a.upTo(150*time.Millisecond), func(ctx context.Context) Operation { return a.at[0].Acquire(ctx, request) })
+	got := a.within(a.upTo(150*time.Millisecond), func(ctx context.Context) Operation { return a.clients[0].Acquire(ctx, request) })
 	if got.Outcome == Done {
-		a.giveBack(got.Holder, resource)
+		a.ensureReleased(got.Holder, resource)
 	}
 }
 
-// freeze waits for a lock and reads nothing. The same request on another connection, perhaps to another server, is granted
-// the lock and gives it back; then the first one must not get it.
+// freeze waits for a lock and reads nothing. The same request on another connection,
+// perhaps to another server, is granted the lock and releases it. After that the first
+// request must not be granted it.
 func (a absentee) freeze() {
 	request := a.request("")
 	request.Resource = "of " + request.Process
 	request.RequestID, request.Wait = request.Process, LongestWait
 	holder := Operation{Resource: request.Resource, Process: "holder of " + request.Resource}
-	held := a.within(a.Patience, func(ctx context.Context) Operation { return a.Acquire(ctx, holder) })
+	held := a.within(a.AnswerTimeout, func(ctx context.Context) Operation { return a.Acquire(ctx, holder) })
 	if held.Outcome != Done {
-		a.giveBack(Hold{Process: holder.Process}, request.Resource)
+		a.ensureReleased(Hold{Process: holder.Process}, request.Resource)
 		return
 	}
-	thaw, err := a.at[0].AcquireFrozen(request)
+	thaw, err := a.clients[0].AcquireFrozen(request)
 	if err != nil {
-		a.giveBack(held.Holder, request.Resource)
+		a.ensureReleased(held.Holder, request.Resource)
 		return
 	}
 	defer thaw()
 	queued := func(n int) bool {
-		o := a.within(a.Patience, func(ctx context.Context) Operation { return a.Queue(ctx, request.Resource) })
+		o := a.within(a.AnswerTimeout, func(ctx context.Context) Operation { return a.Queue(ctx, request.Resource) })
 		return len(o.Queue) == n
 	}
 	for !queued(1) && a.working.Err() == nil {
 		a.pause(time.Millisecond)
 	}
-	repeated, other := make(chan Operation), a.at[a.rand.IntN(len(a.at))]
+	repeated, other := make(chan Operation), a.clients[a.rand.IntN(len(a.clients))]
 	go func() {
-		repeated <- a.within(request.Wait+a.Patience, func(ctx context.Context) Operation { return other.Acquire(ctx, request) })
+		repeated <- a.within(request.Wait+a.AnswerTimeout, func(ctx context.Context) Operation { return other.Acquire(ctx, request) })
 	}()
 	a.pause(a.upTo(100 * time.Millisecond))
-	a.giveBack(held.Holder, request.Resource)
+	a.ensureReleased(held.Holder, request.Resource)
 	if got := <-repeated; got.Outcome == Done {
-		a.giveBack(got.Holder, request.Resource)
+		a.ensureReleased(got.Holder, request.Resource)
 		a.pause(a.upTo(2 * time.Second))
-		a.within(a.Patience, func(ctx context.Context) Operation { return a.Status(ctx, request.Resource) })
+		a.within(a.AnswerTimeout, func(ctx context.Context) Operation { return a.Status(ctx, request.Resource) })
 	}
 }
 
@@ -130,7 +134,8 @@ func (c *Client) open(request *http.Request) (net.Conn, error) {
 	return conn, errors.Join(request.Write(conn), conn.(*net.TCPConn).SetReadBuffer(1<<10))
 }
 
-// halfClosed returns the answer to a request after which the client's stream has ended.
+// halfClosed sends a request, closes the sending half of the connection, and returns the
+// answer.
 func (c *Client) halfClosed(request *http.Request) (*http.Response, error) {
 	conn, err := c.open(request)
 	if err != nil {
@@ -148,27 +153,28 @@ func (c *Client) halfClosed(request *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// body ends with its connection.
+// body is the body of an answer. Closing it closes the connection.
 type body struct {
 	io.Reader
 	io.Closer
 }
 
-// AcquireFrozen sends an acquire whose answer nobody reads. The function that it returns ends and records it.
+// AcquireFrozen sends an acquire and does not read the answer. The returned function
+// disconnects and records the operation.
 func (c *Client) AcquireFrozen(o Operation) (thaw func(), err error) {
 	request, err := newRequest(context.Background(), http.MethodPost, c.url+"/locks/request", acquireBody(o))
 	if err != nil {
 		return nil, err
 	}
 	o.Kind, o.Client, o.Server, o.Direct, o.Outcome, o.Frozen = Acquire, c.id, c.server, c.direct, Unknown, true
-	o.Called = c.history.Since()
+	o.Called = c.history.Elapsed()
 	conn, err := c.open(request)
 	if err != nil {
 		return nil, err
 	}
 	return func() {
 		_ = conn.Close()
-		o.Returned = c.history.Since()
+		o.Returned = c.history.Elapsed()
 		c.history.Add(o)
 	}, nil
 }

@@ -12,12 +12,12 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// impatient servers look at all their waiters again ten times as often as usual, so that what they find is found in time.
-const impatient = "RECHECK_INTERVAL=100ms"
+// fastRecheck servers look at all their waiters again ten times as often as usual, so that what they find is found in time.
+const fastRecheck = "RECHECK_INTERVAL=100ms"
 
 func absentSQLite(t *testing.T, r *robust.Run) {
 	path := testdb.SQLite(t)
-	servers := r.Servers(1, "sqlite:///"+path, impatient)
+	servers := r.Servers(1, "sqlite:///"+path, fastRecheck)
 	absent(t, r, servers, openLocker(t, "sqlite3", sqliteSource(path)), "BEGIN IMMEDIATE")
 }
 
@@ -25,7 +25,7 @@ func sqliteSource(path string) string { return "file:" + path + "?_busy_timeout=
 
 func absentPostgres(t *testing.T, r *robust.Run) {
 	url := testdb.Postgres(t)
-	absent(t, r, r.Servers(2, url, impatient), openLocker(t, "pgx", url), "BEGIN; LOCK TABLE resource_locks IN EXCLUSIVE MODE")
+	absent(t, r, r.Servers(2, url, fastRecheck), openLocker(t, "pgx", url), "BEGIN; LOCK TABLE resource_locks IN EXCLUSIVE MODE")
 }
 
 // openLocker connects as another program does.
@@ -46,7 +46,7 @@ func stall(t *testing.T, r *robust.Run, db *sql.DB, lock string, meanwhile func(
 	if _, err := db.Exec(lock); err != nil {
 		t.Fatal(err)
 	}
-	r.Fault(robust.Stalled, robust.Nobody, meanwhile)
+	r.Fault(robust.Stalled, robust.NoServer, meanwhile)
 	if _, err := db.Exec("ROLLBACK"); err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func absent(t *testing.T, r *robust.Run, servers []*robust.Server, db *sql.DB, l
 	t.Helper()
 	r.Work(robust.Workload{Clients: 6}, servers...)
 	r.Absent(robust.Workload{Resources: 40}, 12, servers...)
-	for r.Lasts() {
+	for r.Running() {
 		r.Pause(between(r, 0, 300*time.Millisecond))
 		stall(t, r, db, lock, func() { r.Pause(between(r, 300*time.Millisecond, 800*time.Millisecond)) })
 	}

@@ -10,8 +10,9 @@ import (
 	"resource-lock-manager/internal/apptest"
 )
 
-// StartBalancer runs nginx, set up as docs/nginx.conf says, before three servers, and returns its URL. It ends with the test.
-// If it does not repeat requests at other servers, clients see every failure.
+// StartBalancer runs nginx before three servers, configured as docs/nginx.conf says, and
+// returns its URL. It ends with the test. If repeats is false, nginx does not send a
+// request to a second server, and clients see every failure.
 func StartBalancer(tb testing.TB, repeats bool, servers ...*Server) string {
 	tb.Helper()
 	page, err := os.ReadFile(filepath.Join(root, "docs", "nginx.conf"))
@@ -33,7 +34,7 @@ func StartBalancer(tb testing.TB, repeats bool, servers ...*Server) string {
 func replaceOnce(tb testing.TB, text, old, replacement string) string {
 	tb.Helper()
 	if n := strings.Count(text, old); n != 1 {
-		tb.Fatalf("docs/nginx.conf has %d times %q", n, old)
+		tb.Fatalf("docs/nginx.conf contains %d times, want once: %q", n, old)
 	}
 	return strings.Replace(text, old, replacement, 1)
 }

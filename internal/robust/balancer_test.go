@@ -49,7 +49,7 @@ func behindBalancer(t *testing.T, r *robust.Run, kind robust.FaultKind, end func
 		guests[i] = g
 		all.Go(func() { g.work(working, holders) })
 	}
-	for n := 0; r.Lasts() || n < len(servers); n++ {
+	for n := 0; r.Running() || n < len(servers); n++ {
 		server := n % len(servers)
 		r.Pause(time.Duration(r.Rand.Int64N(int64(300 * time.Millisecond))))
 		r.Fault(kind, server, func() {

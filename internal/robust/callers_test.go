@@ -70,7 +70,7 @@ func dial(t *testing.T, s *robust.Server, n int) []*caller {
 	return callers
 }
 
-func hangUp(callers []*caller) {
+func closeAll(callers []*caller) {
 	for _, c := range callers {
 		_ = c.conn.Close()
 	}
@@ -106,7 +106,7 @@ func getText(path string, query url.Values) string {
 
 // call sends a request and reads its answer.
 func (c *caller) call(request string) (reply, error) {
-	if err := c.conn.SetDeadline(time.Now().Add(2 * apptest.Patience)); err != nil {
+	if err := c.conn.SetDeadline(time.Now().Add(2 * apptest.Timeout)); err != nil {
 		return reply{}, err
 	}
 	if _, err := io.WriteString(c.conn, request); err != nil {
@@ -151,7 +151,7 @@ func locks(t *testing.T, c *caller, prefix string) map[string]int64 {
 }
 
 // polite is a client that takes a lock and gives it back, again and again, while others behave badly.
-type polite struct {
+type probe struct {
 	t       *testing.T
 	process string
 	caller  *caller
@@ -160,26 +160,26 @@ type polite struct {
 	slowest time.Duration
 }
 
-var polites atomic.Int64
+var probes atomic.Int64
 
-func newPolite(t *testing.T, s *robust.Server) *polite {
-	return &polite{t: t, process: fmt.Sprint("polite ", polites.Add(1)), caller: dial(t, s, 1)[0]}
+func newProbe(t *testing.T, s *robust.Server) *probe {
+	return &probe{t: t, process: fmt.Sprint("probe ", probes.Add(1)), caller: dial(t, s, 1)[0]}
 }
 
 // pair takes a lock and gives it back, and returns how long that took. When it is told to come later, it does.
-func (p *polite) pair() time.Duration {
+func (p *probe) pair() time.Duration {
 	p.t.Helper()
 	begun := time.Now()
 	resource := "of " + p.process
-	p.patiently(acquireText(robust.Operation{Resource: resource, Process: p.process}))
-	p.patiently(releaseText(resource, p.process))
+	p.retryWhileOverloaded(acquireText(robust.Operation{Resource: resource, Process: p.process}))
+	p.retryWhileOverloaded(releaseText(resource, p.process))
 	took := time.Since(begun)
 	p.pairs.Add(1)
 	p.slowest = max(p.slowest, took)
 	return took
 }
 
-func (p *polite) patiently(request string) {
+func (p *probe) retryWhileOverloaded(request string) {
 	p.t.Helper()
 	for { // it ends when the overload does, if not before
 		r, err := p.caller.call(request)
@@ -196,10 +196,10 @@ func (p *polite) patiently(request string) {
 }
 
 // served tells whether it did more than what it may have begun before the others came.
-func (p *polite) served() bool { return p.pairs.Load() >= 3 }
+func (p *probe) served() bool { return p.pairs.Load() >= 3 }
 
 // inBackground works until the function that it returns is called, which checks that it was served.
-func (p *polite) inBackground() (end func()) {
+func (p *probe) inBackground() (end func()) {
 	done := make(chan struct{})
 	var all sync.WaitGroup
 	all.Go(func() {
@@ -224,7 +224,7 @@ func (p *polite) inBackground() (end func()) {
 	}
 }
 
-// health is what a server is like when all is well.
+// health is what a server is like when all is before.
 type health struct {
 	server *robust.Server
 	pair   time.Duration
@@ -233,22 +233,22 @@ type health struct {
 
 func healthOf(t *testing.T, s *robust.Server) health {
 	t.Helper()
-	p := newPolite(t, s)
+	p := newProbe(t, s)
 	var took []time.Duration
 	for range 21 {
 		took = append(took, p.pair())
 	}
 	slices.Sort(took)
 	h := health{s, took[len(took)/2], openFiles(t, s)}
-	hangUp([]*caller{p.caller})
+	closeAll([]*caller{p.caller})
 	return h
 }
 
 // wantBack waits until the server is as well as it was: what came to trouble it has gone.
-func (h health) wantBack(t *testing.T) {
+func (h health) wantRecovered(t *testing.T) {
 	t.Helper()
 	apptest.Eventually(t, "connections are gone", func() bool { return openFiles(t, h.server) <= h.files+30 })
-	p := newPolite(t, h.server)
+	p := newProbe(t, h.server)
 	apptest.Eventually(t, "a pair takes as long as before", func() bool { return p.pair() < 10*h.pair+20*time.Millisecond })
 	fmt.Fprintf(t.Output(), "a pair took %v before; %v\n", h.pair.Round(time.Microsecond), h.server.Memory(t))
 }
@@ -263,7 +263,7 @@ func openFiles(t *testing.T, s *robust.Server) int {
 }
 
 // wantBounded checks that a server has never had more memory than so many MB. The race detector takes a multiple.
-func wantBounded(t *testing.T, s *robust.Server, limit int64) {
+func wantMemoryBelow(t *testing.T, s *robust.Server, limit int64) {
 	t.Helper()
 	m := s.Memory(t)
 	if m.Peak > limit*1e6 {

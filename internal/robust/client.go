@@ -15,23 +15,23 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// Client makes one call at a time to one server and records it. Its methods end the call when their context ends; they return
-// what they recorded.
+// Client makes one call at a time to one server and records it. Its methods end the call
+// when their context ends, and return what they recorded.
 type Client struct {
 	history *History
 	id      int
 	server  int
 	url     string
-	direct  bool // no proxy is between
+	direct  bool // it does not use a proxy
 	http    *http.Client
 }
 
-// NewClient makes a client with connections of its own. Its id must be no other client's of the history.
+// NewClient returns a client with connections of its own. No other client of the history
+// may have the same id.
 func NewClient(history *History, id, server int, url string) *Client {
 	return &Client{history: history, id: id, server: server, url: url, http: &http.Client{Transport: &http.Transport{}}}
 }
 
-// Close ends the client's connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Acquire takes Resource, Process, RequestID, TTL and Wait from its argument.
@@ -44,7 +44,7 @@ func readGrant(o *Operation, answer []byte) error {
 	var granted wire.Success[wire.Acquired]
 	err := json.Unmarshal(answer, &granted)
 	o.Holder = holdOf(granted.Data.ProcessID, granted.Data.FencingToken, granted.Data.Times)
-	o.At = momentOf(granted.Data.Times)
+	o.At = decidedAt(granted.Data.Times)
 	o.Waited = time.Duration(granted.Data.WaitedSeconds * float64(time.Second)).Round(time.Microsecond)
 	return err
 }
@@ -63,7 +63,7 @@ func acquireBody(o Operation) wire.AcquireRequest {
 	return body
 }
 
-// Release ends the hold with the token, any of the process if it is 0.
+// Release ends the hold with the token. Token 0 stands for any hold of the process.
 func (c *Client) Release(ctx context.Context, resource, process string, token int64) Operation {
 	query := url.Values{"resource_name": {resource}, "process_id": {process}}
 	if token != 0 {
@@ -80,7 +80,7 @@ func readRelease(o *Operation, answer []byte) error {
 	return err
 }
 
-// Renew has the hold with the token end so long after now.
+// Renew sets the end of the hold with the token to the time ttl from now.
 func (c *Client) Renew(ctx context.Context, resource, process string, token int64, ttl time.Duration) Operation {
 	o := Operation{Kind: Renew, Resource: resource, Process: process, Token: token, TTL: ttl}
 	body := wire.RenewRequest{ResourceName: resource, ProcessID: process, TTLSeconds: seconds(ttl)}
@@ -94,11 +94,11 @@ func readRenewal(o *Operation, answer []byte) error {
 	var renewed wire.Success[wire.Renewed]
 	err := json.Unmarshal(answer, &renewed)
 	o.Holder = holdOf(renewed.Data.ProcessID, renewed.Data.FencingToken, renewed.Data.Times)
-	o.At = momentOf(renewed.Data.Times)
+	o.At = decidedAt(renewed.Data.Times)
 	return err
 }
 
-// Status reads who holds a resource.
+// Status reads the holder of a resource.
 func (c *Client) Status(ctx context.Context, resource string) Operation {
 	o := Operation{Kind: Status, Resource: resource}
 	path := "/locks/status?" + url.Values{"resource_name": {resource}}.Encode()
@@ -111,12 +111,12 @@ func (c *Client) Status(ctx context.Context, resource string) Operation {
 			LockedAt: *status.Data.LockedAt, ExpiresAt: status.Data.ExpiresAt, ExpiresInSeconds: status.Data.ExpiresInSeconds,
 		}
 		o.Holder = holdOf(*status.Data.LockedBy, *status.Data.FencingToken, times)
-		o.At = momentOf(times)
+		o.At = decidedAt(times)
 		return nil
 	})
 }
 
-// Queue reads who waits for a resource, a thousand at most.
+// Queue reads the first thousand waiters of a resource.
 func (c *Client) Queue(ctx context.Context, resource string) Operation {
 	o := Operation{Kind: Queue, Resource: resource}
 	path := "/locks/queue?" + url.Values{"resource_name": {resource}, "limit": {"1000"}}.Encode()
@@ -130,20 +130,20 @@ func (c *Client) Queue(ctx context.Context, resource string) Operation {
 	})
 }
 
-// call sends the request and has done read the answer if it has the status 200.
+// call sends a request. It calls done with the answer if the status is 200.
 func (c *Client) call(ctx context.Context, o Operation, method, path string, body any,
 	done func(*Operation, []byte) error,
 ) Operation {
 	return c.record(ctx, o, done, func() (int, []byte, error) { return c.exchange(ctx, o.HalfClosed, method, path, body) })
 }
 
-// record has a request sent, and records it with what its answer tells.
+// record calls send, and records the operation with what its answer states.
 func (c *Client) record(ctx context.Context, o Operation, done func(*Operation, []byte) error, send func() (int, []byte, error)) Operation {
 	o.Client, o.Server, o.Direct, o.Outcome = c.id, c.server, c.direct, Unknown
-	o.Called = c.history.Since()
+	o.Called = c.history.Elapsed()
 	status, answer, err := send()
-	o.Returned = c.history.Since()
-	o.HungUp = err != nil && ctx.Err() != nil
+	o.Returned = c.history.Elapsed()
+	o.Disconnected = err != nil && ctx.Err() != nil
 	var dial *net.OpError
 	switch {
 	case errors.As(err, &dial) && dial.Op == "dial":
@@ -160,7 +160,7 @@ func (c *Client) record(ctx context.Context, o Operation, done func(*Operation, 
 	return o
 }
 
-// exchange returns a whole answer.
+// exchange sends a request and returns the whole answer.
 func (c *Client) exchange(ctx context.Context, halfClosed bool, method, path string, body any) (status int, answer []byte, err error) {
 	request, err := newRequest(ctx, method, c.url+path, body)
 	if err != nil {
@@ -196,11 +196,11 @@ func newRequest(ctx context.Context, method, url string, body any) (*http.Reques
 	return request, nil
 }
 
-// refused reads an answer that is not 200.
+// refused reads an answer with another status than 200.
 func refused(o *Operation, status int, answer []byte) {
 	var conflict wire.Conflict // a failure without a holder has the same fields
 	if err := json.Unmarshal(answer, &conflict); err != nil {
-		return // not the service's: a balancer's page, say, behind which everything is possible
+		return // not an answer of lockd but, for example, a page of the balancer: the outcome is unknown
 	}
 	o.Code = conflict.Code
 	switch {
@@ -213,7 +213,7 @@ func refused(o *Operation, status int, answer []byte) {
 	}
 	if conflict.Holder != nil {
 		o.Holder = holdOf(conflict.Holder.ProcessID, conflict.Holder.FencingToken, conflict.Holder.Times)
-		o.At = momentOf(conflict.Holder.Times)
+		o.At = decidedAt(conflict.Holder.Times)
 	}
 }
 
@@ -225,8 +225,9 @@ func holdOf(process string, token int64, times wire.Times) Hold {
 	return h
 }
 
-// momentOf is when an answer was decided: the end of the hold less what it says is left of it. Zero for a hold without end.
-func momentOf(times wire.Times) time.Time {
+// decidedAt returns when an answer was decided: the end of the hold minus its remaining
+// time. It returns the zero time for a hold that does not expire.
+func decidedAt(times wire.Times) time.Time {
 	if times.ExpiresAt == nil || times.ExpiresInSeconds == nil {
 		return time.Time{}
 	}

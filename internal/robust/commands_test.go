@@ -59,10 +59,10 @@ func commandsUnderLocks(t *testing.T, r *robust.Run) {
 			}
 		})
 	}
-	for round := 0; r.Lasts(); round++ {
+	for round := 0; r.Running(); round++ {
 		r.Pause(between(r, 0, time.Second))
 		if round%8 == 4 {
-			r.Fault("all killed", robust.Everyone, func() {
+			r.Fault("all killed", robust.AllServers, func() {
 				for _, s := range servers {
 					s.Kill(t)
 				}

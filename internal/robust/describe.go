@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// String is one readable line: who asked for what and when, and what was answered.
+// String returns the operation in one line.
 func (o Operation) String() string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "[%.6f to %.6f s] client %d at server %d: %s", o.Called.Seconds(), o.Returned.Seconds(), o.Client, o.Server, o.Kind)
@@ -29,7 +29,7 @@ func (o Operation) String() string {
 	for _, manner := range []struct {
 		is   bool
 		name string
-	}{{o.HungUp, "hung up"}, {o.HalfClosed, "half-closed"}, {o.Frozen, "read nothing"}} {
+	}{{o.Disconnected, "disconnected"}, {o.HalfClosed, "half-closed"}, {o.Frozen, "read nothing"}} {
 		if manner.is {
 			s.WriteString(", " + manner.name)
 		}
@@ -51,7 +51,7 @@ func (o Operation) String() string {
 	return s.String()
 }
 
-// String names a hold by what tells it from others.
+// String returns the fields that identify the hold, and its end.
 func (h Hold) String() string {
 	end := "without end"
 	if !h.ExpiresAt.IsZero() {

@@ -13,22 +13,24 @@ import (
 	"testing"
 )
 
-// SmallDisk is a file system of its own that can be filled. It is in memory, in a mount namespace that only those
-// programs see that Program returns.
+// SmallDisk is a file system that a test can fill. It is in memory, in a mount namespace
+// of its own. Only programs that Program returns see it.
 type SmallDisk struct {
-	folder string    // where those programs see it
-	root   string    // where this process sees it
+	folder string    // its path in that namespace
+	root   string    // its path for this process
 	holder *exec.Cmd // keeps the namespace
 	enter  string    // options of nsenter
 }
 
-// NewSmallDisk makes a disk of so many bytes that ends with the test. It needs Linux with namespaces, and util-linux.
+// NewSmallDisk makes a disk with the given size that ends with the test. It needs Linux
+// with namespaces, and util-linux.
 func NewSmallDisk(tb testing.TB, bytes int) *SmallDisk {
 	tb.Helper()
 	d := &SmallDisk{folder: tb.TempDir(), enter: "--mount"}
 	d.holder = exec.Command("sh", "-c", `mount -t tmpfs -o size="$1" none "$0" && echo mounted && exec cat`,
 		d.folder, fmt.Sprint(bytes))
-	// What is unshared is made private, so that the mount is seen by nobody else.
+	// The runtime makes mounts of a new namespace private, so that no other process sees
+	// this mount.
 	d.holder.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	if os.Getuid() != 0 {
 		d.holder.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
@@ -48,7 +50,7 @@ func NewSmallDisk(tb testing.TB, bytes int) *SmallDisk {
 	}
 	tb.Cleanup(func() {
 		must(tb, input.Close())
-		_ = d.holder.Wait() // it has nothing to say
+		_ = d.holder.Wait() // it ends by itself when its input ends
 	})
 	if _, err := bufio.NewReader(output).ReadString('\n'); err != nil {
 		tb.Fatal(needs)
@@ -57,7 +59,8 @@ func NewSmallDisk(tb testing.TB, bytes int) *SmallDisk {
 	return d
 }
 
-// Program returns one that runs another where the disk is seen.
+// Program returns the path of a script that runs the program in the namespace of the
+// disk.
 func (d *SmallDisk) Program(tb testing.TB, program string) string {
 	tb.Helper()
 	path := filepath.Join(tb.TempDir(), "program")
@@ -66,10 +69,10 @@ func (d *SmallDisk) Program(tb testing.TB, program string) string {
 	return path
 }
 
-// Folder is where those programs see the disk.
+// Folder returns the path of the disk for these programs.
 func (d *SmallDisk) Folder() string { return d.folder }
 
-// Run runs a program to its end where the disk is seen.
+// Run runs a program to its end in the namespace of the disk.
 func (d *SmallDisk) Run(tb testing.TB, program string, args ...string) {
 	tb.Helper()
 	args = slices.Concat(strings.Fields(d.enter), []string{"--", program}, args)
@@ -79,23 +82,23 @@ func (d *SmallDisk) Run(tb testing.TB, program string, args ...string) {
 	}
 }
 
-// DatabaseURL is that of a SQLite file on the disk.
+// DatabaseURL returns the URL of a SQLite database on the disk.
 func (d *SmallDisk) DatabaseURL() string { return "sqlite:///" + filepath.Join(d.folder, "locks.db") }
 
-// Fill leaves at most so many bytes free.
+// Fill fills the disk except for at most the given number of bytes.
 func (d *SmallDisk) Fill(tb testing.TB, free int64) {
 	tb.Helper()
 	ballast, err := os.Create(d.ballast())
 	must(tb, err)
 	size, err := io.Copy(ballast, zeros{}) // until there is no space left
 	if err == nil {
-		tb.Fatal("a small disk has no end")
+		tb.Fatal("the small disk did not become full")
 	}
 	must(tb, ballast.Truncate(max(0, size-free)))
 	must(tb, ballast.Close())
 }
 
-// Free takes away what Fill has put there.
+// Free undoes Fill.
 func (d *SmallDisk) Free(tb testing.TB) {
 	tb.Helper()
 	must(tb, os.Remove(d.ballast()))
@@ -103,7 +106,7 @@ func (d *SmallDisk) Free(tb testing.TB) {
 
 func (d *SmallDisk) ballast() string { return filepath.Join(d.root, "ballast") }
 
-// zeros has no end.
+// zeros is an endless file.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) {

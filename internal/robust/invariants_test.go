@@ -14,128 +14,128 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// world is a lock service without faults, and what its clients record: it decides one thing after the other, some time between
+// simulation is a lock service without faults, and what its clients record: it decides one thing after the other, some time between
 // call and answer. Answers get lost, and clients hang up.
-type world struct {
+type simulation struct {
 	choose   func(n int) int // from 0 to n-1
 	resource string
-	spread   int // the longest way of a request or an answer, in microseconds
+	maxDelay int // the longest way of a request or an answer, in microseconds
 
 	now        int // microseconds
 	attempts   int
 	token      int64
-	held       *ticket // nil: free
-	last       *ticket // whose hold ended last, if its client knows that it had it
+	held       *request // nil: free
+	last       *request // whose hold ended last, if its client knows that it had it
 	lastEnd    wire.Code
-	queue      []*ticket
+	queue      []*request
 	operations []robust.Operation
 }
 
-// ticket is a request for the lock, and what it got.
-type ticket struct {
+// request is a request for the lock, and what it got.
+type request struct {
 	robust.Operation
 	queued, until int  // in the queue
 	answered      int  // when its client knows that it has it
 	lost          bool // it only knows that it may have it
 }
 
-func (w *world) run(steps int) []robust.Operation {
-	w.now = w.spread
+func (w *simulation) run(steps int) []robust.Operation {
+	w.now = w.maxDelay
 	for range steps {
 		w.step()
 	}
 	for w.held != nil || len(w.queue) > 0 {
-		w.pass()
-		w.use()
+		w.advance()
+		w.actAsHolder()
 	}
 	slices.SortStableFunc(w.operations, func(o, p robust.Operation) int { return cmp.Compare(o.Called, p.Called) })
 	return w.operations
 }
 
-func (w *world) step() {
-	w.pass()
+func (w *simulation) step() {
+	w.advance()
 	switch n := w.choose(20); {
 	case n < 8:
-		w.ask()
+		w.acquire()
 	case n < 10:
-		o := w.call(robust.Status, "", w.now-w.way())
-		w.tell(&o)
+		o := w.call(robust.Status, "", w.now-w.delay())
+		w.showHolder(&o)
 		w.record(o, robust.Done)
 	case n < 11:
-		o := w.call(robust.Queue, "", w.now-w.way())
+		o := w.call(robust.Queue, "", w.now-w.delay())
 		for _, waiter := range w.queue {
 			o.Queue = append(o.Queue, waiter.Process)
 		}
 		w.record(o, robust.Done)
 	case n < 12 && w.last != nil:
-		o := w.call([]robust.Kind{robust.Release, robust.Renew}[w.choose(2)], w.last.Process, max(w.last.answered, w.now-w.way()))
+		o := w.call([]robust.Kind{robust.Release, robust.Renew}[w.choose(2)], w.last.Process, max(w.last.answered, w.now-w.delay()))
 		o.Token, o.Code = w.last.Holder.Token, w.lastEnd
 		w.record(o, robust.Refused)
 	case n < 12:
-		o := w.call(robust.Release, "nobody", w.now-w.way())
+		o := w.call(robust.Release, "nobody", w.now-w.delay())
 		o.Code = wire.CodeNotHeld
 		w.record(o, robust.Refused)
 	case n < 13 && len(w.queue) > 0:
 		i := w.choose(len(w.queue))
 		gone := w.queue[i]
 		w.queue = slices.Delete(w.queue, i, i+1)
-		gone.HungUp = true
+		gone.Disconnected = true
 		w.record(gone.Operation, robust.Unknown)
 	default:
-		w.use()
+		w.actAsHolder()
 	}
 }
 
 // pass lets time pass, and what comes with it.
-func (w *world) pass() {
+func (w *simulation) advance() {
 	w.now += 1 + w.choose(2000)
-	w.queue = slices.DeleteFunc(w.queue, func(t *ticket) bool {
+	w.queue = slices.DeleteFunc(w.queue, func(t *request) bool {
 		if t.until <= w.now {
 			t.Code = wire.CodeWaitTimeout
-			w.tell(&t.Operation)
+			w.showHolder(&t.Operation)
 			w.record(t.Operation, robust.Refused)
 		}
 		return t.until <= w.now
 	})
-	if w.held != nil && !w.held.Holder.ExpiresAt.IsZero() && !w.moment().Before(w.held.Holder.ExpiresAt) {
-		w.handOver(wire.CodeExpired)
+	if w.held != nil && !w.held.Holder.ExpiresAt.IsZero() && !w.time().Before(w.held.Holder.ExpiresAt) {
+		w.endHold(wire.CodeExpired)
 	}
 }
 
-func (w *world) moment() time.Time { return time.UnixMicro(1e15 + int64(w.now)) }
+func (w *simulation) time() time.Time { return time.UnixMicro(1e15 + int64(w.now)) }
 
-func (w *world) way() int { return w.choose(w.spread) }
+func (w *simulation) delay() int { return w.choose(w.maxDelay) }
 
 // call begins an operation.
-func (w *world) call(kind robust.Kind, process string, called int) robust.Operation {
+func (w *simulation) call(kind robust.Kind, process string, called int) robust.Operation {
 	return robust.Operation{
 		Kind: kind, Resource: w.resource, Process: process, Client: w.attempts % 16, Called: time.Duration(called) * time.Microsecond,
 	}
 }
 
 // record ends an operation that is decided now, and returns when its client knows.
-func (w *world) record(o robust.Operation, outcome robust.Outcome) int {
-	returned := w.now + w.way()
+func (w *simulation) record(o robust.Operation, outcome robust.Outcome) int {
+	returned := w.now + w.delay()
 	o.Returned, o.Outcome = time.Duration(returned)*time.Microsecond, outcome
 	w.operations = append(w.operations, o)
 	return returned
 }
 
 // tell has an answer show who holds the lock.
-func (w *world) tell(o *robust.Operation) {
+func (w *simulation) showHolder(o *robust.Operation) {
 	if w.held == nil {
 		return
 	}
 	o.Holder, o.At = w.held.Holder, time.Time{}
 	if !o.Holder.ExpiresAt.IsZero() {
-		o.At = w.moment()
+		o.At = w.time()
 	}
 }
 
-func (w *world) ask() {
+func (w *simulation) acquire() {
 	w.attempts++
-	t := &ticket{queued: w.now}
-	t.Operation = w.call(robust.Acquire, fmt.Sprint("p", w.attempts), w.now-w.way())
+	t := &request{queued: w.now}
+	t.Operation = w.call(robust.Acquire, fmt.Sprint("p", w.attempts), w.now-w.delay())
 	if w.choose(2) == 0 {
 		t.RequestID = t.Process
 	}
@@ -153,16 +153,16 @@ func (w *world) ask() {
 		w.queue = append(w.queue, t)
 	default:
 		t.Code = wire.CodeAlreadyLocked
-		w.tell(&t.Operation)
+		w.showHolder(&t.Operation)
 		w.record(t.Operation, robust.Refused)
 	}
 }
 
-func (w *world) grant(t *ticket) {
+func (w *simulation) grant(t *request) {
 	w.token = max(w.token+1, 1e15+int64(w.now))
-	t.Holder = robust.Hold{Process: t.Process, Token: w.token, LockedAt: w.moment()}
+	t.Holder = robust.Hold{Process: t.Process, Token: w.token, LockedAt: w.time()}
 	if t.TTL != 0 {
-		t.Holder.ExpiresAt, t.At = w.moment().Add(t.TTL), w.moment()
+		t.Holder.ExpiresAt, t.At = w.time().Add(t.TTL), w.time()
 	}
 	t.Waited = time.Duration(w.now-t.queued) * time.Microsecond
 	w.held = t
@@ -175,7 +175,7 @@ func (w *world) grant(t *ticket) {
 	}
 }
 
-func (w *world) handOver(end wire.Code) {
+func (w *simulation) endHold(end wire.Code) {
 	if w.last, w.lastEnd = w.held, end; w.held.lost || w.held.answered > w.now {
 		w.last = nil
 	}
@@ -188,16 +188,16 @@ func (w *world) handOver(end wire.Code) {
 }
 
 // use has the holder do something, if it knows by now that it is the holder.
-func (w *world) use() {
+func (w *simulation) actAsHolder() {
 	t := w.held
 	if t == nil || t.answered > w.now {
 		return
 	}
-	called := max(t.answered, w.now-w.way())
+	called := max(t.answered, w.now-w.delay())
 	lost := w.choose(8) == 0
 	switch n := w.choose(6); {
 	case n == 0 && t.lost: // the server has noticed that its client has gone
-		w.handOver(wire.CodeAlreadyReleased)
+		w.endHold(wire.CodeAlreadyReleased)
 	case n == 1 && t.TTL != 0 && !t.lost:
 		o := w.call(robust.Renew, t.Process, called)
 		o.Token, o.TTL = t.Holder.Token, time.Duration(2000+w.choose(20000))*time.Microsecond
@@ -207,7 +207,7 @@ func (w *world) use() {
 				return
 			}
 		}
-		decided := w.moment()
+		decided := w.time()
 		w.commit()
 		t.Holder.ExpiresAt = decided.Add(o.TTL)
 		if !lost {
@@ -218,7 +218,7 @@ func (w *world) use() {
 		t.lost = false
 		o := w.call(robust.Acquire, t.Process, called)
 		o.RequestID, o.TTL, o.Waited = t.RequestID, t.TTL, t.Waited
-		w.tell(&o)
+		w.showHolder(&o)
 		w.record(o, robust.Done)
 	default:
 		o := w.call(robust.Release, t.Process, called)
@@ -231,37 +231,37 @@ func (w *world) use() {
 				return
 			}
 		} else {
-			o.At = w.moment()
+			o.At = w.time()
 			w.record(o, robust.Done)
 		}
-		w.handOver(wire.CodeAlreadyReleased)
+		w.endHold(wire.CodeAlreadyReleased)
 	}
 }
 
 // commit lets time pass until what the holder asked for is committed. A status reads meanwhile
 // what was committed before, by the clock of that moment.
-func (w *world) commit() {
+func (w *simulation) commit() {
 	for range w.choose(4) {
 		w.now += 1 + w.choose(10000)
-		o := w.call(robust.Status, "", w.now-w.way())
-		if end := w.held.Holder.ExpiresAt; end.IsZero() || w.moment().Before(end) {
-			w.tell(&o)
+		o := w.call(robust.Status, "", w.now-w.delay())
+		if end := w.held.Holder.ExpiresAt; end.IsZero() || w.time().Before(end) {
+			w.showHolder(&o)
 		}
 		w.record(o, robust.Done)
 	}
 }
 
-func judged(operations []robust.Operation) []robust.Violation {
+func violations(operations []robust.Operation) []robust.Violation {
 	return append(robust.CheckModel(operations, time.Minute), robust.CheckInvariants(operations, nil)...)
 }
 
-// TestLegalHistoriesAreAccepted: whatever happens in a world without bugs.
+// TestLegalHistoriesAreAccepted: whatever happens in a simulation without bugs.
 func TestLegalHistoriesAreAccepted(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := &world{resource: "r", spread: 1 + rapid.IntRange(0, 30000).Draw(t, "spread")}
+		w := &simulation{resource: "r", maxDelay: 1 + rapid.IntRange(0, 30000).Draw(t, "maxDelay")}
 		w.choose = func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "") }
 		operations := w.run(rapid.IntRange(0, 150).Draw(t, "steps"))
-		if violations := judged(operations); len(violations) > 0 {
+		if violations := violations(operations); len(violations) > 0 {
 			for _, o := range operations {
 				t.Log(o)
 			}
@@ -351,7 +351,7 @@ func TestOneWrongAnswerIsFound(t *testing.T) {
 			r := rand.New(rand.NewPCG(1, 2))
 			tried, byModel, byRules := 0, 0, 0
 			for range 300 {
-				w := &world{resource: "r", spread: 1000, choose: r.IntN}
+				w := &simulation{resource: "r", maxDelay: 1000, choose: r.IntN}
 				operations := w.run(60)
 				var places []int
 				for i, o := range operations {
@@ -386,7 +386,7 @@ func TestManyOperationsAreJudgedSoon(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	var operations []robust.Operation
 	for n := range 12 {
-		w := &world{resource: fmt.Sprint(n), spread: 30000, choose: r.IntN}
+		w := &simulation{resource: fmt.Sprint(n), maxDelay: 30000, choose: r.IntN}
 		operations = append(operations, w.run(3000)...)
 	}
 	slices.SortStableFunc(operations, func(o, p robust.Operation) int { return cmp.Compare(o.Called, p.Called) })

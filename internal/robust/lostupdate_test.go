@@ -159,10 +159,10 @@ func lostUpdates(t *testing.T, r *robust.Run, registers []*register, servers ...
 			})
 		}
 	}
-	for deadline := time.Now().Add(2 * apptest.Patience); ; {
+	for deadline := time.Now().Add(2 * apptest.Timeout); ; {
 		addTogether(t, adders, func() {
 			r.Pause(time.Second)
-			for r.Lasts() {
+			for r.Running() {
 				r.Pause(100 * time.Millisecond)
 			}
 		})

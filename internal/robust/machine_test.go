@@ -32,7 +32,7 @@ func restart(t *testing.T, s *robust.Server, meanwhile func()) func() {
 func serverKilled(t *testing.T, r *robust.Run) {
 	servers := r.Servers(1, sqlite(t))
 	r.Work(robust.Workload{}, servers...)
-	for r.Lasts() {
+	for r.Running() {
 		r.Pause(between(r, 0, 600*time.Millisecond))
 		r.Fault("killed", 0, restart(t, servers[0], func() { r.Pause(between(r, 0, 100*time.Millisecond)) }))
 	}
@@ -43,10 +43,10 @@ func serverKilled(t *testing.T, r *robust.Run) {
 func serversKilled(t *testing.T, r *robust.Run) {
 	servers := r.Servers(3, testdb.Postgres(t))
 	r.Work(robust.Workload{}, servers...)
-	for r.Lasts() {
+	for r.Running() {
 		r.Pause(between(r, 0, 600*time.Millisecond))
 		if r.Rand.IntN(5) == 0 {
-			r.Fault("all killed", robust.Everyone, func() {
+			r.Fault("all killed", robust.AllServers, func() {
 				for _, s := range servers {
 					s.Kill(t)
 				}
@@ -69,7 +69,7 @@ func serverPausedPostgres(t *testing.T, r *robust.Run) { serverPaused(t, r, 3, t
 func serverPaused(t *testing.T, r *robust.Run, n int, databaseURL string) {
 	servers := r.Servers(n, databaseURL)
 	r.Work(robust.Workload{}, servers...)
-	for r.Lasts() {
+	for r.Running() {
 		r.Pause(between(r, 0, time.Second))
 		i := r.Rand.IntN(n)
 		r.Fault("paused", i, func() {
@@ -81,35 +81,35 @@ func serverPaused(t *testing.T, r *robust.Run, n int, databaseURL string) {
 	r.Judge()
 }
 
-func badWeatherSQLite(t *testing.T, r *robust.Run)   { badWeather(t, r, 1, sqlite(t)) }
-func badWeatherPostgres(t *testing.T, r *robust.Run) { badWeather(t, r, 3, testdb.Postgres(t)) }
+func badNetworkSQLite(t *testing.T, r *robust.Run)   { badNetwork(t, r, 1, sqlite(t)) }
+func badNetworkPostgres(t *testing.T, r *robust.Run) { badNetwork(t, r, 3, testdb.Postgres(t)) }
 
 // The network between clients and servers does all that networks do, with one server's clients at a time.
-func badWeather(t *testing.T, r *robust.Run, n int, databaseURL string) {
+func badNetwork(t *testing.T, r *robust.Run, n int, databaseURL string) {
 	servers := r.Servers(n, databaseURL)
 	r.Work(robust.Workload{}, servers...)
-	for round := 0; r.Lasts(); round++ {
+	for round := 0; r.Running(); round++ {
 		r.Pause(between(r, 0, 200*time.Millisecond))
 		i := r.Rand.IntN(n)
 		front := servers[i].Front
-		lasting := func(weather robust.Weather, longest time.Duration) func() {
+		lasting := func(conditions robust.NetworkConditions, longest time.Duration) func() {
 			return func() {
-				front.SetWeather(weather)
+				front.SetConditions(conditions)
 				r.Pause(between(r, 0, longest))
-				front.SetWeather(robust.Weather{})
+				front.SetConditions(robust.NetworkConditions{})
 			}
 		}
 		switch round % 5 {
 		case 0:
 			r.Fault("clients cut off", i, front.Cut)
 		case 1:
-			r.Fault("answers lost", i, lasting(robust.Weather{LoseAnswers: true}, 300*time.Millisecond))
+			r.Fault("answers lost", i, lasting(robust.NetworkConditions{LoseAnswers: true}, 300*time.Millisecond))
 		case 2:
-			r.Fault("clients delayed", i, lasting(robust.Weather{Delay: between(r, 0, 200*time.Millisecond)}, time.Second))
+			r.Fault("clients delayed", i, lasting(robust.NetworkConditions{Delay: between(r, 0, 200*time.Millisecond)}, time.Second))
 		case 3:
-			r.Fault("clients in a black hole", i, lasting(robust.Weather{BlackHole: true}, time.Second))
+			r.Fault("clients in a black hole", i, lasting(robust.NetworkConditions{BlackHole: true}, time.Second))
 		case 4:
-			r.Fault("clients refused", i, lasting(robust.Weather{Refuse: true}, 300*time.Millisecond))
+			r.Fault("clients refused", i, lasting(robust.NetworkConditions{Refuse: true}, 300*time.Millisecond))
 		}
 	}
 	r.Judge()
@@ -120,12 +120,12 @@ func powerLost(t *testing.T, r *robust.Run) {
 	disk := robust.NewDisk(t)
 	s := robust.StartServer(t, r.Program(), disk.DatabaseURL(), disk.Settings()...)
 	r.Work(robust.Workload{}, s)
-	for torn := false; r.Lasts(); torn = !torn {
+	for torn := false; r.Running(); torn = !torn {
 		r.Pause(between(r, 0, 800*time.Millisecond))
 		if torn {
-			r.Fault("power lost, torn", 0, restart(t, s, func() { disk.LosePower(t, r.Rand) }))
+			r.Fault("power lost, torn", 0, restart(t, s, func() { disk.Crash(t, r.Rand) }))
 		} else {
-			r.Fault("power lost", 0, restart(t, s, func() { disk.LosePower(t, nil) }))
+			r.Fault("power lost", 0, restart(t, s, func() { disk.Crash(t, nil) }))
 		}
 	}
 	r.Judge()
@@ -154,7 +154,7 @@ func TestPowerLossTakesWhatIsNotSynced(t *testing.T) {
 				}
 			}
 			s.Kill(t)
-			disk.LosePower(t, nil)
+			disk.Crash(t, nil)
 			s.Start(t)
 			lost := 0
 			for _, resource := range resources {
@@ -166,7 +166,7 @@ func TestPowerLossTakesWhatIsNotSynced(t *testing.T) {
 					lost++
 				}
 			}
-			model := robust.CheckModel(history.Operations(), apptest.Patience)
+			model := robust.CheckModel(history.Operations(), apptest.Timeout)
 			invariants := robust.CheckInvariants(history.Operations(), history.Faults())
 			if synced := mode == "FULL"; (lost == 0) != synced || (len(model) == 0) != synced || (len(invariants) == 0) != synced {
 				t.Errorf("%d of %d holds lost; the model says %v, the invariants %v", lost, len(resources), model, invariants)
@@ -184,7 +184,7 @@ func diskFull(t *testing.T, r *robust.Run) {
 		t.Fatalf("%+v", held)
 	}
 	r.Work(robust.Workload{Think: 50 * time.Millisecond}, s)
-	for r.Lasts() {
+	for r.Running() {
 		r.Pause(between(r, 0, 500*time.Millisecond))
 		r.Fault("disk full", 0, func() {
 			disk.Fill(t, r.Rand.Int64N(100<<10)) // so that it gets full anywhere in what is written
@@ -206,9 +206,9 @@ func wantFull(t *testing.T, r *robust.Run, s *robust.Server, held robust.Operati
 	t.Helper()
 	client := r.Client(0, s.URL)
 	defer client.Close()
-	deadline := time.Now().Add(apptest.Patience)
+	deadline := time.Now().Add(apptest.Timeout)
 	for n := 0; ; n++ {
-		large := fmt.Sprintf("%v %d %s", r.History.Since(), n, strings.Repeat("\U0001f512", 220)) // four bytes each
+		large := fmt.Sprintf("%v %d %s", r.History.Elapsed(), n, strings.Repeat("\U0001f512", 220)) // four bytes each
 		o := client.Acquire(t.Context(), robust.Operation{Resource: large, Process: large, RequestID: large})
 		if o.Outcome != robust.Done {
 			if o.Code != wire.CodeUnavailable && o.Code != wire.CodeOutcomeUnknown {
@@ -230,7 +230,7 @@ func wantWritable(t *testing.T, r *robust.Run, s *robust.Server) {
 	t.Helper()
 	client := r.Client(0, s.URL)
 	defer client.Close()
-	resource := fmt.Sprintf("free %v", r.History.Since())
+	resource := fmt.Sprintf("free %v", r.History.Elapsed())
 	apptest.Eventually(t, "changes are possible again", func() bool {
 		return client.Acquire(t.Context(), robust.Operation{Resource: resource, Process: "p", RequestID: "r"}).Outcome == robust.Done
 	})
@@ -284,7 +284,7 @@ func clocksWrong(t *testing.T, r *robust.Run) {
 		t.Fatal("it should believe to be in the year 2000: ", log)
 	}
 	r.Work(robust.Workload{}, servers...)
-	for r.Lasts() {
+	for r.Running() {
 		r.Pause(between(r, 500*time.Millisecond, time.Second))
 		i := r.Rand.IntN(len(servers))
 		r.Fault("killed", i, restart(t, servers[i], func() {}))
@@ -298,10 +298,10 @@ func clockSetBack(t *testing.T, r *robust.Run) {
 	s := robust.StartServer(t, withWrongClock(t), sqlite(t), clockAhead(time.Hour))
 	client := r.Client(0, s.URL)
 	r.Work(robust.Workload{}, s)
-	for r.Lasts() {
+	for r.Running() {
 		r.Pause(between(r, 0, 500*time.Millisecond))
 		held := client.Acquire(t.Context(), robust.Operation{
-			Resource: fmt.Sprintf("held at %v", r.History.Since()), Process: "p", TTL: 300 * time.Millisecond,
+			Resource: fmt.Sprintf("held at %v", r.History.Elapsed()), Process: "p", TTL: 300 * time.Millisecond,
 		})
 		if ahead := time.Until(held.Holder.LockedAt); ahead < 50*time.Minute {
 			t.Errorf("the clock is ahead by %v: %+v", ahead, held)

@@ -21,9 +21,9 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// A short queue: most are told at once to come later.
+// A short queue: most are refused at once to come later.
 func overloadShortQueue(t *testing.T, r *robust.Run) {
-	if told := overload(t, r, sqlite(t), "MAX_QUEUE=16"); told == 0 {
+	if refused := overload(t, r, sqlite(t), "MAX_QUEUE=16"); refused == 0 {
 		t.Error("nobody was told to come later")
 	}
 }
@@ -31,36 +31,36 @@ func overloadShortQueue(t *testing.T, r *robust.Run) {
 // The default queue takes all that this many clients can send.
 func overloadPostgres(t *testing.T, r *robust.Run) { overload(t, r, testdb.Postgres(t)) }
 
-// Many times as many impatient clients as keep the server busy. It returns how often they were told to come later.
+// Many times as many fastRecheck clients as keep the server busy. It returns how often they were told to come later.
 func overload(t *testing.T, r *robust.Run, databaseURL string, settings ...string) int64 {
 	clients := 400
 	if r.Long() {
 		clients = 10_000 // more than may wait for the database by default
 	}
 	server := r.Servers(1, databaseURL, settings...)[0]
-	well := healthOf(t, server)
+	before := healthOf(t, server)
 	few := &load{t: t, name: "few"}
 	few.start(dial(t, server, 8))
 	r.Pause(500 * time.Millisecond)
 	few.end()
-	r.Work(robust.Workload{Clients: 4, Patience: apptest.Patience}, server)
-	polite := newPolite(t, server)
-	end := polite.inBackground()
+	r.Work(robust.Workload{Clients: 4, AnswerTimeout: apptest.Timeout}, server)
+	probe := newProbe(t, server)
+	end := probe.inBackground()
 	many := &load{t: t, name: "many"}
 	many.start(dial(t, server, clients))
-	for late := time.Now().Add(apptest.Patience); r.Lasts() || !polite.served() && time.Now().Before(late); {
+	for late := time.Now().Add(apptest.Timeout); r.Running() || !probe.served() && time.Now().Before(late); {
 		r.Pause(50 * time.Millisecond)
 	}
 	many.end()
 	end()
 	fmt.Fprintf(t.Output(), "8 clients: %v; %d clients: %v; %v\n", few, clients, many, server.Memory(t))
-	well.wantBack(t)
-	wantBounded(t, server, int64(500+clients/5))
+	before.wantRecovered(t)
+	wantMemoryBelow(t, server, int64(500+clients/5))
 	for _, l := range []*load{few, many} {
 		l.wantKept(dial(t, server, 1)[0])
 	}
 	r.Judge()
-	return many.told.Load()
+	return many.refused.Load()
 }
 
 // load is many clients that take locks of their own, which never end by themselves, and give most of them back. Told to come
@@ -69,19 +69,19 @@ type load struct {
 	t    *testing.T
 	name string
 
-	served, told atomic.Int64
-	all          sync.WaitGroup
-	stop         chan struct{}
-	began        time.Time
-	lasted       time.Duration
-	callers      []*caller
-	held         []map[string]int64 // by caller and resource: the token that was acknowledged
+	served, refused atomic.Int64
+	all             sync.WaitGroup
+	stop            chan struct{}
+	began           time.Time
+	lasted          time.Duration
+	callers         []*caller
+	held            []map[string]int64 // by caller and resource: the token that was acknowledged
 }
 
 func (l *load) String() string {
 	per := func(n int64) int { return int(float64(n) / l.lasted.Seconds()) }
 	return fmt.Sprintf("%d requests carried out, %d a second, and %d told to come later, %d a second",
-		l.served.Load(), per(l.served.Load()), l.told.Load(), per(l.told.Load()))
+		l.served.Load(), per(l.served.Load()), l.refused.Load(), per(l.refused.Load()))
 }
 
 func (l *load) start(callers []*caller) {
@@ -125,7 +125,7 @@ func (l *load) call(i int, request string) (reply, bool) {
 	case err == nil && got.Status == http.StatusOK:
 		l.served.Add(1)
 	case err == nil && got.Status == http.StatusServiceUnavailable && got.Code == wire.CodeOverloaded && got.RetryAfter != "":
-		l.told.Add(1)
+		l.refused.Add(1)
 	default:
 		l.t.Errorf("caller %d under load: %+v, %v", i, got, err)
 		return got, false
@@ -137,7 +137,7 @@ func (l *load) end() {
 	l.lasted = time.Since(l.began)
 	close(l.stop)
 	l.all.Wait()
-	hangUp(l.callers)
+	closeAll(l.callers)
 }
 
 // wantKept checks that held is what was acknowledged, and nothing else.
@@ -153,7 +153,7 @@ func (l *load) wantKept(reader *caller) {
 		}
 	}
 	for resource, token := range now {
-		l.t.Errorf("G9 on %s: the token %d is held, and nobody was told", resource, token)
+		l.t.Errorf("G9 on %s: the token %d is held, and nobody was refused", resource, token)
 	}
 }
 
@@ -173,12 +173,12 @@ func manyHolds(t *testing.T, r *robust.Run, databaseURL string) {
 	filled := time.Since(begun)
 	server.Start(t)
 	fmt.Fprintf(t.Output(), "filled in %v, started after %v\n", filled, time.Since(begun)-filled)
-	well := healthOf(t, server)
+	before := healthOf(t, server)
 	r.Work(robust.Workload{}, server)
-	end := newPolite(t, server).inBackground()
+	end := newProbe(t, server).inBackground()
 	reader := dial(t, server, 1)[0]
 	lists := 0
-	for r.Lasts() || lists == 0 {
+	for r.Running() || lists == 0 {
 		if total := reader.want(t, getText("/locks/all-locked", url.Values{"prefix": {"filled "}})).Data.TotalLocks; total != count {
 			t.Errorf("%d locks are held, want %d", total, count)
 		}
@@ -186,8 +186,8 @@ func manyHolds(t *testing.T, r *robust.Run, databaseURL string) {
 	}
 	end()
 	fmt.Fprintf(t.Output(), "%d lists of %d locks; %v\n", lists, count, server.Memory(t))
-	well.wantBack(t)
-	wantBounded(t, server, 1000)
+	before.wantRecovered(t)
+	wantMemoryBelow(t, server, 1000)
 	r.Judge()
 }
 
@@ -201,14 +201,14 @@ func expiringAtOnce(t *testing.T, r *robust.Run, databaseURL string) {
 		count, lead, waiters = 100_000, 10*time.Second, 1000
 	}
 	server := r.Servers(1, databaseURL, "SWEEP_INTERVAL=200ms")[0]
-	well := healthOf(t, server)
+	before := healthOf(t, server)
 	server.Stop(t, syscall.SIGTERM)
 	expiry := time.Now().Add(lead)
 	fill(t, databaseURL, count, lead)
 	server.Start(t)
 	fmt.Fprintf(t.Output(), "%v to go\n", time.Until(expiry))
 	r.Work(robust.Workload{}, server)
-	end := newPolite(t, server).inBackground()
+	end := newProbe(t, server).inBackground()
 	waiting := dial(t, server, waiters)
 	var all sync.WaitGroup
 	for i, c := range waiting {
@@ -227,7 +227,7 @@ func expiringAtOnce(t *testing.T, r *robust.Run, databaseURL string) {
 	if held := locks(t, reader, "filled "); len(held) != waiters {
 		t.Errorf("%d locks are held, want the %d of those who waited", len(held), waiters)
 	}
-	for r.Lasts() {
+	for r.Running() {
 		r.Pause(50 * time.Millisecond)
 	}
 	for n := range 20 {
@@ -241,9 +241,9 @@ func expiringAtOnce(t *testing.T, r *robust.Run, databaseURL string) {
 	end()
 	fmt.Fprintf(t.Output(), "%d expired within a second; %v later all %d who waited had theirs, %v later all had been swept; %v\n",
 		count, granted.Round(time.Millisecond), waiters, swept.Round(time.Millisecond), server.Memory(t))
-	hangUp(waiting)
-	well.wantBack(t)
-	wantBounded(t, server, 1000)
+	closeAll(waiting)
+	before.wantRecovered(t)
+	wantMemoryBelow(t, server, 1000)
 	r.Judge()
 }
 
@@ -278,11 +278,11 @@ func fill(t *testing.T, databaseURL string, count int, end time.Duration) {
 func waitersFull(t *testing.T, r *robust.Run) {
 	const room, extra = 50, 100
 	server := r.Servers(1, sqlite(t), fmt.Sprint("MAX_WAITERS=", room))[0]
-	well := healthOf(t, server)
+	before := healthOf(t, server)
 	r.Work(robust.Workload{Clients: 4}, server)
 	holder := dial(t, server, 1)[0]
-	end := newPolite(t, server).inBackground()
-	for round := 0; r.Lasts() || round == 0; round++ {
+	end := newProbe(t, server).inBackground()
+	for round := 0; r.Running() || round == 0; round++ {
 		const resource = "wanted"
 		holder.want(t, acquireText(robust.Operation{Resource: resource, Process: "holder"}))
 		callers := dial(t, server, room+extra)
@@ -291,10 +291,10 @@ func waitersFull(t *testing.T, r *robust.Run) {
 		for i, c := range callers {
 			all.Go(func() {
 				process := fmt.Sprint("waiter ", i)
-				ctx, cancel := context.WithTimeout(context.Background(), apptest.Patience)
+				ctx, cancel := context.WithTimeout(context.Background(), apptest.Timeout)
 				defer cancel()
 				for ctx.Err() == nil {
-					got, err := c.call(acquireText(robust.Operation{Resource: resource, Process: process, Wait: apptest.Patience}))
+					got, err := c.call(acquireText(robust.Operation{Resource: resource, Process: process, Wait: apptest.Timeout}))
 					switch {
 					case err != nil:
 						t.Errorf("%s: %v", process, err)
@@ -315,13 +315,13 @@ func waitersFull(t *testing.T, r *robust.Run) {
 		apptest.Eventually(t, "the room is full", func() bool { return full.Load() >= extra })
 		holder.want(t, releaseText(resource, "holder"))
 		all.Wait()
-		hangUp(callers)
+		closeAll(callers)
 		if granted.Load() != room+extra {
 			t.Errorf("%d of %d got the lock in the end", granted.Load(), room+extra)
 		}
 		fmt.Fprintf(t.Output(), "%d got the lock, %d times somebody found the room full\n", granted.Load(), full.Load())
 	}
 	end()
-	well.wantBack(t)
+	before.wantRecovered(t)
 	r.Judge()
 }

@@ -16,14 +16,14 @@ import (
 	"resource-lock-manager/client"
 )
 
-// owner is a client that takes locks by package client. What that sends is recorded like
-// the calls of others, and for how long it says that it holds a lock.
+// owner is a client that uses package client. Its requests are recorded like those of
+// other clients. The periods in which it says that it holds a lock are recorded too.
 type owner struct {
 	*worker
 	tb testing.TB
 }
 
-// work takes one lock after the other until the work ends.
+// work acquires one lock after the other until the work ends.
 func (w owner) work() {
 	c, err := client.New(w.url, client.Options{HTTPClient: &http.Client{Transport: recorder{w.Client}}})
 	if err != nil {
@@ -36,36 +36,36 @@ func (w owner) work() {
 	}
 }
 
-// takeTurn waits for a lock, for a time that may be too short, and works with it for a
-// time that may be longer than its TTL.
+// takeTurn waits for a lock, perhaps for too short a time, and works with it, perhaps for
+// longer than its TTL.
 func (w owner) takeTurn(c *client.Client, resource string) {
 	ttl := 300*time.Millisecond + w.upTo(LongestTTL-300*time.Millisecond)
 	ctx, cancel := context.WithTimeout(w.alive, w.upTo(LongestWait))
-	if w.rand.IntN(2) == 0 { // the wait is given up
+	if w.rand.IntN(2) == 0 { // the wait is canceled
 		time.AfterFunc(w.upTo(LongestWait), cancel)
 	}
 	defer cancel()
 	lock, err := c.Lock(ctx, resource, client.LockOptions{TTL: ttl.Truncate(time.Microsecond)})
 	if (lock == nil) == (err == nil) {
-		w.tb.Errorf("Lock returns %v and %v", lock, err)
+		w.tb.Errorf("Lock returned %v and %v", lock, err)
 	}
 	if err != nil {
 		return
 	}
-	claim := Claim{Resource: resource, Token: lock.FencingToken(), From: w.history.Since()}
+	claim := Claim{Resource: resource, Token: lock.FencingToken(), From: w.history.Elapsed()}
 	end := claim.From + w.upTo(50*time.Millisecond)
 	if w.rand.IntN(3) == 0 {
 		end += w.upTo(2 * LongestTTL)
 	}
-	for now := claim.From; now < end && lock.Err() == nil && w.alive.Err() == nil; now = w.history.Since() {
-		claim.To = now // it was held after this time was taken
+	for now := claim.From; now < end && lock.Err() == nil && w.alive.Err() == nil; now = w.history.Elapsed() {
+		claim.To = now // Err returned nil after this time was read
 		w.pause(time.Millisecond)
 	}
 	w.history.AddClaim(claim)
-	release, over := context.WithTimeout(w.alive, w.Patience)
+	release, over := context.WithTimeout(w.alive, w.AnswerTimeout)
 	defer over()
 	if err := lock.Unlock(release); err != nil && !errors.Is(err, client.ErrLost) && !errors.Is(err, client.ErrUnavailable) && release.Err() == nil {
-		w.tb.Errorf("Unlock returns %v", err)
+		w.tb.Errorf("Unlock returned %v", err)
 	}
 }
 
@@ -102,9 +102,10 @@ func (r recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// operationOf is what a request of package client is about, and how its answer is read.
+// operationOf returns the operation of a request of package client, and the function that
+// reads its answer.
 func operationOf(path string, body []byte) (o Operation, read func(*Operation, []byte) error, err error) {
-	var b struct { // of all requests
+	var b struct { // the fields of all requests
 		ResourceName string   `json:"resource_name"`
 		ProcessID    string   `json:"process_id"`
 		RequestID    string   `json:"request_id"`
@@ -127,7 +128,7 @@ func operationOf(path string, body []byte) (o Operation, read func(*Operation, [
 	case "/locks/release":
 		o.Kind, read = Release, readRelease
 	default:
-		err = fmt.Errorf("package client sends %s", path)
+		err = fmt.Errorf("package client sent a request to %s", path)
 	}
 	return o, read, err
 }
@@ -140,14 +141,14 @@ func durationOf(seconds *float64) time.Duration {
 }
 
 // CheckClaims reports every client that said that it held a lock while another client
-// said so too, or while the service granted the lock to somebody else.
+// said so too, or while the service granted the lock to another client.
 func CheckClaims(claims []Claim, operations []Operation) (violations []Violation) {
 	broken := func(c Claim, format string, args ...any) {
 		what := fmt.Sprintf("the client with token %d said from %v to %v that it held it, ", c.Token, c.From, c.To) + fmt.Sprintf(format, args...)
 		violations = append(violations, Violation{Guarantee: "G1", Resource: c.Resource, What: what})
 	}
 	sorted := slices.SortedFunc(slices.Values(claims), func(a, b Claim) int { return cmp.Compare(a.From, b.From) })
-	longest := map[string]Claim{} // by resource, of those so far the one that ended last
+	longest := map[string]Claim{} // by resource: the claim so far that ended last
 	for _, c := range sorted {
 		if before, ok := longest[c.Resource]; ok && c.From < before.To {
 			broken(before, "and the one with token %d from %v", c.Token, c.From)

@@ -179,7 +179,7 @@ func TestPlantedBugsAreFound(t *testing.T) {
 			t.Parallel()
 			r := robust.NewRun(t, robust.Config{Program: program, Length: 1500 * time.Millisecond})
 			path := testdb.SQLite(t)
-			test.provoke(t, r, r.Servers(1, "sqlite:///"+path, "PLANTED="+test.planted, impatient)[0], path)
+			test.provoke(t, r, r.Servers(1, "sqlite:///"+path, "PLANTED="+test.planted, fastRecheck)[0], path)
 			r.End()
 			operations, faults := r.History.Operations(), r.History.Faults()
 			byModel := robust.CheckModel(operations, time.Minute)
@@ -209,7 +209,7 @@ func shortened(violations []robust.Violation) string {
 
 func workAWhile(_ *testing.T, r *robust.Run, server *robust.Server, _ string) {
 	r.Work(robust.Workload{Resources: 4}, server)
-	for r.Lasts() {
+	for r.Running() {
 		r.Pause(100 * time.Millisecond)
 	}
 }
@@ -237,7 +237,7 @@ func leaveTheQueue(t *testing.T, r *robust.Run, server *robust.Server, _ string)
 	held := holder.Acquire(ctx, robust.Operation{Resource: "r", Process: "holder", TTL: time.Minute}).Holder
 	short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 	defer cancel()
-	if o := waiter.Acquire(short, robust.Operation{Resource: "r", Process: "waiter", Wait: time.Minute}); !o.HungUp {
+	if o := waiter.Acquire(short, robust.Operation{Resource: "r", Process: "waiter", Wait: time.Minute}); !o.Disconnected {
 		t.Fatal(o)
 	}
 	r.Pause(300 * time.Millisecond)
@@ -253,7 +253,7 @@ func giveUpWhileLocked(t *testing.T, r *robust.Run, server *robust.Server, path 
 	stall(t, r, openLocker(t, "sqlite3", sqliteSource(path)), "BEGIN IMMEDIATE", func() {
 		short, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 		defer cancel()
-		if o := client.Acquire(short, robust.Operation{Resource: "r", Process: "p"}); !o.HungUp {
+		if o := client.Acquire(short, robust.Operation{Resource: "r", Process: "p"}); !o.Disconnected {
 			t.Fatal(o)
 		}
 		r.Pause(400 * time.Millisecond)

@@ -58,9 +58,9 @@ func open(t *testing.T, databaseURL string) *sql.DB {
 	return db
 }
 
-// untilHeardOf waits until so many servers have renewed their leases after this call: each reaches the database again, and from
+// awaitLeases waits until so many servers have renewed their leases after this call: each reaches the database again, and from
 // now on none of its waiters may be passed over.
-func untilHeardOf(t *testing.T, db *sql.DB, servers int) {
+func awaitLeases(t *testing.T, db *sql.DB, servers int) {
 	t.Helper()
 	var now time.Time
 	apptest.Eventually(t, "the database answers", func() bool {
@@ -82,13 +82,13 @@ func databaseKilled(t *testing.T, r *robust.Run) {
 	servers := r.Servers(3, cluster.URL("postgres"))
 	r.Work(robust.Workload{}, servers...)
 	db := open(t, cluster.URL("postgres"))
-	for r.Lasts() {
+	for r.Running() {
 		r.Pause(between(r, 0, time.Second))
-		r.Fault("database killed", robust.Everyone, func() {
+		r.Fault("database killed", robust.AllServers, func() {
 			must(t, cluster.Kill())
 			r.Pause(between(r, 0, 300*time.Millisecond))
 			must(t, cluster.Start())
-			untilHeardOf(t, db, len(servers))
+			awaitLeases(t, db, len(servers))
 		})
 	}
 	r.Judge()
@@ -122,15 +122,15 @@ func standbyPromoted(t *testing.T, r *robust.Run) {
 			kind = "standby promoted, primary silent"
 		}
 		lost := at[n%2]
-		r.Fault(kind, robust.Everyone, func() {
-			lost.SetWeather(robust.Weather{BlackHole: silent})
+		r.Fault(kind, robust.AllServers, func() {
+			lost.SetConditions(robust.NetworkConditions{BlackHole: silent})
 			must(t, clusters[n].Kill())
 			must(t, clusters[n+1].Promote())
-			untilHeardOf(t, open(t, clusters[n+1].URL("postgres")), len(servers))
+			awaitLeases(t, open(t, clusters[n+1].URL("postgres")), len(servers))
 		})
 		r.Pause(between(r, time.Second, 2*time.Second))
-		lost.SetWeather(robust.Weather{})
-		if !r.Lasts() {
+		lost.SetConditions(robust.NetworkConditions{})
+		if !r.Running() {
 			break
 		}
 		lost.SetUpstream(follow().Address())
@@ -145,48 +145,48 @@ func databaseBlackHoled(t *testing.T, r *robust.Run) {
 	servers, proxies := behindProxies(t, r, databaseURL)
 	r.Work(robust.Workload{}, servers...)
 	db := open(t, databaseURL)
-	for r.Lasts() {
+	for r.Running() {
 		r.Pause(between(r, 0, 500*time.Millisecond))
 		length := between(r, 1800*time.Millisecond, 3*time.Second)
 		if r.Long() && r.Rand.IntN(3) == 0 {
 			length = between(r, 10*time.Second, 13*time.Second)
 		}
-		whom, struck := some(r, proxies)
-		r.Fault("database in a black hole", whom, func() {
-			setWeather(struck, robust.Weather{BlackHole: true})
+		server, affected := chooseServers(r, proxies)
+		r.Fault("database in a black hole", server, func() {
+			setConditions(affected, robust.NetworkConditions{BlackHole: true})
 			r.Pause(length)
-			setWeather(struck, robust.Weather{})
-			untilHeardOf(t, db, len(servers))
+			setConditions(affected, robust.NetworkConditions{})
+			awaitLeases(t, db, len(servers))
 		})
 	}
 	r.Judge()
 }
 
-// some server is struck by what is to come, now and then all at once.
-func some(r *robust.Run, proxies []*robust.Proxy) (whom int, struck []*robust.Proxy) {
+// chooseServers server is affected by what is to come, now and then all at once.
+func chooseServers(r *robust.Run, proxies []*robust.Proxy) (server int, affected []*robust.Proxy) {
 	if r.Rand.IntN(4) == 0 {
-		return robust.Everyone, proxies
+		return robust.AllServers, proxies
 	}
 	i := r.Rand.IntN(len(proxies))
 	return i, proxies[i : i+1]
 }
 
-func setWeather(proxies []*robust.Proxy, weather robust.Weather) {
+func setConditions(proxies []*robust.Proxy, conditions robust.NetworkConditions) {
 	for _, proxy := range proxies {
-		proxy.SetWeather(weather)
+		proxy.SetConditions(conditions)
 	}
 }
 
 // Connections to the database are cut, and now and then there are no new ones for a moment.
 func databaseConnectionsCut(t *testing.T, r *robust.Run) {
-	strike(t, r, func(whom int, struck []*robust.Proxy) {
-		r.Fault("database connections cut", whom, func() {
-			setWeather(struck, robust.Weather{Refuse: r.Rand.IntN(3) == 0})
-			for _, proxy := range struck {
+	faultLoop(t, r, func(server int, affected []*robust.Proxy) {
+		r.Fault("database connections cut", server, func() {
+			setConditions(affected, robust.NetworkConditions{Refuse: r.Rand.IntN(3) == 0})
+			for _, proxy := range affected {
 				proxy.Cut()
 			}
 			r.Pause(between(r, 0, 300*time.Millisecond))
-			setWeather(struck, robust.Weather{})
+			setConditions(affected, robust.NetworkConditions{})
 		})
 	})
 }
@@ -194,11 +194,11 @@ func databaseConnectionsCut(t *testing.T, r *robust.Run) {
 // The answer of COMMIT, which is a statement of its own, is lost: nobody knows whether it was done. What it granted to somebody
 // who waited may be over before the server can ask.
 func commitAnswersLost(t *testing.T, r *robust.Run) {
-	strike(t, r, func(whom int, struck []*robust.Proxy) {
-		r.Fault("answers of COMMIT lost", whom, func() {
-			setWeather(struck, robust.Weather{Only: "commit\x00", LoseAnswers: true})
+	faultLoop(t, r, func(server int, affected []*robust.Proxy) {
+		r.Fault("answers of COMMIT lost", server, func() {
+			setConditions(affected, robust.NetworkConditions{Only: "commit\x00", LoseAnswers: true})
 			r.Pause(between(r, 0, 500*time.Millisecond))
-			setWeather(struck, robust.Weather{})
+			setConditions(affected, robust.NetworkConditions{})
 		})
 	})
 }
@@ -206,11 +206,11 @@ func commitAnswersLost(t *testing.T, r *robust.Run) {
 // What servers and the database say to each other is under way for long. The servers keep their leases, so no waiter may be
 // passed over.
 func databaseDelayed(t *testing.T, r *robust.Run) {
-	strike(t, r, func(_ int, struck []*robust.Proxy) {
-		r.Fault("database delayed", robust.Nobody, func() {
-			setWeather(struck, robust.Weather{Delay: between(r, time.Millisecond, 100*time.Millisecond)})
+	faultLoop(t, r, func(_ int, affected []*robust.Proxy) {
+		r.Fault("database delayed", robust.NoServer, func() {
+			setConditions(affected, robust.NetworkConditions{Delay: between(r, time.Millisecond, 100*time.Millisecond)})
 			r.Pause(between(r, 0, 2*time.Second))
-			setWeather(struck, robust.Weather{})
+			setConditions(affected, robust.NetworkConditions{})
 		})
 	})
 }
@@ -218,29 +218,29 @@ func databaseDelayed(t *testing.T, r *robust.Run) {
 // The connections on which servers listen end with the first notification, and new ones before they begin. Hand-overs go on by
 // looking again, and in their order.
 func listenCut(t *testing.T, r *robust.Run) {
-	strike(t, r, func(_ int, struck []*robust.Proxy) {
-		r.Fault("notifications cut", robust.Nobody, func() {
-			setWeather(struck, robust.Weather{Only: "LISTEN ", LoseAnswers: true})
+	faultLoop(t, r, func(_ int, affected []*robust.Proxy) {
+		r.Fault("notifications cut", robust.NoServer, func() {
+			setConditions(affected, robust.NetworkConditions{Only: "LISTEN ", LoseAnswers: true})
 			r.Pause(between(r, time.Second, 3*time.Second))
-			setWeather(struck, robust.Weather{})
+			setConditions(affected, robust.NetworkConditions{})
 		})
 	})
 }
 
-// strike breaks something between the database and some server, again and again.
-func strike(t *testing.T, r *robust.Run, breaks func(whom int, struck []*robust.Proxy)) {
+// faultLoop breaks something between the database and chooseServers server, again and again.
+func faultLoop(t *testing.T, r *robust.Run, breaks func(server int, affected []*robust.Proxy)) {
 	t.Helper()
 	servers, proxies := behindProxies(t, r, testdb.Postgres(t))
 	r.Work(robust.Workload{}, servers...)
-	for r.Lasts() {
+	for r.Running() {
 		r.Pause(between(r, 0, 500*time.Millisecond))
-		breaks(some(r, proxies))
+		breaks(chooseServers(r, proxies))
 	}
 	r.Judge()
 }
 
 // Somebody else takes all of the database's connections, and the servers lose theirs: they refuse, and are well again when
-// there are some.
+// there are chooseServers.
 func poolExhausted(t *testing.T, r *robust.Run) {
 	const connections = 45 // enough for three servers
 	cluster := newCluster(t, "-c", fmt.Sprint("max_connections=", connections), "-c", "superuser_reserved_connections=0")
@@ -249,9 +249,9 @@ func poolExhausted(t *testing.T, r *robust.Run) {
 	db := open(t, cluster.URL("postgres"))
 	db.SetMaxOpenConns(1) // which is never given back
 	must(t, db.Ping())
-	for round := 0; r.Lasts(); round++ {
+	for round := 0; r.Running(); round++ {
 		r.Pause(between(r, 0, time.Second))
-		r.Fault("no connections left", robust.Everyone, func() {
+		r.Fault("no connections left", robust.AllServers, func() {
 			hog := open(t, cluster.URL("postgres"))
 			var taken []*sql.Conn
 			apptest.Eventually(t, "the servers have no connection", func() bool {
@@ -278,7 +278,7 @@ func poolExhausted(t *testing.T, r *robust.Run) {
 				must(t, conn.Close())
 			}
 			must(t, hog.Close())
-			untilHeardOf(t, db, len(servers))
+			awaitLeases(t, db, len(servers))
 		})
 	}
 	r.Judge()

@@ -13,19 +13,20 @@ import (
 	"testing"
 )
 
-// Disk is a folder for a SQLite database that can lose power. What a program that has the disk's settings writes to its files
-// is on the disk once it is synced (fsync), and so is the name of a new file once the folder is. The rest is lost with the
-// power. Files that are not written by SQLite are not kept.
+// Disk is a folder for a SQLite database that can lose power. Programs that run with the
+// disk's settings write to its files. What they write is on the disk once the file is
+// synced with fsync. The name of a new file is on the disk once the folder is synced. The
+// rest is lost with the power. Files that SQLite does not write are not kept.
 type Disk struct {
-	folder string // what programs see
-	synced string // what is on the disk, as testdata/powerloss.c keeps it
+	folder string // the files as programs see them
+	synced string // what is on the disk, as testdata/powerloss.c maintains it
 	shim   string
 }
 
-// sector is what a disk writes as a whole or not at all.
+// sector is the number of bytes that a disk writes completely or not at all.
 const sector = 512
 
-// NewDisk makes an empty disk that goes with the test. It needs gcc.
+// NewDisk makes an empty disk that ends with the test. It needs gcc.
 func NewDisk(tb testing.TB) *Disk {
 	tb.Helper()
 	home := tb.TempDir()
@@ -42,23 +43,24 @@ func NewDisk(tb testing.TB) *Disk {
 	return d
 }
 
-// DatabaseURL is that of a SQLite file on the disk.
+// DatabaseURL returns the URL of a SQLite database on the disk.
 func (d *Disk) DatabaseURL() string { return "sqlite:///" + filepath.Join(d.folder, "locks.db") }
 
-// Settings that a program on the disk must have in its environment.
+// Settings returns the environment variables that a program on the disk needs.
 func (d *Disk) Settings() []string {
 	return []string{"LD_PRELOAD=" + d.shim, "POWERLOSS_FOLDER=" + d.folder, "POWERLOSS_DISK=" + d.synced}
 }
 
-// LosePower leaves what was synced. The programs on the disk must have been killed. With luck, any part of the rest is left as
-// well: of what a file has that was not synced, each sector or not, more or less of its new length, its name or its deletion.
-func (d *Disk) LosePower(tb testing.TB, luck *rand.Rand) {
+// Crash cuts the power: only what was synced remains. The programs on the disk must have
+// been killed. With rng, a random part of the rest remains as well: single sectors, a
+// part of a file's new length, the new name of a file, or its deletion.
+func (d *Disk) Crash(tb testing.TB, rng *rand.Rand) {
 	tb.Helper()
 	left := map[string][]byte{}
 	names := append(d.names(tb, d.synced), d.names(tb, filepath.Join(d.synced, "new"))...)
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
-		if content, there := d.afterPowerLoss(tb, name, luck); there {
+		if content, there := d.afterCrash(tb, name, rng); there {
 			left[name] = content
 		}
 	}
@@ -70,36 +72,37 @@ func (d *Disk) LosePower(tb testing.TB, luck *rand.Rand) {
 	}
 }
 
-// afterPowerLoss is a file of which there is something on the disk.
-func (d *Disk) afterPowerLoss(tb testing.TB, name string, luck *rand.Rand) (content []byte, there bool) {
+// afterCrash returns the content of a file after the power was cut, and whether the file
+// exists.
+func (d *Disk) afterCrash(tb testing.TB, name string, rng *rand.Rand) (content []byte, there bool) {
 	tb.Helper()
-	chance := func() bool { return luck != nil && luck.IntN(2) == 0 }
+	chance := func() bool { return rng != nil && rng.IntN(2) == 0 }
 	seen, exists := read(tb, filepath.Join(d.folder, name))
 	unnamed, isNew := read(tb, filepath.Join(d.synced, "new", name))
 	synced, wasThere := read(tb, filepath.Join(d.synced, name))
 	switch {
 	case isNew && chance():
-		return mixed(unnamed, seen, luck), true
-	case isNew: // one of the same name may have been deleted before
+		return mixed(unnamed, seen, rng), true
+	case isNew: // an older file of the same name may have been deleted before
 		return synced, wasThere
 	case exists:
-		return mixed(synced, seen, luck), true
+		return mixed(synced, seen, rng), true
 	default:
 		return synced, !chance()
 	}
 }
 
-// mixed is a synced file to which some of what was written since has been added.
-func mixed(synced, seen []byte, luck *rand.Rand) []byte {
-	if luck == nil || bytes.Equal(synced, seen) {
+// mixed returns a synced file with a random part of what was written since.
+func mixed(synced, seen []byte, rng *rand.Rand) []byte {
+	if rng == nil || bytes.Equal(synced, seen) {
 		return synced
 	}
 	shorter, longer := min(len(synced), len(seen)), max(len(synced), len(seen))
-	content := make([]byte, shorter+luck.IntN(longer-shorter+1))
+	content := make([]byte, shorter+rng.IntN(longer-shorter+1))
 	copy(content, synced)
-	share := luck.Float64()
+	share := rng.Float64()
 	for from := 0; from < min(len(content), len(seen)); from += sector {
-		if luck.Float64() < share {
+		if rng.Float64() < share {
 			copy(content[from:min(from+sector, len(content))], seen[from:])
 		}
 	}

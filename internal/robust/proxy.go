@@ -9,41 +9,42 @@ import (
 	"time"
 )
 
-// Proxy hands TCP connections on to another address, and does to them what networks do. Its address stays while what is
-// behind it comes and goes.
+// Proxy forwards TCP connections to another address and simulates a bad network. Its own
+// address never changes.
 type Proxy struct {
 	listener net.Listener
 	serving  sync.WaitGroup
 
-	mu       sync.Mutex
-	changed  *sync.Cond
-	upstream string
-	weather  Weather
-	closed   bool
-	pairs    map[*pair]struct{}
+	mu         sync.Mutex
+	changed    *sync.Cond
+	upstream   string
+	conditions NetworkConditions
+	closed     bool
+	pairs      map[*pair]struct{}
 }
 
-// Weather is how a proxy treats what passes through it. The zero weather is fair.
-type Weather struct {
+// NetworkConditions is how a proxy treats what it forwards. The zero value is a good
+// network.
+type NetworkConditions struct {
 	Refuse      bool          // new connections end at once
-	BlackHole   bool          // nothing passes, and nobody is told; what was sent meanwhile arrives when it is over
-	Delay       time.Duration // everything arrives so much later, each way
-	LoseAnswers bool          // requests pass; the first byte of an answer ends the connection
-	Only        string        // if not empty, connections whose latest request does not have this text in it are treated fairly
+	BlackHole   bool          // nothing is forwarded and no connection ends; what was sent meanwhile is forwarded afterwards
+	Delay       time.Duration // everything arrives later by this time, in each direction
+	LoseAnswers bool          // requests are forwarded; the first byte of an answer ends the connection
+	Only        string        // if not empty, the conditions are for connections whose latest request contains this text
 }
 
-// on is the weather for one of the connections.
-func (w Weather) on(c *pair) Weather {
-	if strings.Contains(c.asked, w.Only) {
+// of returns the conditions for one of the connections.
+func (w NetworkConditions) of(c *pair) NetworkConditions {
+	if strings.Contains(c.lastRequest, w.Only) {
 		return w
 	}
-	return Weather{}
+	return NetworkConditions{}
 }
 
-// pair is a client's connection and its counterpart.
+// pair is a client's connection and the one to the upstream server.
 type pair struct {
 	client, server net.Conn
-	asked          string // the latest piece of a request; guarded by the proxy's mutex
+	lastRequest    string // the latest piece of a request; guarded by the proxy's mutex
 }
 
 func (p *pair) close() {
@@ -73,28 +74,29 @@ func NewProxy(tb testing.TB, upstream string) *Proxy {
 	return p
 }
 
-// Address that the proxy listens on.
+// Address returns the address that the proxy listens on.
 func (p *Proxy) Address() string { return p.listener.Addr().String() }
 
-// Upstream is where new connections are handed on to.
+// Upstream returns the address that new connections are forwarded to.
 func (p *Proxy) Upstream() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.upstream
 }
 
-// SetUpstream is for connections to come. Without an address they end at once.
+// SetUpstream sets the address that new connections are forwarded to. With an empty
+// address they end at once.
 func (p *Proxy) SetUpstream(address string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.upstream = address
 }
 
-// SetWeather is for all connections.
-func (p *Proxy) SetWeather(w Weather) {
+// SetConditions sets the conditions of all connections.
+func (p *Proxy) SetConditions(w NetworkConditions) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.weather = w
+	p.conditions = w
 	p.changed.Broadcast()
 }
 
@@ -118,8 +120,8 @@ func (p *Proxy) accept() {
 }
 
 func (p *Proxy) serve(client net.Conn) {
-	weather, upstream := p.passable(&pair{})
-	if weather.Refuse {
+	conditions, upstream := p.awaitPassable(&pair{})
+	if conditions.Refuse {
 		_ = client.Close()
 		return
 	}
@@ -145,31 +147,33 @@ func (p *Proxy) serve(client net.Conn) {
 	p.mu.Unlock()
 }
 
-// passable waits until something can pass.
-func (p *Proxy) passable(c *pair) (Weather, string) {
+// awaitPassable waits while a black hole swallows the connection. It returns the current
+// conditions and the upstream address.
+func (p *Proxy) awaitPassable(c *pair) (NetworkConditions, string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.weather.on(c).BlackHole && !p.closed {
+	for p.conditions.of(c).BlackHole && !p.closed {
 		p.changed.Wait()
 	}
-	return p.weather.on(c), p.upstream
+	return p.conditions.of(c), p.upstream
 }
 
-// pass copies one direction until it ends, in order and each piece as late as the weather says. The end passes too.
+// pass forwards one direction until it ends, each piece after the current delay. It
+// forwards the end too.
 func (p *Proxy) pass(c *pair, from, to net.Conn, isAnswer bool) {
 	type piece struct {
 		due  time.Time
 		data []byte
 	}
 	pieces := make(chan piece, 1024)
-	failed := false // whether it ends by an error, once there are no more pieces
+	failed := false // the connection ended with an error
 	var writer sync.WaitGroup
 	writer.Go(func() {
 		for next := range pieces {
 			if wait := time.Until(next.due); wait > 0 {
 				<-time.After(wait)
 			}
-			if weather, _ := p.passable(c); isAnswer && weather.LoseAnswers {
+			if conditions, _ := p.awaitPassable(c); isAnswer && conditions.LoseAnswers {
 				c.close()
 				continue
 			}
@@ -177,8 +181,8 @@ func (p *Proxy) pass(c *pair, from, to net.Conn, isAnswer bool) {
 				c.close()
 			}
 		}
-		p.passable(c)
-		if failed { // of a connection that was cut, closing it again does no harm
+		p.awaitPassable(c)
+		if failed { // closing a connection again does no harm
 			c.close()
 		} else if half, ok := to.(*net.TCPConn); ok {
 			_ = half.CloseWrite()
@@ -190,9 +194,9 @@ func (p *Proxy) pass(c *pair, from, to net.Conn, isAnswer bool) {
 		if n > 0 {
 			p.mu.Lock()
 			if !isAnswer {
-				c.asked = string(buffer[:n])
+				c.lastRequest = string(buffer[:n])
 			}
-			delay := p.weather.on(c).Delay
+			delay := p.conditions.of(c).Delay
 			p.mu.Unlock()
 			pieces <- piece{time.Now().Add(delay), append([]byte(nil), buffer[:n]...)}
 		}

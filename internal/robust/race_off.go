@@ -2,5 +2,5 @@
 
 package robust
 
-// race tells whether the tests have the race detector.
+// race reports whether the tests use the race detector.
 const race = false

@@ -51,8 +51,8 @@ var scenarios = []struct {
 	{"servers killed, Postgres", brief, serversKilled},
 	{"server paused, SQLite", onlyLong, serverPausedSQLite},
 	{"servers paused, Postgres", brief, serverPausedPostgres},
-	{"network of the clients, SQLite", onlyLong, badWeatherSQLite},
-	{"network of the clients, Postgres", brief, badWeatherPostgres},
+	{"network of the clients, SQLite", onlyLong, badNetworkSQLite},
+	{"network of the clients, Postgres", brief, badNetworkPostgres},
 	{"power lost, SQLite", brief, powerLost},
 	{"disk full, SQLite", brief, diskFull},
 	{"clocks wrong, Postgres", onlyLong, clocksWrong},
@@ -134,7 +134,7 @@ func sqlite(t *testing.T) string { return "sqlite:///" + testdb.SQLite(t) }
 // Nothing is broken: what the checkers say then, they would say of everything.
 func calmSQLite(t *testing.T, r *robust.Run) {
 	r.Work(robust.Workload{}, r.Servers(1, sqlite(t))...)
-	for r.Lasts() {
+	for r.Running() {
 		r.Pause(100 * time.Millisecond)
 	}
 	r.Judge()
@@ -142,7 +142,7 @@ func calmSQLite(t *testing.T, r *robust.Run) {
 
 func calmPostgres(t *testing.T, r *robust.Run) {
 	r.Work(robust.Workload{}, r.Servers(3, testdb.Postgres(t))...)
-	for r.Lasts() {
+	for r.Running() {
 		r.Pause(100 * time.Millisecond)
 	}
 	r.Judge()

@@ -13,42 +13,43 @@ import (
 	"resource-lock-manager/internal/apptest"
 )
 
-// Config of a run.
+// Config is the configuration of a run.
 type Config struct {
-	Program string        // a lockd, see Build
-	Seed    uint64        // of everything that is left to chance
-	Length  time.Duration // how long to break things
-	Long    bool          // whether there is time for large sizes
+	Program string        // the path of a lockd, see Build
+	Seed    uint64        // of all random choices
+	Length  time.Duration // how long faults are made
+	Long    bool          // large sizes are permitted
 }
 
-// Run is one scenario under way: servers, clients at work on them, and what is broken meanwhile. Its methods are for the
-// scenario's goroutine.
+// Run is one scenario: its servers, the clients that work on them, and the faults. Its
+// methods are for the scenario's goroutine.
 type Run struct {
 	History *History
 	Rand    *rand.Rand
-	Summary Summary // of what was tried, once it is judged
+	Summary Summary // set by Judge
 
 	tb      testing.TB
 	config  Config
 	ends    time.Time
 	clients int
 
-	work    sync.WaitGroup
-	working context.Context //nolint:containedctx // of all workers
-	rest    context.CancelFunc
-	alive   context.Context //nolint:containedctx // of all workers
-	die     context.CancelFunc
+	work     sync.WaitGroup
+	working  context.Context //nolint:containedctx // of all workers
+	stopWork context.CancelFunc
+	alive    context.Context //nolint:containedctx // of all workers
+	abort    context.CancelFunc
 
-	mu   sync.Mutex
-	kept []Operation
-	at   []*Server // the servers that the workers know
-	used int       // resources that the workers share
+	mu        sync.Mutex
+	kept      []Operation
+	servers   []*Server // the servers that the workers use
+	resources int       // the number of resources that the workers share
 }
 
-// settled is how long the end of the work may take: the longest wait, patience, and a system that has just been mended.
-const settled = time.Minute
+// endTimeout is how long the workers may take to stop: the longest wait, the answer
+// timeout, and the recovery from the last fault.
+const endTimeout = time.Minute
 
-// NewRun begins a run, whose time counts from its first Work.
+// NewRun starts a run. The time for its faults starts with Work or Begin.
 func NewRun(tb testing.TB, config Config) *Run {
 	tb.Helper()
 	r := &Run{
@@ -57,42 +58,42 @@ func NewRun(tb testing.TB, config Config) *Run {
 		tb:      tb,
 		config:  config,
 	}
-	r.working, r.rest = context.WithCancel(context.Background())
-	r.alive, r.die = context.WithCancel(context.Background())
+	r.working, r.stopWork = context.WithCancel(context.Background())
+	r.alive, r.abort = context.WithCancel(context.Background())
 	tb.Cleanup(func() {
-		r.rest()
-		r.die()
+		r.stopWork()
+		r.abort()
 		r.work.Wait()
 	})
 	return r
 }
 
-// Program is the lockd that the run is about.
+// Program returns the path of the run's lockd.
 func (r *Run) Program() string { return r.config.Program }
 
-// Long tells whether there is time for large sizes.
+// Long reports whether large sizes are permitted.
 func (r *Run) Long() bool { return r.config.Long }
 
-// Servers starts servers on one database. In the history they have the numbers from 0.
+// Servers starts servers on one database. The history numbers them from 0.
 func (r *Run) Servers(n int, databaseURL string, settings ...string) []*Server {
 	r.tb.Helper()
 	servers := make([]*Server, n)
-	for i := range servers { // one by one: those that start at once wait for a second for each other's migrations
+	for i := range servers { // servers that start at the same time wait a second for each other's migrations
 		servers[i] = StartServer(r.tb, r.config.Program, databaseURL, settings...)
 	}
 	return servers
 }
 
-// Begin begins the time in which things are broken, for a scenario with clients of its own.
+// Begin starts the time for faults, for a scenario that does not use Work.
 func (r *Run) Begin() { r.ends = time.Now().Add(r.config.Length) }
 
 // Finish summarizes the faults of a run without operations.
 func (r *Run) Finish() { r.Summary = summarize(nil, r.History.Faults(), nil) }
 
-// Work has clients begin to work on the servers, in turn. It may be called once.
+// Work starts clients that work on the servers, in turn. It may be called once.
 func (r *Run) Work(w Workload, servers ...*Server) {
 	w = w.withDefaults()
-	r.at, r.used = servers, w.Resources
+	r.servers, r.resources = servers, w.Resources
 	r.Begin()
 	for i := range w.Clients {
 		worker := r.worker(w, i%len(servers))
@@ -116,14 +117,14 @@ func (r *Run) Work(w Workload, servers ...*Server) {
 func (r *Run) worker(w Workload, server int) *worker {
 	return &worker{
 		Workload: w,
-		Client:   r.Client(server, r.at[server].URL),
+		Client:   r.Client(server, r.servers[server].URL),
 		rand:     rand.New(rand.NewPCG(r.config.Seed, uint64(r.clients))),
 		working:  r.working,
 		alive:    r.alive,
 	}
 }
 
-// Client makes a client of the run's history, which ends with the test.
+// Client returns a client of the run's history, which ends with the test.
 func (r *Run) Client(server int, url string) *Client {
 	r.clients++
 	c := NewClient(r.History, r.clients, server, url)
@@ -131,37 +132,38 @@ func (r *Run) Client(server int, url string) *Client {
 	return c
 }
 
-// Lasts tells whether there is time to break something more.
-func (r *Run) Lasts() bool { return time.Now().Before(r.ends) && !r.tb.Failed() }
+// Running reports whether there is time for another fault.
+func (r *Run) Running() bool { return time.Now().Before(r.ends) && !r.tb.Failed() }
 
-// Pause lets the clients work.
+// Pause waits while the clients work.
 func (r *Run) Pause(d time.Duration) { <-time.After(d) }
 
-// Fault does what breaks and mends something, and records it.
+// Fault records a fault. The function breaks something and repairs it.
 func (r *Run) Fault(kind FaultKind, server int, broken func()) {
-	from := r.History.Since()
+	from := r.History.Elapsed()
 	broken()
-	r.History.AddFault(Fault{Kind: kind, Server: server, From: from, To: r.History.Since()})
+	r.History.AddFault(Fault{Kind: kind, Server: server, From: from, To: r.History.Elapsed()})
 }
 
 // End ends the work of a run whose history the test judges itself.
 func (r *Run) End() {
-	r.rest()
+	r.stopWork()
 	r.work.Wait()
 }
 
-// Judge ends the work, on a system that must be whole again, reads what is left, and has the history judged.
+// Judge ends the work, reads the final state, and runs the checkers. All faults must have
+// been repaired.
 func (r *Run) Judge() {
 	r.tb.Helper()
-	r.rest()
-	giveUp := time.AfterFunc(settled, r.die)
+	r.stopWork()
+	abort := time.AfterFunc(endTimeout, r.abort)
 	r.work.Wait()
-	if !giveUp.Stop() {
-		r.tb.Errorf("the clients could not end their work within %v", settled)
+	if !abort.Stop() {
+		r.tb.Errorf("the clients could not end their work within %v", endTimeout)
 	}
 	violations := r.readAll()
 	operations, faults := r.History.Operations(), r.History.Faults()
-	violations = slices.Concat(CheckModel(operations, settled), CheckInvariants(operations, faults),
+	violations = slices.Concat(CheckModel(operations, endTimeout), CheckInvariants(operations, faults),
 		CheckClaims(r.History.Claims(), operations), violations)
 	for i, v := range violations {
 		if i == 10 {
@@ -173,22 +175,23 @@ func (r *Run) Judge() {
 	r.Summary = summarize(operations, faults, violations)
 }
 
-// readAll has every server say who holds what. What the workers share must be free by now, or be so soon: they have given
-// back what they had, and nobody may hold it who has gone.
+// readAll reads the final state from every server. The resources that the workers shared
+// must be free, at the latest after recovery: the workers released their holds, and no
+// disconnected client may have one.
 func (r *Run) readAll() (violations []Violation) {
-	for i, server := range r.at {
+	for i, server := range r.servers {
 		reader := r.Client(i, server.URL)
-		for n := range r.used {
-			o := reader.settledStatus(resourceName(n))
+		for n := range r.resources {
+			o := reader.statusOnceFree(resourceName(n))
 			if o.Outcome != Done || o.Holder != (Hold{}) {
-				what := fmt.Sprintf("it is not free after all was given back, as server %d says: %v", i, o)
+				what := fmt.Sprintf("it is not free after all holds were released, according to server %d: %v", i, o)
 				violations = append(violations, Violation{Guarantee: "G7", Resource: o.Resource, What: what})
 			}
 		}
 		for _, k := range r.kept {
 			o := reader.Status(r.alive, k.Resource)
 			if o.Holder.Process != k.Process || o.Holder.Token != k.Holder.Token {
-				what := fmt.Sprintf("acknowledged was %v, server %d says: %v", k, i, o)
+				what := fmt.Sprintf("acknowledged was %v, but server %d answered: %v", k, i, o)
 				violations = append(violations, Violation{Guarantee: "G2", Resource: k.Resource, What: what})
 			}
 		}
@@ -196,9 +199,10 @@ func (r *Run) readAll() (violations []Violation) {
 	return violations
 }
 
-// settledStatus reads until a resource is free, for as long as a hold may last that nobody has given back.
-func (c *Client) settledStatus(resource string) (o Operation) {
-	ctx, cancel := context.WithTimeout(context.Background(), apptest.Patience)
+// statusOnceFree reads a status until the resource is free, or until a hold that no
+// client released must have ended.
+func (c *Client) statusOnceFree(resource string) (o Operation) {
+	ctx, cancel := context.WithTimeout(context.Background(), apptest.Timeout)
 	defer cancel()
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
@@ -214,15 +218,15 @@ func (c *Client) settledStatus(resource string) (o Operation) {
 	}
 }
 
-// Summary counts what was tried.
+// Summary counts what a run did.
 type Summary struct {
-	Operations map[Kind]int
-	Outcomes   map[Outcome]int
-	Holds      int // grants
-	Waited     int // of them, after waiting
-	HungUp     int
-	Faults     map[FaultKind]int
-	Violations []Violation
+	Operations   map[Kind]int
+	Outcomes     map[Outcome]int
+	Holds        int // grants
+	Waited       int // grants after a wait
+	Disconnected int
+	Faults       map[FaultKind]int
+	Violations   []Violation
 }
 
 func summarize(operations []Operation, faults []Fault, violations []Violation) Summary {
@@ -238,8 +242,8 @@ func summarize(operations []Operation, faults []Fault, violations []Violation) S
 				s.Waited++
 			}
 		}
-		if o.HungUp {
-			s.HungUp++
+		if o.Disconnected {
+			s.Disconnected++
 		}
 	}
 	for _, f := range faults {
@@ -248,14 +252,14 @@ func summarize(operations []Operation, faults []Fault, violations []Violation) S
 	return s
 }
 
-// Add takes another summary's counts in.
+// Add adds another summary's counts.
 func (s *Summary) Add(other Summary) {
 	add(&s.Operations, other.Operations)
 	add(&s.Outcomes, other.Outcomes)
 	add(&s.Faults, other.Faults)
 	s.Holds += other.Holds
 	s.Waited += other.Waited
-	s.HungUp += other.HungUp
+	s.Disconnected += other.Disconnected
 	s.Violations = append(s.Violations, other.Violations...)
 }
 
@@ -269,8 +273,8 @@ func add[K comparable](sum *map[K]int, counts map[K]int) {
 }
 
 func (s Summary) String() string {
-	return fmt.Sprintf("%d operations (%s; %s), %d holds, %d of them after waiting, %d hung up; faults: %s; %d violations",
-		total(s.Operations), list(s.Operations), list(s.Outcomes), s.Holds, s.Waited, s.HungUp, list(s.Faults), len(s.Violations))
+	return fmt.Sprintf("%d operations (%s; %s), %d holds, %d of them after waiting, %d disconnects; faults: %s; %d violations",
+		total(s.Operations), list(s.Operations), list(s.Outcomes), s.Holds, s.Waited, s.Disconnected, list(s.Faults), len(s.Violations))
 }
 
 func total[K comparable](counts map[K]int) (sum int) {

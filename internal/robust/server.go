@@ -13,15 +13,17 @@ import (
 	"resource-lock-manager/internal/apptest"
 )
 
-// Patch is a change to the program's source that a test plants, to see that it is found or what comes of it.
+// Patch is a change to the source of lockd that a test makes before it builds the
+// program.
 type Patch struct {
-	File     string // from the project's root
-	Old, New string // Old must stand there exactly once
+	File     string // relative to the project's root
+	Old, New string // Old must occur in the file exactly once
 }
 
-const root = "../.." // from this package's folder, where its tests run
+const root = "../.." // relative to this package's folder, where its tests run
 
-// Build compiles lockd, with the race detector if the tests have it, and returns the program's path.
+// Build compiles lockd and returns the program's path. It uses the race detector if the
+// tests do.
 func Build(tb testing.TB, patches ...Patch) string {
 	tb.Helper()
 	folder := tb.TempDir()
@@ -50,55 +52,51 @@ func BuildCommand(tb testing.TB, name string) string {
 	return program
 }
 
-// overlay writes the patched files and what tells the compiler of them.
+// overlay writes the patched files and the overlay file of the compiler.
 func overlay(tb testing.TB, folder string, patches []Patch) string {
 	tb.Helper()
-	must := func(err error) {
-		tb.Helper()
-		if err != nil {
-			tb.Fatal(err)
-		}
-	}
 	base, err := filepath.Abs(root)
-	must(err)
+	must(tb, err)
 	texts := map[string]string{}
 	for _, p := range patches {
 		path := filepath.Join(base, p.File)
 		if texts[path] == "" {
 			text, err := os.ReadFile(path)
-			must(err)
+			must(tb, err)
 			texts[path] = string(text)
 		}
 		if n := strings.Count(texts[path], p.Old); n != 1 {
-			tb.Fatalf("%s has %d times what a patch replaces: %s", p.File, n, p.Old)
+			tb.Fatalf("%s contains %d times, want once: %s", p.File, n, p.Old)
 		}
 		texts[path] = strings.Replace(texts[path], p.Old, p.New, 1)
 	}
 	replace := map[string]string{}
 	for path, text := range texts {
 		replace[path] = filepath.Join(folder, fmt.Sprint(len(replace), filepath.Base(path)))
-		must(os.WriteFile(replace[path], []byte(text), 0o600))
+		must(tb, os.WriteFile(replace[path], []byte(text), 0o600))
 	}
 	list, err := json.Marshal(map[string]any{"Replace": replace})
-	must(err)
+	must(tb, err)
 	path := filepath.Join(folder, "overlay.json")
-	must(os.WriteFile(path, list, 0o600))
+	must(tb, os.WriteFile(path, list, 0o600))
 	return path
 }
 
-// Server is a lockd that can be ended and started again behind one address. It may be used by one goroutine at a time.
+// Server is a lockd that can be stopped and started again behind one address. It may be
+// used by one goroutine at a time.
 type Server struct {
-	*apptest.Process // the running one
+	*apptest.Process // the running process
 
 	URL   string
-	Front *Proxy // between clients and the server
+	Front *Proxy // between the clients and the server
 
 	program string
 	folder  string
 	env     []string
 }
 
-// StartServer runs a program on a database and returns when it listens. Settings are those of .env.example.
+// StartServer runs a program on a database and returns when it listens. Settings are
+// those of .env.example.
 func StartServer(tb testing.TB, program, databaseURL string, settings ...string) *Server {
 	tb.Helper()
 	front := NewProxy(tb, "")
@@ -113,7 +111,7 @@ func StartServer(tb testing.TB, program, databaseURL string, settings ...string)
 	return s
 }
 
-// Start runs the server, which must not run, and returns when it listens.
+// Start runs the server, which must not be running, and returns when it listens.
 func (s *Server) Start(tb testing.TB) {
 	tb.Helper()
 	cmd := exec.Command(s.program)
@@ -122,15 +120,15 @@ func (s *Server) Start(tb testing.TB) {
 	s.Front.SetUpstream(strings.TrimPrefix(s.Address(tb), "http://"))
 }
 
-// Kill ends the process as a crash would. Another program may get its port, so nobody is
-// connected to it until the next Start.
+// Kill ends the process as a crash does. Until the next Start the proxy refuses
+// connections, because another program may get the old port.
 func (s *Server) Kill(tb testing.TB) {
 	tb.Helper()
 	s.Process.Kill(tb)
 	s.Front.SetUpstream("")
 }
 
-// Stop ends the process in order, like Kill otherwise.
+// Stop stops the process with a signal. Otherwise it is like Kill.
 func (s *Server) Stop(tb testing.TB, signal os.Signal) {
 	tb.Helper()
 	s.Process.Stop(tb, signal)
@@ -140,13 +138,13 @@ func (s *Server) Stop(tb testing.TB, signal os.Signal) {
 // Set changes a setting from the next Start on.
 func (s *Server) Set(setting string) { s.env = append(s.env, setting) } // the last one counts
 
-// Pause stops the process, all of it, until Resume.
+// Pause stops the whole process until Resume.
 func (s *Server) Pause(tb testing.TB) {
 	tb.Helper()
 	s.Signal(tb, syscall.SIGSTOP)
 }
 
-// Resume has a paused process go on.
+// Resume continues a paused process.
 func (s *Server) Resume(tb testing.TB) {
 	tb.Helper()
 	s.Signal(tb, syscall.SIGCONT)

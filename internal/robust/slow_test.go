@@ -16,12 +16,12 @@ import (
 // wait and do not read.
 func slowClients(t *testing.T, r *robust.Run) {
 	server := r.Servers(1, sqlite(t))[0]
-	well := healthOf(t, server)
+	before := healthOf(t, server)
 	r.Work(robust.Workload{Clients: 4}, server)
-	end := newPolite(t, server).inBackground()
+	end := newProbe(t, server).inBackground()
 	begun := time.Now()
 	clients := newSlow(t, server, r.Long())
-	for r.Lasts() {
+	for r.Running() {
 		clients.trickle()
 		r.Pause(20 * time.Millisecond)
 	}
@@ -30,22 +30,22 @@ func slowClients(t *testing.T, r *robust.Run) {
 	fmt.Fprintf(t.Output(), "%d slow clients; %d open files after %v; %v\n",
 		len(clients.all), files, time.Since(begun).Round(time.Second), server.Memory(t))
 	const bound = 35 * time.Second // until a request must have come
-	if time.Since(begun) > bound && files > well.files+len(clients.all)-len(clients.senders)+50 {
+	if time.Since(begun) > bound && files > before.files+len(clients.all)-len(clients.senders)+50 {
 		t.Errorf("after %v the server has not cut off those who send for ever", bound)
 	}
-	hangUp(clients.all)
-	well.wantBack(t)
-	wantBounded(t, server, 1000)
+	closeAll(clients.all)
+	before.wantRecovered(t)
+	wantMemoryBelow(t, server, 1000)
 	r.Judge()
 }
 
 // A server that is told to stop does so in order, however slow some clients are.
 func stopWithSlowClients(t *testing.T, r *robust.Run) {
 	server := r.Servers(1, sqlite(t))[0]
-	well := healthOf(t, server)
+	before := healthOf(t, server)
 	r.Work(robust.Workload{Clients: 4}, server)
 	clients := newSlow(t, server, false)
-	for r.Lasts() {
+	for r.Running() {
 		clients.trickle()
 		r.Pause(20 * time.Millisecond)
 	}
@@ -56,7 +56,7 @@ func stopWithSlowClients(t *testing.T, r *robust.Run) {
 		fmt.Fprintf(t.Output(), "with %d slow clients it took %v to stop\n", len(clients.all), time.Since(begun).Round(time.Millisecond))
 		server.Start(t)
 	})
-	well.wantBack(t)
+	before.wantRecovered(t)
 	r.Judge()
 }
 
@@ -109,9 +109,9 @@ func (s *slow) trickle() {
 func idleConnections(t *testing.T, r *robust.Run) {
 	const count = 5000
 	server := r.Servers(1, sqlite(t))[0]
-	well := healthOf(t, server)
+	before := healthOf(t, server)
 	r.Work(robust.Workload{Clients: 4}, server)
-	end := newPolite(t, server).inBackground()
+	end := newProbe(t, server).inBackground()
 	idle := dial(t, server, count)
 	for i := range idle {
 		if i%2 == 0 { // half of them have been used
@@ -121,20 +121,20 @@ func idleConnections(t *testing.T, r *robust.Run) {
 	if files := openFiles(t, server); files < count {
 		t.Errorf("only %d open files", files)
 	}
-	for r.Lasts() {
+	for r.Running() {
 		r.Pause(50 * time.Millisecond)
 	}
 	end()
 	fmt.Fprintf(t.Output(), "%d idle connections; %v\n", count, server.Memory(t))
-	wantBounded(t, server, 1000)
-	hangUp(idle[:count/2])
+	wantMemoryBelow(t, server, 1000)
+	closeAll(idle[:count/2])
 	begun := time.Now()
 	r.Fault("restart", 0, func() {
 		server.Stop(t, syscall.SIGTERM)
 		fmt.Fprintf(t.Output(), "with %d of them it took %v to stop\n", count/2, time.Since(begun).Round(time.Millisecond))
 		server.Start(t)
 	})
-	hangUp(idle)
-	well.wantBack(t)
+	closeAll(idle)
+	before.wantRecovered(t)
 	r.Judge()
 }

@@ -30,8 +30,8 @@ func TestStatusWhileARenewalIsCommitted(t *testing.T) {
 			t.Fatal(held)
 		}
 		r.Pause(ttl / 2)
-		proxy.SetWeather(robust.Weather{Only: "commit\x00", Delay: ttl})
-		defer proxy.SetWeather(robust.Weather{})
+		proxy.SetConditions(robust.NetworkConditions{Only: "commit\x00", Delay: ttl})
+		defer proxy.SetConditions(robust.NetworkConditions{})
 		renewing, renewed := context.WithCancel(t.Context())
 		var renewal robust.Operation
 		var work sync.WaitGroup
@@ -60,14 +60,14 @@ func TestStatusWhileARenewalIsCommitted(t *testing.T) {
 		if o := reader.Status(t.Context(), "r"); o.Holder != renewal.Holder {
 			t.Errorf("after %v: %v", renewal, o)
 		}
-		proxy.SetWeather(robust.Weather{})
+		proxy.SetConditions(robust.NetworkConditions{})
 		if o := holder.Release(t.Context(), "r", "p", held.Holder.Token); o.Outcome != robust.Done {
 			t.Errorf("after %v: %v", renewal, o)
 		}
 		return free
 	}
 	apptest.Eventually(t, "a status says that the hold is over while it is renewed", over)
-	if found := judged(r.History.Operations()); len(found) > 0 {
+	if found := violations(r.History.Operations()); len(found) > 0 {
 		t.Error("false alarm: ", found)
 	}
 
@@ -89,7 +89,7 @@ func TestStatusWhileARenewalIsCommitted(t *testing.T) {
 		tried++
 		changed := slices.Clone(operations)
 		changed[i].Holder, changed[i].At = robust.Hold{}, time.Time{}
-		if len(judged(changed)) == 0 {
+		if len(violations(changed)) == 0 {
 			t.Errorf("nobody notices when a status says that the hold is over: %v", o)
 		}
 	}

@@ -7,20 +7,21 @@ import (
 	"time"
 )
 
-// Workload is what the clients of a run do. Its zero value does what most scenarios want.
+// Workload is what the clients of a run do. Its zero value fits most scenarios.
 type Workload struct {
-	Clients   int           // 16 if 0; each asks for one lock at a time
-	Owners    int           // clients that use package client; 3 if 0, besides the others
-	Resources int           // 6 if 0, so that most requests meet others
-	Think     time.Duration // the longest pause between two locks; 10 ms if 0
-	Patience  time.Duration // how long a client waits for an answer beyond what it asked to wait for; 3 s if 0
+	Clients       int           // 16 if 0; each requests one lock at a time
+	Owners        int           // additional clients that use package client; 3 if 0
+	Resources     int           // 6 if 0, so that most requests compete with others
+	Think         time.Duration // the longest pause between two locks; 10 ms if 0
+	AnswerTimeout time.Duration // how long a client waits for an answer, in addition to its own wait; 3 s if 0
 }
 
-// Longest times that the workload asks for. A scenario that outlasts them has seen holds end and waits time out.
+// The longest times that the workload asks for. In a scenario that takes longer, holds
+// expire and waits time out.
 const (
-	LongestTTL  = 1500 * time.Millisecond
-	LongestWait = 3 * time.Second
-	ghostTTL    = 5 * time.Second // of a request that is hung up: what it leaves ends by itself, but later than G7 allows
+	LongestTTL   = 1500 * time.Millisecond
+	LongestWait  = 3 * time.Second
+	abandonedTTL = 5 * time.Second // of a request whose client disconnects: its hold expires, but later than G7 allows
 )
 
 func (w Workload) withDefaults() Workload {
@@ -36,8 +37,8 @@ func (w Workload) withDefaults() Workload {
 	if w.Think == 0 {
 		w.Think = 10 * time.Millisecond
 	}
-	if w.Patience == 0 {
-		w.Patience = 3 * time.Second
+	if w.AnswerTimeout == 0 {
+		w.AnswerTimeout = 3 * time.Second
 	}
 	return w
 }
@@ -46,8 +47,8 @@ func resourceName(i int) string {
 	return fmt.Sprintf("resource %d", i)
 }
 
-// worker is a client that behaves: it gives back what it got, and asks until it knows what became of a request, unless it
-// plays one that hangs up.
+// worker is a client that behaves well. It releases what it acquired, and repeats a
+// request until it knows the outcome. Some of its requests it abandons on purpose.
 type worker struct {
 	Workload
 	*Client
@@ -57,17 +58,17 @@ type worker struct {
 	alive    context.Context //nolint:containedctx // ends when that has taken too long as well
 }
 
-// work takes one lock after the other until the work ends.
+// work acquires one lock after the other until the work ends.
 func (w *worker) work() {
 	for w.working.Err() == nil {
 		resource := resourceName(w.rand.IntN(w.Resources))
 		switch n := w.rand.IntN(20); {
 		case n < 2:
-			w.within(w.Patience, func(ctx context.Context) Operation { return w.Status(ctx, resource) })
+			w.within(w.AnswerTimeout, func(ctx context.Context) Operation { return w.Status(ctx, resource) })
 		case n < 3:
-			w.within(w.Patience, func(ctx context.Context) Operation { return w.Queue(ctx, resource) })
+			w.within(w.AnswerTimeout, func(ctx context.Context) Operation { return w.Queue(ctx, resource) })
 		case n < 5:
-			w.hangUp(resource)
+			w.disconnect(resource)
 		default:
 			w.takeTurn(resource)
 		}
@@ -75,7 +76,7 @@ func (w *worker) work() {
 	}
 }
 
-// attempt is a request of a process that has never been heard of.
+// attempt returns a request of a new process.
 func (w *worker) attempt(resource string) Operation {
 	w.attempts++
 	o := Operation{Resource: resource, Process: fmt.Sprintf("process %d.%d", w.id, w.attempts)}
@@ -91,29 +92,29 @@ func (w *worker) attempt(resource string) Operation {
 	return o
 }
 
-// hangUp asks for a lock and goes away before the answer has come, or just as it comes.
-func (w *worker) hangUp(resource string) {
+// disconnect requests a lock and disconnects before the answer, or just as it arrives.
+func (w *worker) disconnect(resource string) {
 	request := w.attempt(resource)
-	request.RequestID, request.TTL, request.Wait = "", ghostTTL, LongestWait
+	request.RequestID, request.TTL, request.Wait = "", abandonedTTL, LongestWait
 	got := w.within(w.upTo(100*time.Millisecond), func(ctx context.Context) Operation { return w.Acquire(ctx, request) })
-	if got.Outcome == Done { // it came too early
-		w.giveBack(got.Holder, resource)
+	if got.Outcome == Done { // the answer was faster
+		w.ensureReleased(got.Holder, resource)
 	}
 }
 
-// takeTurn gets a lock, works with it and gives it back.
+// takeTurn acquires a lock, works with it and releases it.
 func (w *worker) takeTurn(resource string) {
 	request := w.attempt(resource)
 	acquire := func(ctx context.Context) Operation { return w.Acquire(ctx, request) }
-	got := w.within(request.Wait+w.Patience, acquire)
+	got := w.within(request.Wait+w.AnswerTimeout, acquire)
 	if got.Outcome == Unknown && request.RequestID == "" {
-		w.giveBack(Hold{Process: request.Process}, resource) // whether it has it or not
+		w.ensureReleased(Hold{Process: request.Process}, resource) // the process may hold the resource
 		return
 	}
-	for got.Outcome == Unknown { // the same request gets what the lost one got
+	for got.Outcome == Unknown { // a retry gets the hold that the lost answer was about
 		w.pause(10*time.Millisecond + w.upTo(50*time.Millisecond))
-		if got = w.within(request.Wait+w.Patience, acquire); w.working.Err() != nil && got.Outcome != Done {
-			w.giveBack(Hold{Process: request.Process}, resource)
+		if got = w.within(request.Wait+w.AnswerTimeout, acquire); w.working.Err() != nil && got.Outcome != Done {
+			w.ensureReleased(Hold{Process: request.Process}, resource)
 			return
 		}
 	}
@@ -125,24 +126,25 @@ func (w *worker) takeTurn(resource string) {
 	w.pause(w.upTo(20 * time.Millisecond))
 	switch n := w.rand.IntN(30); {
 	case n < 6 && request.RequestID != "":
-		w.within(w.Patience, acquire)
+		w.within(w.AnswerTimeout, acquire)
 	case n < 12 && request.TTL > 0:
 		ttl := w.ttl()
-		w.within(w.Patience, func(ctx context.Context) Operation {
+		w.within(w.AnswerTimeout, func(ctx context.Context) Operation {
 			return w.Renew(ctx, resource, held.Process, held.Token, ttl)
 		})
-	case n < 13 && request.TTL > 0: // it oversleeps
+	case n < 13 && request.TTL > 0: // it lets the hold expire
 		w.pause(request.TTL + w.upTo(50*time.Millisecond))
 	case n < 16:
-		w.within(w.Patience, func(ctx context.Context) Operation { return w.Status(ctx, resource) })
+		w.within(w.AnswerTimeout, func(ctx context.Context) Operation { return w.Status(ctx, resource) })
 	}
-	w.giveBack(held, resource)
+	w.ensureReleased(held, resource)
 }
 
-// giveBack releases until it knows that the process has nothing any more, also after the work has ended.
-func (w *worker) giveBack(held Hold, resource string) {
+// ensureReleased releases until an answer states that the process holds nothing. It goes
+// on after the work has ended.
+func (w *worker) ensureReleased(held Hold, resource string) {
 	for {
-		o := w.within(w.Patience, func(ctx context.Context) Operation {
+		o := w.within(w.AnswerTimeout, func(ctx context.Context) Operation {
 			return w.Release(ctx, resource, held.Process, held.Token)
 		})
 		if o.Outcome == Done || o.Outcome == Refused || w.alive.Err() != nil {
@@ -152,12 +154,13 @@ func (w *worker) giveBack(held Hold, resource string) {
 	}
 }
 
-// keep takes locks of its own without end, for as long as the work lasts: they must all be there then.
+// keep acquires locks of its own while the work lasts, and never releases them. At the
+// end they must all exist.
 func (w *worker) keep() (kept []Operation) {
 	for n := 0; w.working.Err() == nil; n++ {
 		process := fmt.Sprintf("keeper %d.%d", w.id, n)
 		request := Operation{Resource: "kept by " + process, Process: process, RequestID: process}
-		o := w.within(w.Patience, func(ctx context.Context) Operation { return w.Acquire(ctx, request) })
+		o := w.within(w.AnswerTimeout, func(ctx context.Context) Operation { return w.Acquire(ctx, request) })
 		if o.Outcome == Done {
 			kept = append(kept, o)
 		}
@@ -166,8 +169,8 @@ func (w *worker) keep() (kept []Operation) {
 	return kept
 }
 
-// ttl is short mostly, so that holds end by themselves now and then. It is whole microseconds:
-// the end of a hold whose answer was lost must be the one that the server computed.
+// ttl is mostly short, so that some holds expire. It is a whole number of microseconds:
+// the model computes the end of a hold whose answer was lost, as the server does.
 func (w *worker) ttl() time.Duration {
 	longest := LongestTTL
 	if w.rand.IntN(4) > 0 {
@@ -176,7 +179,7 @@ func (w *worker) ttl() time.Duration {
 	return (50*time.Millisecond + w.upTo(longest-50*time.Millisecond)).Truncate(time.Microsecond)
 }
 
-// within makes a call that is given up after a while.
+// within makes a call with a timeout.
 func (w *worker) within(limit time.Duration, call func(context.Context) Operation) Operation {
 	ctx, cancel := context.WithTimeout(w.alive, limit)
 	defer cancel()
