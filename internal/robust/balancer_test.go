@@ -15,18 +15,19 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// Every server is told to stop and started again, one after the other.
+// rollingRestart stops and starts the servers one after the other.
 func rollingRestart(t *testing.T, r *robust.Run) {
 	behindBalancer(t, r, "restart", func(s *robust.Server) { s.Stop(t, syscall.SIGTERM) })
 }
 
-// Every server is killed and started again, one after the other.
+// killedBehindBalancer kills and starts the servers one after the other.
 func killedBehindBalancer(t *testing.T, r *robust.Run) {
 	behindBalancer(t, r, "kill", func(s *robust.Server) { s.Kill(t) })
 }
 
-// Three servers come and go behind nginx, and clients that repeat what they may repeat see no error that they have to care
-// about, whether nginx repeats for them or not. Others, who know the servers themselves, work beside them.
+// behindBalancer restarts three servers behind nginx. Clients that retry what they may
+// retry see no error that matters, whether nginx retries for them or not. Other clients
+// connect to the servers directly meanwhile.
 func behindBalancer(t *testing.T, r *robust.Run, kind robust.FaultKind, end func(*robust.Server)) {
 	const clients, resources = 12, 4
 	databaseURL := testdb.Postgres(t)
@@ -38,15 +39,15 @@ func behindBalancer(t *testing.T, r *robust.Run, kind robust.FaultKind, end func
 	defer rest()
 	var all sync.WaitGroup
 	holders := make([]atomic.Int32, resources)
-	guests := make([]*guest, clients)
-	for i := range guests {
-		g := &guest{
+	clientsBehind := make([]*balancedClient, clients)
+	for i := range clientsBehind {
+		g := &balancedClient{
 			t:       t,
 			client:  r.Client(robust.Balancer, urls[i%len(urls)]),
-			process: fmt.Sprint("guest ", i),
+			process: fmt.Sprint("client ", i),
 			rand:    rand.New(rand.NewPCG(r.Rand.Uint64(), 0)),
 		}
-		guests[i] = g
+		clientsBehind[i] = g
 		all.Go(func() { g.work(working, holders) })
 	}
 	for n := 0; r.Running() || n < len(servers); n++ {
@@ -60,20 +61,20 @@ func behindBalancer(t *testing.T, r *robust.Run, kind robust.FaultKind, end func
 	rest()
 	all.Wait()
 	var turns, repeats [2]int
-	for i, g := range guests {
+	for i, g := range clientsBehind {
 		turns[i%len(urls)] += g.turns
 		repeats[i%len(urls)] += g.repeats
 	}
-	fmt.Fprintf(t.Output(), "%d turns behind an nginx that repeats, where clients repeated %d requests; %d behind one that does not, %d\n",
+	fmt.Fprintf(t.Output(), "%d turns and %d client retries behind an nginx that retries; %d and %d behind one that does not\n",
 		turns[0], repeats[0], turns[1], repeats[1])
 	if repeats[1] == 0 {
-		t.Error("no client was ever told of a failure, so nothing was tried")
+		t.Error("no client has seen a failure, so the test proves nothing")
 	}
 	r.Judge()
 }
 
-// guest is a client behind the balancer, which knows one address only.
-type guest struct {
+// balancedClient is a client behind the balancer. It knows one address only.
+type balancedClient struct {
 	t       *testing.T
 	client  *robust.Client
 	process string
@@ -82,8 +83,9 @@ type guest struct {
 	turns, repeats int
 }
 
-// work takes turns until the work ends, and counts those who are inside at the same time: no hold of its own ends by itself.
-func (g *guest) work(working context.Context, holders []atomic.Int32) {
+// work takes turns until the work ends. It counts the processes inside at the same time:
+// none of its holds expires.
+func (g *balancedClient) work(working context.Context, holders []atomic.Int32) {
 	for working.Err() == nil {
 		n := g.rand.IntN(len(holders))
 		resource := fmt.Sprint("turns ", n)
@@ -105,7 +107,8 @@ func (g *guest) work(working context.Context, holders []atomic.Int32) {
 		got = g.untilAnswered(func(ctx context.Context) robust.Operation {
 			return g.client.Release(ctx, resource, g.process, token)
 		})
-		// The balancer may have repeated it, so that the first answer is already of the second release.
+		// If the balancer sent the release twice, the client may see the answer to the
+		// second one.
 		if got.Outcome != robust.Done && got.Code != wire.CodeAlreadyReleased {
 			g.t.Errorf("a client behind the balancer could not release what it held: %+v", got)
 			return
@@ -113,8 +116,9 @@ func (g *guest) work(working context.Context, holders []atomic.Int32) {
 	}
 }
 
-// untilAnswered repeats a call until the service has said yes or no. It does not try for ever.
-func (g *guest) untilAnswered(call func(context.Context) robust.Operation) robust.Operation {
+// untilAnswered repeats a call until the service grants or refuses it, or a minute has
+// passed.
+func (g *balancedClient) untilAnswered(call func(context.Context) robust.Operation) robust.Operation {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for {

@@ -22,13 +22,13 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// caller is a connection of its own to a server, without any proxy: it makes one request at a time.
+// caller is a connection to a server without any proxy. It makes one request at a time.
 type caller struct {
 	conn net.Conn
 	in   *bufio.Reader
 }
 
-// reply is an answer as far as these tests look at it.
+// reply has the fields of an answer that these tests read.
 type reply struct {
 	Status     int       `json:"-"`
 	RetryAfter string    `json:"-"`
@@ -48,10 +48,10 @@ type reply struct {
 	} `json:"data"`
 }
 
-// dial makes connections, which end with the test if not before.
+// dial opens n connections. They end with the test at the latest.
 func dial(t *testing.T, s *robust.Server, n int) []*caller {
 	t.Helper()
-	var limit syscall.Rlimit // the Go runtime has raised it as far as it may
+	var limit syscall.Rlimit // the Go runtime has raised the soft limit to the hard one
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
@@ -61,9 +61,7 @@ func dial(t *testing.T, s *robust.Server, n int) []*caller {
 	callers := make([]*caller, n)
 	for i := range callers {
 		conn, err := net.Dial("tcp", s.Front.Upstream())
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		t.Cleanup(func() { _ = conn.Close() })
 		callers[i] = &caller{conn, bufio.NewReader(conn)}
 	}
@@ -76,7 +74,7 @@ func closeAll(callers []*caller) {
 	}
 }
 
-// text of a request.
+// text returns the text of a request.
 func text(method, path, body string) string {
 	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: lockd\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
 		method, path, len(body), body)
@@ -90,7 +88,7 @@ func acquireText(o robust.Operation) string {
 	}
 	encoded, err := json.Marshal(body)
 	if err != nil {
-		panic(err) // it has no field that could not be encoded
+		panic(err) // every field can be encoded
 	}
 	return text(http.MethodPost, "/locks/request", string(encoded))
 }
@@ -140,7 +138,7 @@ func (c *caller) want(t *testing.T, request string) reply {
 	return r
 }
 
-// locks are all that the server says are held, with their tokens.
+// locks returns the tokens of all held locks with the prefix, by resource.
 func locks(t *testing.T, c *caller, prefix string) map[string]int64 {
 	t.Helper()
 	held := map[string]int64{}
@@ -150,7 +148,8 @@ func locks(t *testing.T, c *caller, prefix string) map[string]int64 {
 	return held
 }
 
-// polite is a client that takes a lock and gives it back, again and again, while others behave badly.
+// probe is a client that acquires and releases a lock again and again, while other
+// clients misbehave.
 type probe struct {
 	t       *testing.T
 	process string
@@ -166,7 +165,7 @@ func newProbe(t *testing.T, s *robust.Server) *probe {
 	return &probe{t: t, process: fmt.Sprint("probe ", probes.Add(1)), caller: dial(t, s, 1)[0]}
 }
 
-// pair takes a lock and gives it back, and returns how long that took. When it is told to come later, it does.
+// pair acquires and releases a lock, and returns how long that took.
 func (p *probe) pair() time.Duration {
 	p.t.Helper()
 	begun := time.Now()
@@ -181,7 +180,7 @@ func (p *probe) pair() time.Duration {
 
 func (p *probe) retryWhileOverloaded(request string) {
 	p.t.Helper()
-	for { // it ends when the overload does, if not before
+	for { // until the overload ends at the latest
 		r, err := p.caller.call(request)
 		switch {
 		case err != nil || r.Status != http.StatusOK && r.Code != wire.CodeOverloaded:
@@ -195,10 +194,12 @@ func (p *probe) retryWhileOverloaded(request string) {
 	}
 }
 
-// served tells whether it did more than what it may have begun before the others came.
+// served reports whether it made more pairs than it may have started before the other
+// clients.
 func (p *probe) served() bool { return p.pairs.Load() >= 3 }
 
-// inBackground works until the function that it returns is called, which checks that it was served.
+// inBackground starts making pairs. The returned function stops that and checks that the
+// probe was served.
 func (p *probe) inBackground() (end func()) {
 	done := make(chan struct{})
 	var all sync.WaitGroup
@@ -216,7 +217,7 @@ func (p *probe) inBackground() (end func()) {
 		p.t.Helper()
 		close(done)
 		all.Wait()
-		fmt.Fprintf(p.t.Output(), "meanwhile %d pairs of %s, the slowest took %v, told to come later %d times\n",
+		fmt.Fprintf(p.t.Output(), "meanwhile %d pairs of %s, the slowest took %v, %d refusals\n",
 			p.pairs.Load(), p.process, p.slowest.Round(time.Millisecond), p.refused)
 		if !p.served() {
 			p.t.Errorf("%s was not served meanwhile", p.process)
@@ -224,7 +225,7 @@ func (p *probe) inBackground() (end func()) {
 	}
 }
 
-// health is what a server is like when all is before.
+// health is what an unloaded server shows.
 type health struct {
 	server *robust.Server
 	pair   time.Duration
@@ -244,10 +245,11 @@ func healthOf(t *testing.T, s *robust.Server) health {
 	return h
 }
 
-// wantBack waits until the server is as well as it was: what came to trouble it has gone.
+// wantRecovered waits until the server is as fast as before and the connections of the
+// test have gone.
 func (h health) wantRecovered(t *testing.T) {
 	t.Helper()
-	apptest.Eventually(t, "connections are gone", func() bool { return openFiles(t, h.server) <= h.files+30 })
+	apptest.Eventually(t, "connections have ended", func() bool { return openFiles(t, h.server) <= h.files+30 })
 	p := newProbe(t, h.server)
 	apptest.Eventually(t, "a pair takes as long as before", func() bool { return p.pair() < 10*h.pair+20*time.Millisecond })
 	fmt.Fprintf(t.Output(), "a pair took %v before; %v\n", h.pair.Round(time.Microsecond), h.server.Memory(t))
@@ -256,13 +258,12 @@ func (h health) wantRecovered(t *testing.T) {
 func openFiles(t *testing.T, s *robust.Server) int {
 	t.Helper()
 	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.ID()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return len(files)
 }
 
-// wantBounded checks that a server has never had more memory than so many MB. The race detector takes a multiple.
+// wantMemoryBelow checks that a server has never had more than limit megabytes of memory.
+// With the race detector a server needs several times as much.
 func wantMemoryBelow(t *testing.T, s *robust.Server, limit int64) {
 	t.Helper()
 	m := s.Memory(t)

@@ -24,9 +24,9 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// Commands run under the locks of lockctl, on three servers that are killed at random,
-// one by one or all at once for longer than the TTL. No two commands of one resource may
-// overlap, and none may run when its lock could be somebody else's.
+// commandsUnderLocks runs commands under lockctl on three servers that are killed at
+// random, one by one or all at once for longer than the TTL. No two commands of one
+// resource may overlap, and none may run when another client could have its lock.
 func commandsUnderLocks(t *testing.T, r *robust.Run) {
 	runs, names := 20, 4
 	if r.Long() {
@@ -82,12 +82,12 @@ func commandsUnderLocks(t *testing.T, r *robust.Run) {
 	r.Finish()
 }
 
-// commands are runs of lockctl, and what their commands have written.
+// commands are runs of lockctl, and the journal that their commands write.
 type commands struct {
 	lockctl, self, urls string
 	journal             string
 	names               int
-	long                bool // some commands outlast the TTL
+	long                bool // some commands take longer than the TTL
 
 	mu    sync.Mutex
 	exits map[int]int // runs by exit code
@@ -95,8 +95,8 @@ type commands struct {
 
 const commandTTL = 5 * time.Second
 
-// run runs a command under a lock: one that soon ends, or one that must be stopped when
-// its lock is lost, which every third does not do by itself.
+// run runs a command under a lock. The command ends soon, or must be stopped when its
+// lock is lost. Every third one ignores SIGTERM.
 func (c *commands) run(t *testing.T, random *rand.Rand) {
 	lasts := time.Duration(random.Int64N(int64(400 * time.Millisecond)))
 	if c.long && random.IntN(10) == 0 {
@@ -115,14 +115,14 @@ func (c *commands) run(t *testing.T, random *rand.Rand) {
 	c.exits[code]++
 	c.mu.Unlock()
 	switch code {
-	case 0, 69, 75, 76: // it ran; no server answered; the wait was over; the lock was lost
+	case 0, 69, 75, 76: // success; no server answered; the wait timed out; the lock was lost
 	default:
 		t.Errorf("lockctl ended with %v: %s", err, &stderr)
 	}
 }
 
-// command is what lockctl runs: this test program. Every 10 ms it writes to the journal
-// that it runs.
+// command is the command that lockctl runs: this test program. Every 10 ms it writes to
+// the journal that it runs.
 func command(journal string) error {
 	lasts, err := time.ParseDuration(os.Getenv("ROBUST_LASTS"))
 	if err != nil {
@@ -155,14 +155,14 @@ func command(journal string) error {
 	return nil
 }
 
-// stint is the time in which a command is known to have run.
+// stint is the period in which a command ran, according to the journal.
 type stint struct {
 	name        string
 	token       int64
 	first, last time.Time
 }
 
-// stints of the journal, in the order in which they began.
+// stints returns the stints of the journal in the order in which they started.
 func (c *commands) stints(t *testing.T) (list []*stint) {
 	t.Helper()
 	f, err := os.Open(c.journal)
@@ -204,8 +204,8 @@ func maxTime(a, b time.Time) time.Time {
 	return b
 }
 
-// judge compares the stints with each other, and with when the service says that their
-// locks ended: Postgres has the clock of this machine.
+// judge compares the stints with each other, and with the ends of their locks according
+// to the service. Postgres uses the clock of this machine.
 func (c *commands) judge(t *testing.T, url string) {
 	t.Helper()
 	stints := c.stints(t)
@@ -249,12 +249,12 @@ func (c *commands) judge(t *testing.T, url string) {
 		}
 	}
 	if c.exits[0] == 0 {
-		t.Error("no command has ended well")
+		t.Error("no command succeeded")
 	}
 	fmt.Fprintf(t.Output(), "%d commands ran under locks of %d names; lockctl ended with %v; %d locks expired\n", len(stints), c.names, c.exits, expired)
 }
 
-// runCommand makes this test program the command that lockctl runs, if it is meant to be.
+// runCommand runs this test program as the command of lockctl if the environment says so.
 func runCommand() (isCommand bool, code int) {
 	journal := os.Getenv("ROBUST_JOURNAL")
 	if journal == "" {

@@ -18,19 +18,20 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// register is a number that several processes add to. Each reads it, takes its time, and writes it back, under a lock whose
-// TTL is often over by then.
+// register is a number that several processes add to. Each reads it, pauses, and writes
+// it back under a lock. The TTL of the lock often ends before the write.
 type register struct {
 	name  string
-	loses bool // whether it lets an update that was acknowledged be lost
+	loses bool // it loses acknowledged updates
 	read  func(token int64) (value int, granted bool, err error)
 	write func(value int, token int64) (acknowledged bool, err error)
 
 	acknowledged, refused atomic.Int64 // updates
 }
 
-// In the test's memory: with no check of the token; with a check of the writes only, which cannot help a value that was read
-// before an older holder's last write; and with one of both.
+// registersInMemory are registers in the test's memory. One checks no token. One checks
+// the token of writes only, which does not protect a value that was read before an older
+// holder's last write. One checks the tokens of reads and writes.
 func registersInMemory() []*register {
 	return []*register{
 		inMemory("memory, no check", false, false),
@@ -71,24 +72,20 @@ func inMemory(name string, checkReads, checkWrites bool) *register {
 	}
 }
 
-// In tables of the user's, in the database of the locks: with no check; with the condition of docs/FENCING.md in the write;
-// and with the highest token beside the value, presented by reads and writes.
+// registersInTables are registers in tables of a user, in the database of the locks. One
+// checks no token. One has the condition of docs/FENCING.md in its write. One keeps the
+// highest token of reads and writes beside the value.
 func registersInTables(t *testing.T, databaseURL string) []*register {
 	t.Helper()
-	db, err := sql.Open("pgx", databaseURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
+	db := open(t, "pgx", databaseURL)
 	for _, statement := range []string{
 		"CREATE TABLE accounts (id int PRIMARY KEY, balance int NOT NULL)",
 		"INSERT INTO accounts VALUES (1, 0), (2, 0)",
 		"CREATE TABLE documents (id int PRIMARY KEY, body int NOT NULL, fencing_token bigint NOT NULL)",
 		"INSERT INTO documents VALUES (1, 0, 0)",
 	} {
-		if _, err := db.Exec(statement); err != nil {
-			t.Fatal(err)
-		}
+		_, err := db.Exec(statement)
+		must(t, err)
 	}
 	fenced := testdb.Example(t, "-- write only while the token is current")
 	highest := testdb.Example(t, "-- refuse a token lower than the highest one seen")
@@ -142,8 +139,8 @@ func lostUpdatesPostgres(t *testing.T, r *robust.Run) {
 	lostUpdates(t, r, append(registersInMemory(), registersInTables(t, databaseURL)...), servers...)
 }
 
-// What a lock with a TTL alone cannot prevent, and the token can: the update of a holder that was paused for too long. It goes
-// on until each register has met one.
+// lostUpdates shows what a lock with a TTL cannot prevent and the token can: the update
+// of a holder that paused for too long. It goes on until each register has met one.
 func lostUpdates(t *testing.T, r *robust.Run, registers []*register, servers ...*robust.Server) {
 	const workers = 5
 	r.Work(robust.Workload{Clients: 2}, servers...)
@@ -176,7 +173,7 @@ func lostUpdates(t *testing.T, r *robust.Run, registers []*register, servers ...
 			to.name, to.acknowledged.Load(), lost, to.refused.Load())
 		switch {
 		case !to.metPauses(t):
-			t.Errorf("%s: no late update did any harm or was refused, so the pauses prove nothing", to.name)
+			t.Errorf("%s: no late update was lost or refused, so the pauses prove nothing", to.name)
 		case !to.loses && lost != 0:
 			t.Errorf("%s: %d acknowledged updates are lost", to.name, lost)
 		}
@@ -184,7 +181,8 @@ func lostUpdates(t *testing.T, r *robust.Run, registers []*register, servers ...
 	r.Judge()
 }
 
-// lost is how many acknowledged updates are, while nobody adds. Where reads show a token, nobody can write any more then.
+// lost returns the number of acknowledged updates that are lost. No process adds
+// meanwhile. If reads check tokens, no process can write afterwards.
 func (to *register) lost(t *testing.T) int {
 	t.Helper()
 	value, _, err := to.read(math.MaxInt64)
@@ -192,7 +190,7 @@ func (to *register) lost(t *testing.T) int {
 	return int(to.acknowledged.Load()) - value
 }
 
-// metPauses tells whether a late update has come, as its consequences show.
+// metPauses reports whether a late update has come, as its effects show.
 func (to *register) metPauses(t *testing.T) bool {
 	t.Helper()
 	if to.loses {
@@ -201,7 +199,7 @@ func (to *register) metPauses(t *testing.T) bool {
 	return to.refused.Load() > 0
 }
 
-// addTogether has all add for as long as the function takes.
+// addTogether runs the adders while a function runs.
 func addTogether(t *testing.T, adders []*adder, while func()) {
 	t.Helper()
 	working, rest := context.WithCancel(context.Background())
@@ -219,7 +217,7 @@ func addTogether(t *testing.T, adders []*adder, while func()) {
 	all.Wait()
 }
 
-// adder is one of the processes that add to a register.
+// adder is a process that adds to a register.
 type adder struct {
 	*register
 	client  *robust.Client

@@ -14,21 +14,6 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// between is a time left to chance.
-func between(r *robust.Run, shortest, longest time.Duration) time.Duration {
-	return shortest + time.Duration(r.Rand.Int64N(int64(longest-shortest)))
-}
-
-// restart kills a server, and has it back after what happens meanwhile.
-func restart(t *testing.T, s *robust.Server, meanwhile func()) func() {
-	t.Helper()
-	return func() {
-		s.Kill(t)
-		meanwhile()
-		s.Start(t)
-	}
-}
-
 func serverKilled(t *testing.T, r *robust.Run) {
 	servers := r.Servers(1, sqlite(t))
 	r.Work(robust.Workload{}, servers...)
@@ -39,7 +24,7 @@ func serverKilled(t *testing.T, r *robust.Run) {
 	r.Judge()
 }
 
-// Any of three servers is killed, now and then all at once. The others go on meanwhile.
+// serversKilled kills a random one of three servers, and sometimes all at once.
 func serversKilled(t *testing.T, r *robust.Run) {
 	servers := r.Servers(3, testdb.Postgres(t))
 	r.Work(robust.Workload{}, servers...)
@@ -65,7 +50,8 @@ func serversKilled(t *testing.T, r *robust.Run) {
 func serverPausedSQLite(t *testing.T, r *robust.Run)   { serverPaused(t, r, 1, sqlite(t)) }
 func serverPausedPostgres(t *testing.T, r *robust.Run) { serverPaused(t, r, 3, testdb.Postgres(t)) }
 
-// A server stands still for longer than any hold with a TTL lasts, and on Postgres than its lease.
+// serverPaused pauses a server for longer than any hold with a TTL, and on Postgres for
+// longer than its lease.
 func serverPaused(t *testing.T, r *robust.Run, n int, databaseURL string) {
 	servers := r.Servers(n, databaseURL)
 	r.Work(robust.Workload{}, servers...)
@@ -84,7 +70,7 @@ func serverPaused(t *testing.T, r *robust.Run, n int, databaseURL string) {
 func badNetworkSQLite(t *testing.T, r *robust.Run)   { badNetwork(t, r, 1, sqlite(t)) }
 func badNetworkPostgres(t *testing.T, r *robust.Run) { badNetwork(t, r, 3, testdb.Postgres(t)) }
 
-// The network between clients and servers does all that networks do, with one server's clients at a time.
+// badNetwork gives the clients of one server at a time a bad network.
 func badNetwork(t *testing.T, r *robust.Run, n int, databaseURL string) {
 	servers := r.Servers(n, databaseURL)
 	r.Work(robust.Workload{}, servers...)
@@ -115,7 +101,8 @@ func badNetwork(t *testing.T, r *robust.Run, n int, databaseURL string) {
 	r.Judge()
 }
 
-// The power goes, again and again: every second time some of what was not synced has reached the disk, torn and in any order.
+// powerLost cuts the power again and again. Every second time a random part of what was
+// not synced is on the disk too.
 func powerLost(t *testing.T, r *robust.Run) {
 	disk := robust.NewDisk(t)
 	s := robust.StartServer(t, r.Program(), disk.DatabaseURL(), disk.Settings()...)
@@ -131,8 +118,9 @@ func powerLost(t *testing.T, r *robust.Run) {
 	r.Judge()
 }
 
-// The disk keeps what lockd has synced, and nothing that it has not: where SQLite is told to sync less, the power cut takes
-// acknowledged holds away, and both checkers say so.
+// TestPowerLossTakesWhatIsNotSynced checks that the disk keeps what lockd has synced and
+// nothing else. If SQLite is configured to sync less, acknowledged holds are lost, and
+// both checkers report it.
 func TestPowerLossTakesWhatIsNotSynced(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"FULL", "NORMAL", "OFF"} {
@@ -169,15 +157,16 @@ func TestPowerLossTakesWhatIsNotSynced(t *testing.T) {
 			model := robust.CheckModel(history.Operations(), apptest.Timeout)
 			invariants := robust.CheckInvariants(history.Operations(), history.Faults())
 			if synced := mode == "FULL"; (lost == 0) != synced || (len(model) == 0) != synced || (len(invariants) == 0) != synced {
-				t.Errorf("%d of %d holds lost; the model says %v, the invariants %v", lost, len(resources), model, invariants)
+				t.Errorf("%d of %d holds lost; the model found %v, the invariants %v", lost, len(resources), model, invariants)
 			}
 		})
 	}
 }
 
-// The disk of SQLite is full, again and again, and now and then the server crashes on it.
+// diskFull fills the disk of SQLite again and again. Sometimes the server crashes
+// meanwhile.
 func diskFull(t *testing.T, r *robust.Run) {
-	disk := robust.NewSmallDisk(t, 128<<20) // room for the history of many minutes
+	disk := robust.NewSmallDisk(t, 128<<20) // enough for the history of many minutes
 	s := robust.StartServer(t, disk.Program(t, r.Program()), disk.DatabaseURL())
 	held := r.Client(0, s.URL).Acquire(t.Context(), robust.Operation{Resource: "before", Process: "p"})
 	if held.Outcome != robust.Done {
@@ -187,7 +176,7 @@ func diskFull(t *testing.T, r *robust.Run) {
 	for r.Running() {
 		r.Pause(between(r, 0, 500*time.Millisecond))
 		r.Fault("disk full", 0, func() {
-			disk.Fill(t, r.Rand.Int64N(100<<10)) // so that it gets full anywhere in what is written
+			disk.Fill(t, r.Rand.Int64N(100<<10)) // so that the disk becomes full at a random write
 			wantFull(t, r, s, held)
 			r.Pause(between(r, 0, 500*time.Millisecond))
 			if r.Rand.IntN(3) > 0 {
@@ -201,7 +190,8 @@ func diskFull(t *testing.T, r *robust.Run) {
 	r.Judge()
 }
 
-// wantFull takes large holds until that is refused because the disk is full. What was acknowledged is shown all the time.
+// wantFull acquires large holds until one is refused because the disk is full. A hold
+// that was acknowledged before stays.
 func wantFull(t *testing.T, r *robust.Run, s *robust.Server, held robust.Operation) {
 	t.Helper()
 	client := r.Client(0, s.URL)
@@ -225,33 +215,27 @@ func wantFull(t *testing.T, r *robust.Run, s *robust.Server, held robust.Operati
 	}
 }
 
-// wantWritable wants the server well again by itself.
+// wantWritable waits until the server accepts changes again.
 func wantWritable(t *testing.T, r *robust.Run, s *robust.Server) {
 	t.Helper()
 	client := r.Client(0, s.URL)
 	defer client.Close()
 	resource := fmt.Sprintf("free %v", r.History.Elapsed())
-	apptest.Eventually(t, "changes are possible again", func() bool {
+	apptest.Eventually(t, "the server accepts changes again", func() bool {
 		return client.Acquire(t.Context(), robust.Operation{Resource: resource, Process: "p", RequestID: "r"}).Outcome == robust.Done
 	})
 }
 
-// withWrongClock builds a lockd whose wall clock, wherever it reads it, is ahead by CLOCK_AHEAD, which may be negative. Its
-// steady clock is right.
+// withWrongClock builds a lockd whose wall clock is ahead by CLOCK_AHEAD everywhere.
+// CLOCK_AHEAD may be negative. Its steady clock is right.
 func withWrongClock(t *testing.T) string {
 	t.Helper()
 	goroot, err := exec.Command("go", "env", "GOROOT").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	project, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	file, err := filepath.Rel(project, filepath.Join(strings.TrimSpace(string(goroot)), "src/time/time.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	const now = "func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
 	return robust.Build(t,
 		robust.Patch{File: file, Old: "import (\n", New: "import (\n\t\"syscall\"\n"},
@@ -271,7 +255,8 @@ func unixTime(`})
 
 func clockAhead(d time.Duration) string { return "CLOCK_AHEAD=" + d.String() }
 
-// One server is right, one is an hour ahead, one is in the year 2000. They are killed too, so that they start with such clocks.
+// clocksWrong runs three servers: one has the right time, one is an hour ahead, one is in
+// the year 2000. They are also killed, so that they start with such clocks.
 func clocksWrong(t *testing.T, r *robust.Run) {
 	program, databaseURL := withWrongClock(t), testdb.Postgres(t)
 	var servers []*robust.Server
@@ -281,7 +266,7 @@ func clocksWrong(t *testing.T, r *robust.Run) {
 		})
 	}
 	if log := servers[2].Output.String(); !strings.Contains(log, `"time":"2000-01-01T`) {
-		t.Fatal("it should believe to be in the year 2000: ", log)
+		t.Fatal("the server's clock is not in the year 2000: ", log)
 	}
 	r.Work(robust.Workload{}, servers...)
 	for r.Running() {
@@ -292,8 +277,9 @@ func clocksWrong(t *testing.T, r *robust.Run) {
 	r.Judge()
 }
 
-// The clock of a SQLite server's machine was an hour ahead, and is set back before each of its starts: time goes on as it did, so
-// that a hold neither lives on for as much as the clock was set back nor is given a lower token.
+// clockSetBack runs a SQLite server whose machine was an hour ahead and is set back
+// before each start. The clock of the service goes on: no hold lives longer, and no hold
+// gets a lower token.
 func clockSetBack(t *testing.T, r *robust.Run) {
 	s := robust.StartServer(t, withWrongClock(t), sqlite(t), clockAhead(time.Hour))
 	client := r.Client(0, s.URL)
@@ -315,8 +301,9 @@ func clockSetBack(t *testing.T, r *robust.Run) {
 	r.Judge()
 }
 
-// A SQLite server was started with its machine's clock a day off, which is set right before the next start. Only the clock by
-// which locks expire is wrong here, which is built sooner.
+// TestClockSetRight starts a SQLite server while its machine's clock is a day off, and
+// restarts it with the right time. Only the clock by which locks expire is wrong, because
+// that builds faster than a patched package time.
 func TestClockSetRight(t *testing.T) {
 	t.Parallel()
 	const wall = "wall, steady, boot := time.Now, sinceBoot, cfg.BootID\n"

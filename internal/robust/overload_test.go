@@ -2,7 +2,6 @@ package robust_test
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -13,25 +12,25 @@ import (
 	"testing"
 	"time"
 
-	_ "github.com/mattn/go-sqlite3" // the driver with which the tests fill a database
-
 	"resource-lock-manager/internal/apptest"
 	"resource-lock-manager/internal/robust"
 	"resource-lock-manager/internal/testdb"
 	"resource-lock-manager/internal/wire"
 )
 
-// A short queue: most are refused at once to come later.
+// overloadShortQueue has a short queue: most requests are refused at once.
 func overloadShortQueue(t *testing.T, r *robust.Run) {
 	if refused := overload(t, r, sqlite(t), "MAX_QUEUE=16"); refused == 0 {
-		t.Error("nobody was told to come later")
+		t.Error("no request was refused")
 	}
 }
 
-// The default queue takes all that this many clients can send.
+// overloadPostgres has the default queue, which takes all that this many clients can
+// send.
 func overloadPostgres(t *testing.T, r *robust.Run) { overload(t, r, testdb.Postgres(t)) }
 
-// Many times as many fastRecheck clients as keep the server busy. It returns how often they were told to come later.
+// overload runs many times as many clients as keep the server busy. They retry at once.
+// It returns the number of refusals.
 func overload(t *testing.T, r *robust.Run, databaseURL string, settings ...string) int64 {
 	clients := 400
 	if r.Long() {
@@ -63,8 +62,8 @@ func overload(t *testing.T, r *robust.Run, databaseURL string, settings ...strin
 	return many.refused.Load()
 }
 
-// load is many clients that take locks of their own, which never end by themselves, and give most of them back. Told to come
-// later, they come at once.
+// load is many clients that acquire locks that never expire, and release three of four.
+// After a refusal they continue at once.
 type load struct {
 	t    *testing.T
 	name string
@@ -80,7 +79,7 @@ type load struct {
 
 func (l *load) String() string {
 	per := func(n int64) int { return int(float64(n) / l.lasted.Seconds()) }
-	return fmt.Sprintf("%d requests carried out, %d a second, and %d told to come later, %d a second",
+	return fmt.Sprintf("%d requests served, %d a second, and %d refused, %d a second",
 		l.served.Load(), per(l.served.Load()), l.refused.Load(), per(l.refused.Load()))
 }
 
@@ -103,7 +102,7 @@ func (l *load) start(callers []*caller) {
 	}
 }
 
-// takeTurn tells whether all went as it should.
+// takeTurn reports whether all answers were as expected.
 func (l *load) takeTurn(i, n int) bool {
 	resource, process := fmt.Sprintf("%s %d.%d", l.name, i, n), fmt.Sprint("caller ", i)
 	got, ok := l.call(i, acquireText(robust.Operation{Resource: resource, Process: process}))
@@ -118,7 +117,7 @@ func (l *load) takeTurn(i, n int) bool {
 	return ok
 }
 
-// call tells whether the answer was one that an overloaded server may give.
+// call reports whether the answer was one that an overloaded server may give.
 func (l *load) call(i int, request string) (reply, bool) {
 	got, err := l.callers[i].call(request)
 	switch {
@@ -140,27 +139,28 @@ func (l *load) end() {
 	closeAll(l.callers)
 }
 
-// wantKept checks that held is what was acknowledged, and nothing else.
+// wantKept checks that exactly the acknowledged locks are held.
 func (l *load) wantKept(reader *caller) {
 	l.t.Helper()
 	now := locks(l.t, reader, l.name+" ")
 	for i := range l.held {
 		for resource, token := range l.held[i] {
 			if now[resource] != token {
-				l.t.Errorf("G9 on %s: the token %d was acknowledged, and held is %d", resource, token, now[resource])
+				l.t.Errorf("G9 on %s: the token %d was acknowledged, but the holder has %d", resource, token, now[resource])
 			}
 			delete(now, resource)
 		}
 	}
 	for resource, token := range now {
-		l.t.Errorf("G9 on %s: the token %d is held, and nobody was refused", resource, token)
+		l.t.Errorf("G9 on %s: the token %d is held, but was not acknowledged", resource, token)
 	}
 }
 
 func manyHoldsSQLite(t *testing.T, r *robust.Run)   { manyHolds(t, r, sqlite(t)) }
 func manyHoldsPostgres(t *testing.T, r *robust.Run) { manyHolds(t, r, testdb.Postgres(t)) }
 
-// So many locks are held that all of them together would fill memory if they were kept there.
+// manyHolds has so many held locks that all of them would not fit into the permitted
+// memory.
 func manyHolds(t *testing.T, r *robust.Run, databaseURL string) {
 	count := 100_000
 	if r.Long() {
@@ -194,7 +194,8 @@ func manyHolds(t *testing.T, r *robust.Run, databaseURL string) {
 func expiringSQLite(t *testing.T, r *robust.Run)   { expiringAtOnce(t, r, sqlite(t)) }
 func expiringPostgres(t *testing.T, r *robust.Run) { expiringAtOnce(t, r, testdb.Postgres(t)) }
 
-// Very many locks expire within one second, some of them with somebody who waits.
+// expiringAtOnce has very many locks expire within one second. Some of them have a
+// waiter.
 func expiringAtOnce(t *testing.T, r *robust.Run, databaseURL string) {
 	count, lead, waiters := 20_000, 3*time.Second, 100
 	if r.Long() {
@@ -206,7 +207,7 @@ func expiringAtOnce(t *testing.T, r *robust.Run, databaseURL string) {
 	expiry := time.Now().Add(lead)
 	fill(t, databaseURL, count, lead)
 	server.Start(t)
-	fmt.Fprintf(t.Output(), "%v to go\n", time.Until(expiry))
+	fmt.Fprintf(t.Output(), "%v until the first expires\n", time.Until(expiry))
 	r.Work(robust.Workload{}, server)
 	end := newProbe(t, server).inBackground()
 	waiting := dial(t, server, waiters)
@@ -225,21 +226,21 @@ func expiringAtOnce(t *testing.T, r *robust.Run, databaseURL string) {
 	r.Pause(time.Until(expiry.Add(2 * time.Second)))
 	reader := dial(t, server, 1)[0]
 	if held := locks(t, reader, "filled "); len(held) != waiters {
-		t.Errorf("%d locks are held, want the %d of those who waited", len(held), waiters)
+		t.Errorf("%d locks are held, want the %d of the waiters", len(held), waiters)
 	}
 	for r.Running() {
 		r.Pause(50 * time.Millisecond)
 	}
 	for n := range 20 {
 		name := fmt.Sprint("filled ", n*(count/20)+1)
-		apptest.Eventually(t, "the history tells of it", func() bool {
+		apptest.Eventually(t, "the expiry is in the history", func() bool {
 			events := reader.want(t, getText("/locks/history", url.Values{"resource_name": {name}})).Data.Events
 			return len(events) == 1 && events[0].Event == "expired"
 		})
 	}
 	swept := time.Since(expiry)
 	end()
-	fmt.Fprintf(t.Output(), "%d expired within a second; %v later all %d who waited had theirs, %v later all had been swept; %v\n",
+	fmt.Fprintf(t.Output(), "%d expired within a second; %v later all %d waiters had been granted theirs, %v later all had been swept; %v\n",
 		count, granted.Round(time.Millisecond), waiters, swept.Round(time.Millisecond), server.Memory(t))
 	closeAll(waiting)
 	before.wantRecovered(t)
@@ -247,7 +248,8 @@ func expiringAtOnce(t *testing.T, r *robust.Run, databaseURL string) {
 	r.Judge()
 }
 
-// fill adds holds to the database of a server that does not run. They never end, or all within a second after so long.
+// fill adds holds to the database of a stopped server. They never expire if end is 0,
+// otherwise all within a second after that time.
 func fill(t *testing.T, databaseURL string, count int, end time.Duration) {
 	t.Helper()
 	driver, source := "pgx", databaseURL
@@ -264,17 +266,14 @@ func fill(t *testing.T, databaseURL string, count int, end time.Duration) {
 				true, unixepoch() * 1000000
 			FROM n`
 	}
-	db, err := sql.Open(driver, source)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	if _, err := db.Exec(statement, count, end.Seconds()); err != nil {
-		t.Fatal(err)
-	}
+	db := open(t, driver, source)
+	_, err := db.Exec(statement, count, end.Seconds())
+	must(t, err)
+	must(t, db.Close())
 }
 
-// More want to wait than may: those are told to come later, and when there is room again they find it.
+// waitersFull has more requests wait than MAX_WAITERS permits. The others are refused,
+// and succeed when there is room again.
 func waitersFull(t *testing.T, r *robust.Run) {
 	const room, extra = 50, 100
 	server := r.Servers(1, sqlite(t), fmt.Sprint("MAX_WAITERS=", room))[0]
@@ -312,14 +311,14 @@ func waitersFull(t *testing.T, r *robust.Run) {
 				}
 			})
 		}
-		apptest.Eventually(t, "the room is full", func() bool { return full.Load() >= extra })
+		apptest.Eventually(t, "the maximum number of waiters", func() bool { return full.Load() >= extra })
 		holder.want(t, releaseText(resource, "holder"))
 		all.Wait()
 		closeAll(callers)
 		if granted.Load() != room+extra {
 			t.Errorf("%d of %d got the lock in the end", granted.Load(), room+extra)
 		}
-		fmt.Fprintf(t.Output(), "%d got the lock, %d times somebody found the room full\n", granted.Load(), full.Load())
+		fmt.Fprintf(t.Output(), "%d got the lock, %d requests were refused because MAX_WAITERS was reached\n", granted.Load(), full.Load())
 	}
 	end()
 	before.wantRecovered(t)

@@ -12,8 +12,8 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// plants are bugs of one program, of which the environment variable PLANTED chooses one. Those that are in effect now and then
-// go by the microsecond of the decision.
+// plants are bugs of one program. The environment variable PLANTED selects one. Bugs that
+// take effect only sometimes depend on the microsecond of the decision.
 var plants = []robust.Patch{
 	{
 		File: "internal/lock/acquire.go",
@@ -150,28 +150,29 @@ var plants = []robust.Patch{
 	},
 }
 
-// TestPlantedBugsAreFound: a checker that has never found anything may be blind.
+// TestPlantedBugsAreFound checks the checkers. A checker that has never found a bug may
+// not be able to.
 func TestPlantedBugsAreFound(t *testing.T) {
 	program := robust.Build(t, plants...)
 	for _, test := range []struct {
 		planted   string
-		guarantee string // that is broken by it
-		model     bool   // it can see it as well
+		guarantee string // the one that the bug breaks
+		model     bool   // CheckModel can find the bug too
 		provoke   func(t *testing.T, r *robust.Run, server *robust.Server, path string)
 	}{
 		{"exclusion", "G1", true, workAWhile},
-		{"durability", "G2", true, killAndLook},
+		{"durability", "G2", true, killAndRead},
 		{"tokens", "G3", true, workAWhile},
 		{"order", "G4", false, workAWhile},
 		{"return", "G5", true, workAWhile},
 		{"gone", "G7", false, leaveTheQueue},
-		{"abandoned", "G7", false, giveUpWhileLocked},
+		{"abandoned", "G7", false, disconnectWhileLocked},
 		{"superseded", "G7", false, repeatOfAFrozenRequest},
 		{"half-closed", "G9", false, halfCloseWhileLocked},
 		{"nothing, at work", "", false, workAWhile},
-		{"nothing, killed", "", false, killAndLook},
-		{"nothing, hung up", "", false, leaveTheQueue},
-		{"nothing, given up", "", false, giveUpWhileLocked},
+		{"nothing, killed", "", false, killAndRead},
+		{"nothing, disconnected", "", false, leaveTheQueue},
+		{"nothing, abandoned", "", false, disconnectWhileLocked},
 		{"nothing, frozen", "", false, repeatOfAFrozenRequest},
 		{"nothing, half-closed", "", false, halfCloseWhileLocked},
 	} {
@@ -191,7 +192,7 @@ func TestPlantedBugsAreFound(t *testing.T) {
 				t.Errorf("false alarm, the model: %v\nthe invariants: %v", byModel, byRules)
 			case test.guarantee == "":
 			case test.model && len(byModel) == 0:
-				t.Error("the model has not found it")
+				t.Error("the model has not found the bug")
 			case !slices.ContainsFunc(byRules, func(v robust.Violation) bool { return v.Guarantee == test.guarantee }):
 				t.Errorf("the invariants do not name %s", test.guarantee)
 			}
@@ -199,7 +200,7 @@ func TestPlantedBugsAreFound(t *testing.T) {
 	}
 }
 
-// shortened is one violation, and how many others there are.
+// shortened returns the first violation and the number of others.
 func shortened(violations []robust.Violation) string {
 	if len(violations) == 0 {
 		return "nothing"
@@ -214,8 +215,9 @@ func workAWhile(_ *testing.T, r *robust.Run, server *robust.Server, _ string) {
 	}
 }
 
-// killAndLook takes locks without end, ends the server and looks what is left of them.
-func killAndLook(t *testing.T, r *robust.Run, server *robust.Server, _ string) {
+// killAndRead acquires locks that never expire, kills the server and reads the locks
+// again.
+func killAndRead(t *testing.T, r *robust.Run, server *robust.Server, _ string) {
 	client := r.Client(0, server.URL)
 	ctx := context.Background()
 	for n := range 40 {
@@ -230,7 +232,7 @@ func killAndLook(t *testing.T, r *robust.Run, server *robust.Server, _ string) {
 	}
 }
 
-// leaveTheQueue has a waiter go away long before its turn.
+// leaveTheQueue has a waiter disconnect long before its turn.
 func leaveTheQueue(t *testing.T, r *robust.Run, server *robust.Server, _ string) {
 	holder, waiter := r.Client(0, server.URL), r.Client(0, server.URL)
 	ctx := context.Background()
@@ -247,10 +249,10 @@ func leaveTheQueue(t *testing.T, r *robust.Run, server *robust.Server, _ string)
 	holder.Status(ctx, "r")
 }
 
-// giveUpWhileLocked has a client go away while nothing can be committed.
-func giveUpWhileLocked(t *testing.T, r *robust.Run, server *robust.Server, path string) {
+// disconnectWhileLocked has a client disconnect while nothing can be committed.
+func disconnectWhileLocked(t *testing.T, r *robust.Run, server *robust.Server, path string) {
 	client := r.DirectClient(0, server)
-	stall(t, r, openLocker(t, "sqlite3", sqliteSource(path)), "BEGIN IMMEDIATE", func() {
+	stall(t, r, open(t, "sqlite3", sqliteSource(path)), "BEGIN IMMEDIATE", func() {
 		short, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 		defer cancel()
 		if o := client.Acquire(short, robust.Operation{Resource: "r", Process: "p"}); !o.Disconnected {
@@ -262,11 +264,12 @@ func giveUpWhileLocked(t *testing.T, r *robust.Run, server *robust.Server, path 
 	client.Status(context.Background(), "r")
 }
 
-// halfCloseWhileLocked has a client finish sending while nothing can be committed, and read the answer.
+// halfCloseWhileLocked has a client finish sending while nothing can be committed, and
+// read the answer.
 func halfCloseWhileLocked(t *testing.T, r *robust.Run, server *robust.Server, path string) {
 	client := r.DirectClient(0, server)
 	var asked sync.WaitGroup
-	stall(t, r, openLocker(t, "sqlite3", sqliteSource(path)), "BEGIN IMMEDIATE", func() {
+	stall(t, r, open(t, "sqlite3", sqliteSource(path)), "BEGIN IMMEDIATE", func() {
 		asked.Go(func() {
 			client.Acquire(context.Background(), robust.Operation{Resource: "r", Process: "p", HalfClosed: true})
 		})
@@ -276,7 +279,8 @@ func halfCloseWhileLocked(t *testing.T, r *robust.Run, server *robust.Server, pa
 	client.Status(context.Background(), "r")
 }
 
-// repeatOfAFrozenRequest is granted the lock and gives it back, while the first request's client reads nothing.
+// repeatOfAFrozenRequest is granted the lock and releases it, while the first request's
+// client reads nothing.
 func repeatOfAFrozenRequest(t *testing.T, r *robust.Run, server *robust.Server, _ string) {
 	holder, client := r.DirectClient(0, server), r.DirectClient(0, server)
 	ctx := context.Background()

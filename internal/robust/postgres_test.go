@@ -13,22 +13,7 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-func newCluster(t *testing.T, options ...string) *testdb.Cluster {
-	t.Helper()
-	cluster, err := testdb.NewCluster(options...)
-	must(t, err)
-	t.Cleanup(func() { must(t, cluster.Close()) })
-	return cluster
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// throughProxy returns another URL for a database.
+// throughProxy returns the URL of a database behind a new proxy.
 func throughProxy(t *testing.T, databaseURL string) (string, *robust.Proxy) {
 	t.Helper()
 	u, err := url.Parse(databaseURL)
@@ -49,17 +34,9 @@ func behindProxies(t *testing.T, r *robust.Run, databaseURL string) (servers []*
 	return servers, proxies
 }
 
-// open connects to a database directly.
-func open(t *testing.T, databaseURL string) *sql.DB {
-	t.Helper()
-	db, err := sql.Open("pgx", databaseURL)
-	must(t, err)
-	t.Cleanup(func() { _ = db.Close() })
-	return db
-}
-
-// awaitLeases waits until so many servers have renewed their leases after this call: each reaches the database again, and from
-// now on none of its waiters may be passed over.
+// awaitLeases waits until the given number of servers have renewed their leases after
+// this call. Each of them has reached the database again, and from now on its waiters
+// must not be passed.
 func awaitLeases(t *testing.T, db *sql.DB, servers int) {
 	t.Helper()
 	var now time.Time
@@ -73,15 +50,15 @@ func awaitLeases(t *testing.T, db *sql.DB, servers int) {
 	})
 }
 
-// lease is how long a server is taken for alive after it has renewed its lease.
+// lease is how long a server's lease lasts after a renewal.
 const lease = "1750 ms"
 
-// The database is killed and started again, under load, again and again.
+// databaseKilled kills and starts the database again and again.
 func databaseKilled(t *testing.T, r *robust.Run) {
 	cluster := newCluster(t, testdb.Durable...)
 	servers := r.Servers(3, cluster.URL("postgres"))
 	r.Work(robust.Workload{}, servers...)
-	db := open(t, cluster.URL("postgres"))
+	db := open(t, "pgx", cluster.URL("postgres"))
 	for r.Running() {
 		r.Pause(between(r, 0, time.Second))
 		r.Fault("database killed", robust.AllServers, func() {
@@ -94,9 +71,9 @@ func databaseKilled(t *testing.T, r *robust.Run) {
 	r.Judge()
 }
 
-// The machine of the database is lost for good and its synchronous standby is promoted. If there is time, that one gets a
-// standby in its turn, at the address where the lost one was. Every second time or so the lost machine does not even
-// refuse connections.
+// standbyPromoted loses the database's machine and promotes its synchronous standby. If
+// time remains, the new primary gets a standby, at the address of the lost machine. About
+// every second time the lost machine does not even refuse connections.
 func standbyPromoted(t *testing.T, r *robust.Run) {
 	clusters := []*testdb.Cluster{newCluster(t)}
 	t.Cleanup(func() {
@@ -126,7 +103,7 @@ func standbyPromoted(t *testing.T, r *robust.Run) {
 			lost.SetConditions(robust.NetworkConditions{BlackHole: silent})
 			must(t, clusters[n].Kill())
 			must(t, clusters[n+1].Promote())
-			awaitLeases(t, open(t, clusters[n+1].URL("postgres")), len(servers))
+			awaitLeases(t, open(t, "pgx", clusters[n+1].URL("postgres")), len(servers))
 		})
 		r.Pause(between(r, time.Second, 2*time.Second))
 		lost.SetConditions(robust.NetworkConditions{})
@@ -138,13 +115,13 @@ func standbyPromoted(t *testing.T, r *robust.Run) {
 	r.Judge()
 }
 
-// Nothing passes between a server and the database: for longer than its lease lasts, now and then for longer than it waits
-// for the database to answer.
+// databaseBlackHoled cuts a server off from the database: for longer than its lease, and
+// sometimes for longer than its timeout for an answer of the database.
 func databaseBlackHoled(t *testing.T, r *robust.Run) {
 	databaseURL := testdb.Postgres(t)
 	servers, proxies := behindProxies(t, r, databaseURL)
 	r.Work(robust.Workload{}, servers...)
-	db := open(t, databaseURL)
+	db := open(t, "pgx", databaseURL)
 	for r.Running() {
 		r.Pause(between(r, 0, 500*time.Millisecond))
 		length := between(r, 1800*time.Millisecond, 3*time.Second)
@@ -162,7 +139,7 @@ func databaseBlackHoled(t *testing.T, r *robust.Run) {
 	r.Judge()
 }
 
-// chooseServers server is affected by what is to come, now and then all at once.
+// chooseServers returns a random server, or sometimes all servers, and their proxies.
 func chooseServers(r *robust.Run, proxies []*robust.Proxy) (server int, affected []*robust.Proxy) {
 	if r.Rand.IntN(4) == 0 {
 		return robust.AllServers, proxies
@@ -177,7 +154,8 @@ func setConditions(proxies []*robust.Proxy, conditions robust.NetworkConditions)
 	}
 }
 
-// Connections to the database are cut, and now and then there are no new ones for a moment.
+// databaseConnectionsCut cuts connections to the database. Sometimes new connections fail
+// for a short time too.
 func databaseConnectionsCut(t *testing.T, r *robust.Run) {
 	faultLoop(t, r, func(server int, affected []*robust.Proxy) {
 		r.Fault("database connections cut", server, func() {
@@ -191,8 +169,9 @@ func databaseConnectionsCut(t *testing.T, r *robust.Run) {
 	})
 }
 
-// The answer of COMMIT, which is a statement of its own, is lost: nobody knows whether it was done. What it granted to somebody
-// who waited may be over before the server can ask.
+// commitAnswersLost loses the answer of COMMIT, which is a statement of its own, so that
+// its outcome is unknown. A hold that it granted to a waiter may have ended before the
+// server can read it.
 func commitAnswersLost(t *testing.T, r *robust.Run) {
 	faultLoop(t, r, func(server int, affected []*robust.Proxy) {
 		r.Fault("answers of COMMIT lost", server, func() {
@@ -203,8 +182,8 @@ func commitAnswersLost(t *testing.T, r *robust.Run) {
 	})
 }
 
-// What servers and the database say to each other is under way for long. The servers keep their leases, so no waiter may be
-// passed over.
+// databaseDelayed delays what servers and the database send to each other. The servers
+// keep their leases, so no waiter may be passed.
 func databaseDelayed(t *testing.T, r *robust.Run) {
 	faultLoop(t, r, func(_ int, affected []*robust.Proxy) {
 		r.Fault("database delayed", robust.NoServer, func() {
@@ -215,8 +194,8 @@ func databaseDelayed(t *testing.T, r *robust.Run) {
 	})
 }
 
-// The connections on which servers listen end with the first notification, and new ones before they begin. Hand-overs go on by
-// looking again, and in their order.
+// listenCut ends the connections on which servers listen at the first notification, and
+// new ones at their start. The recheck still grants the waiters, in their order.
 func listenCut(t *testing.T, r *robust.Run) {
 	faultLoop(t, r, func(_ int, affected []*robust.Proxy) {
 		r.Fault("notifications cut", robust.NoServer, func() {
@@ -227,7 +206,7 @@ func listenCut(t *testing.T, r *robust.Run) {
 	})
 }
 
-// faultLoop breaks something between the database and chooseServers server, again and again.
+// faultLoop makes a fault between the database and random servers, again and again.
 func faultLoop(t *testing.T, r *robust.Run, breaks func(server int, affected []*robust.Proxy)) {
 	t.Helper()
 	servers, proxies := behindProxies(t, r, testdb.Postgres(t))
@@ -239,20 +218,21 @@ func faultLoop(t *testing.T, r *robust.Run, breaks func(server int, affected []*
 	r.Judge()
 }
 
-// Somebody else takes all of the database's connections, and the servers lose theirs: they refuse, and are well again when
-// there are chooseServers.
+// poolExhausted has another program take all of the database's connections, and ends
+// those of the servers. The servers answer 503, and recover when connections are free
+// again.
 func poolExhausted(t *testing.T, r *robust.Run) {
 	const connections = 45 // enough for three servers
 	cluster := newCluster(t, "-c", fmt.Sprint("max_connections=", connections), "-c", "superuser_reserved_connections=0")
 	servers := r.Servers(3, cluster.URL("postgres"))
 	r.Work(robust.Workload{}, servers...)
-	db := open(t, cluster.URL("postgres"))
-	db.SetMaxOpenConns(1) // which is never given back
+	db := open(t, "pgx", cluster.URL("postgres"))
+	db.SetMaxOpenConns(1) // the pool keeps it
 	must(t, db.Ping())
 	for round := 0; r.Running(); round++ {
 		r.Pause(between(r, 0, time.Second))
 		r.Fault("no connections left", robust.AllServers, func() {
-			hog := open(t, cluster.URL("postgres"))
+			hog := open(t, "pgx", cluster.URL("postgres"))
 			var taken []*sql.Conn
 			apptest.Eventually(t, "the servers have no connection", func() bool {
 				_, err := db.Exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'lockd%'")

@@ -16,9 +16,9 @@ import (
 )
 
 var (
-	long   = flag.Bool("robust.long", false, "every scenario, one after the other, with large sizes")
-	length = flag.Duration("robust.length", 2*time.Second, "how long each scenario breaks things")
-	seed   = flag.Uint64("robust.seed", 0, "repeats what is left to chance; 0: another one each time")
+	long   = flag.Bool("robust.long", false, "run every scenario, one after the other, with large sizes")
+	length = flag.Duration("robust.length", 2*time.Second, "how long each scenario makes faults")
+	seed   = flag.Uint64("robust.seed", 0, "the seed of all random choices; 0: a new one each time")
 )
 
 func TestMain(m *testing.M) {
@@ -29,16 +29,15 @@ func TestMain(m *testing.M) {
 	os.Exit(testdb.Main(m))
 }
 
-// selection says when a scenario is run.
+// selection states when a scenario is run.
 type selection int
 
 const (
 	onlyLong   selection = iota
-	brief                // by make test as well, beside others
-	briefAlone           // by make test as well, beside no other: how its clients fare tells nothing when the machine is busy with others
+	brief                // by make test too, in parallel with others
+	briefAlone           // by make test too, but not in parallel: on a busy machine its results would mean nothing
 )
 
-// scenarios by name.
 var scenarios = []struct {
 	name string
 	when selection
@@ -89,7 +88,8 @@ var scenarios = []struct {
 	{"no room for waiters", brief, waitersFull},
 }
 
-// TestRobust breaks things while clients are at work, and has what they saw judged.
+// TestRobust makes faults while clients work, and has the checkers judge what they
+// recorded.
 func TestRobust(t *testing.T) {
 	if *seed == 0 {
 		*seed = rand.Uint64()
@@ -103,7 +103,7 @@ func TestRobust(t *testing.T) {
 	)
 	t.Cleanup(func() {
 		fmt.Fprintf(t.Output(), "all scenarios: %v", all)
-		if len(found) > 0 { // in this one line, which is all that some logs keep
+		if len(found) > 0 { // in one line, because some logs keep only that line
 			fmt.Fprintf(t.Output(), " (-robust.seed=%d): %s", *seed, strings.Join(found, "; "))
 		}
 		fmt.Fprintln(t.Output())
@@ -129,9 +129,7 @@ func TestRobust(t *testing.T) {
 	}
 }
 
-func sqlite(t *testing.T) string { return "sqlite:///" + testdb.SQLite(t) }
-
-// Nothing is broken: what the checkers say then, they would say of everything.
+// calmSQLite makes no fault. What the checkers find in it is a false alarm.
 func calmSQLite(t *testing.T, r *robust.Run) {
 	r.Work(robust.Workload{}, r.Servers(1, sqlite(t))...)
 	for r.Running() {

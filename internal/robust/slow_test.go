@@ -12,8 +12,8 @@ import (
 	"resource-lock-manager/internal/robust"
 )
 
-// Clients that send headers and bodies a byte at a time and never come to the end, that do not read their answers, and that
-// wait and do not read.
+// slowClients has clients that send headers or bodies a byte at a time and never finish,
+// clients that do not read their answers, and clients that wait and do not read.
 func slowClients(t *testing.T, r *robust.Run) {
 	server := r.Servers(1, sqlite(t))[0]
 	before := healthOf(t, server)
@@ -29,9 +29,9 @@ func slowClients(t *testing.T, r *robust.Run) {
 	files := openFiles(t, server)
 	fmt.Fprintf(t.Output(), "%d slow clients; %d open files after %v; %v\n",
 		len(clients.all), files, time.Since(begun).Round(time.Second), server.Memory(t))
-	const bound = 35 * time.Second // until a request must have come
+	const bound = 35 * time.Second // the longest time that the server gives a request to arrive
 	if time.Since(begun) > bound && files > before.files+len(clients.all)-len(clients.senders)+50 {
-		t.Errorf("after %v the server has not cut off those who send for ever", bound)
+		t.Errorf("after %v the server has not disconnected the clients that never finish sending", bound)
 	}
 	closeAll(clients.all)
 	before.wantRecovered(t)
@@ -39,7 +39,7 @@ func slowClients(t *testing.T, r *robust.Run) {
 	r.Judge()
 }
 
-// A server that is told to stop does so in order, however slow some clients are.
+// stopWithSlowClients stops a server that has slow clients. It must stop in order.
 func stopWithSlowClients(t *testing.T, r *robust.Run) {
 	server := r.Servers(1, sqlite(t))[0]
 	before := healthOf(t, server)
@@ -53,14 +53,14 @@ func stopWithSlowClients(t *testing.T, r *robust.Run) {
 		begun := time.Now()
 		server.Signal(t, syscall.SIGTERM)
 		server.WantStopped(t)
-		fmt.Fprintf(t.Output(), "with %d slow clients it took %v to stop\n", len(clients.all), time.Since(begun).Round(time.Millisecond))
+		fmt.Fprintf(t.Output(), "with %d slow clients the server took %v to stop\n", len(clients.all), time.Since(begun).Round(time.Millisecond))
 		server.Start(t)
 	})
 	before.wantRecovered(t)
 	r.Judge()
 }
 
-// slow are clients that take their time.
+// slow are clients that send or read slowly.
 type slow struct {
 	all     []*caller
 	senders []func() // each sends another byte
@@ -80,7 +80,7 @@ func newSlow(t *testing.T, server *robust.Server, many bool) *slow {
 	filler.want(t, acquireText(robust.Operation{Resource: "wanted", Process: "filler"}))
 	s := &slow{all: dial(t, server, 4*each)}
 	for i, c := range s.all {
-		send := func(text string) { _, _ = io.WriteString(c.conn, text) } // the server may have had enough
+		send := func(text string) { _, _ = io.WriteString(c.conn, text) } // the server may have closed the connection
 		switch i % 4 {
 		case 0:
 			send("GET /livez HTTP/1.1\r\nHost: lockd\r\nX-Long: ")
@@ -98,14 +98,14 @@ func newSlow(t *testing.T, server *robust.Server, many bool) *slow {
 	return s
 }
 
-// trickle sends a byte of each that sends.
+// trickle sends one byte of each sender.
 func (s *slow) trickle() {
 	for _, send := range s.senders {
 		send()
 	}
 }
 
-// Connections on which nothing comes, also when the server is to stop.
+// idleConnections has connections without requests, also while the server stops.
 func idleConnections(t *testing.T, r *robust.Run) {
 	const count = 5000
 	server := r.Servers(1, sqlite(t))[0]
@@ -131,7 +131,7 @@ func idleConnections(t *testing.T, r *robust.Run) {
 	begun := time.Now()
 	r.Fault("restart", 0, func() {
 		server.Stop(t, syscall.SIGTERM)
-		fmt.Fprintf(t.Output(), "with %d of them it took %v to stop\n", count/2, time.Since(begun).Round(time.Millisecond))
+		fmt.Fprintf(t.Output(), "with %d of them the server took %v to stop\n", count/2, time.Since(begun).Round(time.Millisecond))
 		server.Start(t)
 	})
 	closeAll(idle)

@@ -12,10 +12,11 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// A status reads what is committed, by the clock of that moment, and locks nothing. So it may
-// say that a hold is over while a renewal, decided before the old end, is being committed after
-// it. No guarantee is broken: what was acknowledged had ended. Both checkers accept that. The
-// same answer from before the old end, or from after the renewal's answer, is a violation.
+// A status reads what is committed, at its own time, and locks nothing. So it may state
+// that a hold has expired while a renewal is being committed that was decided before the
+// old end. No guarantee is broken: the acknowledged hold had expired. Both checkers
+// accept that. The same answer from before the old end, or from after the renewal's
+// answer, is a violation.
 func TestStatusWhileARenewalIsCommitted(t *testing.T) {
 	t.Parallel()
 	const ttl = 500 * time.Millisecond
@@ -24,7 +25,7 @@ func TestStatusWhileARenewalIsCommitted(t *testing.T) {
 	through, proxy := throughProxy(t, databaseURL)
 	slow, other := r.Servers(1, through)[0], r.Servers(1, databaseURL)[0]
 	holder, reader := r.Client(0, slow.URL), r.Client(1, other.URL)
-	over := func() bool { // whether a status came between
+	seemsFree := func() bool { // reports whether a status came in between
 		held := holder.Acquire(t.Context(), robust.Operation{Resource: "r", Process: "p", TTL: ttl})
 		if held.Outcome != robust.Done {
 			t.Fatal(held)
@@ -40,7 +41,7 @@ func TestStatusWhileARenewalIsCommitted(t *testing.T) {
 			renewal = holder.Renew(t.Context(), "r", "p", held.Holder.Token, time.Minute)
 		})
 		free := false
-		var newcomer robust.Operation // asks when a status says that nobody has the lock
+		var newcomer robust.Operation // requests the lock when a status says free
 		for renewing.Err() == nil {
 			o := reader.Status(t.Context(), "r")
 			if free = o.Outcome == robust.Done && o.Holder == (robust.Hold{}); free {
@@ -66,7 +67,7 @@ func TestStatusWhileARenewalIsCommitted(t *testing.T) {
 		}
 		return free
 	}
-	apptest.Eventually(t, "a status says that the hold is over while it is renewed", over)
+	apptest.Eventually(t, "a status says free while the hold is renewed", seemsFree)
 	if found := violations(r.History.Operations()); len(found) > 0 {
 		t.Error("false alarm: ", found)
 	}
@@ -82,7 +83,8 @@ func TestStatusWhileARenewalIsCommitted(t *testing.T) {
 		unanswered := slices.ContainsFunc(operations, func(renewal robust.Operation) bool {
 			return renewal.Kind == robust.Renew && renewal.Holder == o.Holder && renewal.Returned > o.Called
 		})
-		early := o.Holder.ExpiresAt.Sub(o.At) > 3*slowest // so early before the old end that the clients know
+		// so long before the old end that the clients know that the hold exists
+		early := o.Holder.ExpiresAt.Sub(o.At) > 3*slowest
 		if o.Kind != robust.Status || o.Holder == (robust.Hold{}) || unanswered || !early {
 			continue
 		}
@@ -90,7 +92,7 @@ func TestStatusWhileARenewalIsCommitted(t *testing.T) {
 		changed := slices.Clone(operations)
 		changed[i].Holder, changed[i].At = robust.Hold{}, time.Time{}
 		if len(violations(changed)) == 0 {
-			t.Errorf("nobody notices when a status says that the hold is over: %v", o)
+			t.Errorf("no checker reports a status that says free: %v", o)
 		}
 	}
 	if tried == 0 {
