@@ -61,7 +61,8 @@ func (b *Browser) note(event any) {
 	case *network.EventLoadingFailed:
 		b.complain("a request failed: %s %s", e.ErrorText, e.BlockedReason)
 	case *network.EventRequestWillBeSent:
-		if u, err := url.Parse(e.Request.URL); err != nil || strings.HasPrefix(u.Scheme, "http") && u.Hostname() != "127.0.0.1" {
+		u, err := url.Parse(e.Request.URL)
+		if err != nil || strings.HasPrefix(u.Scheme, "http") && u.Hostname() != "127.0.0.1" {
 			b.complain("asks for %s", e.Request.URL)
 		}
 	}

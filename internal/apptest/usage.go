@@ -14,7 +14,8 @@ import (
 func (p *Process) CPU(tb testing.TB) time.Duration {
 	tb.Helper()
 	text := p.proc(tb, "stat")
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))                   // the name before may have spaces
+	// The program's name, which is in parentheses, may have spaces.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 	return time.Duration(number(tb, fields[11])+number(tb, fields[12])) * 10 * time.Millisecond // the kernel's tick
 }
 

@@ -64,7 +64,8 @@ func (a absentee) work() {
 // longer than the time that G7 allows.
 func (a absentee) request(resource string) Operation {
 	a.attempts++
-	return Operation{Resource: resource, Process: fmt.Sprintf("absent process %d.%d", a.id, a.attempts), TTL: abandonedTTL}
+	process := fmt.Sprintf("absent process %d.%d", a.id, a.attempts)
+	return Operation{Resource: resource, Process: process, TTL: abandonedTTL}
 }
 
 // halfClose requests a lock, closes its half of the connection, and reads the answer.
@@ -80,7 +81,8 @@ func (a absentee) halfClose(resource string) {
 // abandon requests a lock and disconnects soon.
 func (a absentee) abandon(resource string) {
 	request := a.request(resource)
-	got := a.within(a.upTo(150*time.Millisecond), func(ctx context.Context) Operation { return a.clients[0].Acquire(ctx, request) })
+	got := a.within(a.upTo(150*time.Millisecond),
+		func(ctx context.Context) Operation { return a.clients[0].Acquire(ctx, request) })
 	if got.Outcome == Done {
 		a.ensureReleased(got.Holder, resource)
 	}
@@ -114,7 +116,8 @@ func (a absentee) freeze() {
 	}
 	repeated, other := make(chan Operation), a.clients[a.rand.IntN(len(a.clients))]
 	go func() {
-		repeated <- a.within(request.Wait+a.AnswerTimeout, func(ctx context.Context) Operation { return other.Acquire(ctx, request) })
+		repeated <- a.within(request.Wait+a.AnswerTimeout,
+			func(ctx context.Context) Operation { return other.Acquire(ctx, request) })
 	}()
 	a.pause(a.upTo(100 * time.Millisecond))
 	a.ensureReleased(held.Holder, request.Resource)

@@ -23,7 +23,8 @@ func sqliteSource(path string) string { return "file:" + path + "?_busy_timeout=
 
 func absentPostgres(t *testing.T, r *robust.Run) {
 	url := testdb.Postgres(t)
-	absent(t, r, r.Servers(2, url, fastRecheck), open(t, "pgx", url), "BEGIN; LOCK TABLE resource_locks IN EXCLUSIVE MODE")
+	absent(t, r, r.Servers(2, url, fastRecheck), open(t, "pgx", url),
+		"BEGIN; LOCK TABLE resource_locks IN EXCLUSIVE MODE")
 }
 
 // stall keeps the database locked while meanwhile runs.

@@ -24,7 +24,8 @@ func StartBalancer(tb testing.TB, repeats bool, servers ...*Server) string {
 		text = replaceOnce(tb, text, fmt.Sprintf("server 10.0.0.%d:8000 ", i+1), "server "+server.Front.Address()+" ")
 	}
 	if !repeats {
-		text = replaceOnce(tb, text, "proxy_next_upstream error timeout http_503 non_idempotent;", "proxy_next_upstream off;")
+		text = replaceOnce(tb, text, "proxy_next_upstream error timeout http_503 non_idempotent;",
+			"proxy_next_upstream off;")
 	}
 	return apptest.StartNginx(tb, func(address string) string {
 		return replaceOnce(tb, text, "listen 80;", "listen "+address+";")

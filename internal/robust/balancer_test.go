@@ -65,7 +65,8 @@ func behindBalancer(t *testing.T, r *robust.Run, kind robust.FaultKind, end func
 		turns[i%len(urls)] += g.turns
 		repeats[i%len(urls)] += g.repeats
 	}
-	fmt.Fprintf(t.Output(), "%d turns and %d client retries behind an nginx that retries; %d and %d behind one that does not\n",
+	fmt.Fprintf(t.Output(),
+		"%d turns and %d client retries behind an nginx that retries; %d and %d behind one that does not\n",
 		turns[0], repeats[0], turns[1], repeats[1])
 	if repeats[1] == 0 {
 		t.Error("no client has seen a failure, so the test proves nothing")

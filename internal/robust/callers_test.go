@@ -76,7 +76,8 @@ func closeAll(callers []*caller) {
 
 // text returns the text of a request.
 func text(method, path, body string) string {
-	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: lockd\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: lockd\r\n"+
+		"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
 		method, path, len(body), body)
 }
 
@@ -251,7 +252,8 @@ func (h health) wantRecovered(t *testing.T) {
 	t.Helper()
 	apptest.Eventually(t, "connections have ended", func() bool { return openFiles(t, h.server) <= h.files+30 })
 	p := newProbe(t, h.server)
-	apptest.Eventually(t, "a pair takes as long as before", func() bool { return p.pair() < 10*h.pair+20*time.Millisecond })
+	apptest.Eventually(t, "a pair takes as long as before",
+		func() bool { return p.pair() < 10*h.pair+20*time.Millisecond })
 	fmt.Fprintf(t.Output(), "a pair took %v before; %v\n", h.pair.Round(time.Microsecond), h.server.Memory(t))
 }
 

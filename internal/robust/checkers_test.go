@@ -256,13 +256,15 @@ func checkerCases() []checkerCase {
 			acquired(25, 32, hold("b", 30, 30, 0)).queuedAt(4).requestID("x"),
 			acquired(5, 22, hold("c", 20, 20, 21)).queuedAt(6), released(19, 21, 20, a))},
 		{
-			name: "overtaken while its server was paused", faults: []robust.Fault{{Kind: "pause", Server: 0, From: ms(10), To: ms(20)}},
+			name:   "overtaken while its server was paused",
+			faults: []robust.Fault{{Kind: "pause", Server: 0, From: ms(10), To: ms(20)}},
 			history: history(
 				acquired(0, 2, a), acquired(3, 32, hold("b", 30, 30, 0)).queuedAt(4),
 				acquired(5, 22, hold("c", 20, 20, 21)).queuedAt(6).through(1), released(19, 21, 20, a)),
 		},
 		{
-			name: "overtaken while another server was paused", rules: "G4", faults: []robust.Fault{{Kind: "pause", Server: 1, From: ms(10), To: ms(20)}},
+			name: "overtaken while another server was paused", rules: "G4",
+			faults: []robust.Fault{{Kind: "pause", Server: 1, From: ms(10), To: ms(20)}},
 			history: history(
 				acquired(0, 2, a), acquired(3, 32, hold("b", 30, 30, 0)).queuedAt(4),
 				acquired(5, 22, hold("c", 20, 20, 21)).queuedAt(6).through(1), released(19, 21, 20, a)),
@@ -283,7 +285,8 @@ func checkerCases() []checkerCase {
 			acquired(0, 2, hold("a", 10, 1, 900)), acquired(3, 10, b).queuedAt(4).disconnected(),
 			renewed(500, 501, 500, hold("a", 10, 1, 900), 800), status(4000, 4001, hold("b", 20, 800, 0)))},
 		{
-			name: "disconnected, and its server was killed", faults: []robust.Fault{{Kind: "kill", Server: 0, From: ms(8), To: ms(9)}},
+			name:   "disconnected, and its server was killed",
+			faults: []robust.Fault{{Kind: "kill", Server: 0, From: ms(8), To: ms(9)}},
 			history: history(
 				acquired(0, 2, hold("a", 10, 1, 900)), acquired(3, 10, b).queuedAt(4).disconnected(),
 				renewed(500, 501, 500, hold("a", 10, 1, 900), 800), status(4000, 4001, hold("b", 20, 800, 0))),

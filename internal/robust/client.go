@@ -108,7 +108,8 @@ func (c *Client) Status(ctx context.Context, resource string) Operation {
 			return err
 		}
 		times := wire.Times{
-			LockedAt: *status.Data.LockedAt, ExpiresAt: status.Data.ExpiresAt, ExpiresInSeconds: status.Data.ExpiresInSeconds,
+			LockedAt: *status.Data.LockedAt, ExpiresAt: status.Data.ExpiresAt,
+			ExpiresInSeconds: status.Data.ExpiresInSeconds,
 		}
 		o.Holder = holdOf(*status.Data.LockedBy, *status.Data.FencingToken, times)
 		o.At = decidedAt(times)
@@ -134,11 +135,14 @@ func (c *Client) Queue(ctx context.Context, resource string) Operation {
 func (c *Client) call(ctx context.Context, o Operation, method, path string, body any,
 	done func(*Operation, []byte) error,
 ) Operation {
-	return c.record(ctx, o, done, func() (int, []byte, error) { return c.exchange(ctx, o.HalfClosed, method, path, body) })
+	return c.record(ctx, o, done,
+		func() (int, []byte, error) { return c.exchange(ctx, o.HalfClosed, method, path, body) })
 }
 
 // record calls send, and records the operation with what its answer states.
-func (c *Client) record(ctx context.Context, o Operation, done func(*Operation, []byte) error, send func() (int, []byte, error)) Operation {
+func (c *Client) record(ctx context.Context, o Operation, done func(*Operation, []byte) error,
+	send func() (int, []byte, error),
+) Operation {
 	o.Client, o.Server, o.Direct, o.Outcome = c.id, c.server, c.direct, Unknown
 	o.Called = c.history.Elapsed()
 	status, answer, err := send()
@@ -161,7 +165,9 @@ func (c *Client) record(ctx context.Context, o Operation, done func(*Operation, 
 }
 
 // exchange sends a request and returns the whole answer.
-func (c *Client) exchange(ctx context.Context, halfClosed bool, method, path string, body any) (status int, answer []byte, err error) {
+func (c *Client) exchange(
+	ctx context.Context, halfClosed bool, method, path string, body any,
+) (status int, answer []byte, err error) {
 	request, err := newRequest(ctx, method, c.url+path, body)
 	if err != nil {
 		return 0, nil, err

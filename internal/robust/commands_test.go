@@ -102,7 +102,8 @@ func (c *commands) run(t *testing.T, random *rand.Rand) {
 	if c.long && random.IntN(10) == 0 {
 		lasts += 2 * commandTTL
 	}
-	cmd := exec.Command(c.lockctl, "run", "--ttl", commandTTL.String(), "--grace", "1s", "--wait", "2m", "--server-timeout", "1m",
+	cmd := exec.Command(c.lockctl, "run", "--ttl", commandTTL.String(), "--grace", "1s", "--wait", "2m",
+		"--server-timeout", "1m",
 		fmt.Sprintf("name %d", random.IntN(c.names)), "--", c.self)
 	cmd.Env = append(os.Environ(), "LOCKCTL_URL="+c.urls, "ROBUST_JOURNAL="+c.journal, "ROBUST_LASTS="+lasts.String(),
 		"ROBUST_STUBBORN="+strconv.FormatBool(random.IntN(3) == 0), "GORACE=atexit_sleep_ms=0")
@@ -142,7 +143,8 @@ func command(journal string) error {
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
 	for end := time.Now().Add(lasts); time.Now().Before(end); {
-		line := fmt.Sprintf("%d %s %s\n", time.Now().UnixNano(), os.Getenv("LOCK_FENCING_TOKEN"), os.Getenv("LOCK_RESOURCE_NAME"))
+		line := fmt.Sprintf("%d %s %s\n", time.Now().UnixNano(), os.Getenv("LOCK_FENCING_TOKEN"),
+			os.Getenv("LOCK_RESOURCE_NAME"))
 		if _, err := f.WriteString(line); err != nil {
 			return err
 		}
@@ -215,7 +217,8 @@ func (c *commands) judge(t *testing.T, url string) {
 		switch {
 		case before == nil:
 		case !before.last.Before(s.first):
-			t.Errorf("%s: the command with token %d ran until %v, the one with token %d from %v", s.name, before.token, before.last, s.token, s.first)
+			t.Errorf("%s: the command with token %d ran until %v, the one with token %d from %v", s.name,
+				before.token, before.last, s.token, s.first)
 		case s.token <= before.token:
 			t.Errorf("%s: token %d came after %d", s.name, s.token, before.token)
 		}
@@ -245,13 +248,15 @@ func (c *commands) judge(t *testing.T, url string) {
 		if e, ended := ends[hold{s.name, s.token}]; !ended {
 			t.Errorf("%s: the lock with token %d has not ended", s.name, s.token)
 		} else if s.last.After(e.At) {
-			t.Errorf("%s: the lock with token %d was %s at %v, its command ran until %v", s.name, s.token, e.Event, e.At, s.last)
+			t.Errorf("%s: the lock with token %d was %s at %v, its command ran until %v", s.name, s.token,
+				e.Event, e.At, s.last)
 		}
 	}
 	if c.exits[0] == 0 {
 		t.Error("no command succeeded")
 	}
-	fmt.Fprintf(t.Output(), "%d commands ran under locks of %d names; lockctl ended with %v; %d locks expired\n", len(stints), c.names, c.exits, expired)
+	fmt.Fprintf(t.Output(), "%d commands ran under locks of %d names; lockctl ended with %v; %d locks expired\n",
+		len(stints), c.names, c.exits, expired)
 }
 
 // runCommand runs this test program as the command of lockctl if the environment says so.

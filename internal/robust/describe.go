@@ -9,7 +9,8 @@ import (
 // String returns the operation in one line.
 func (o Operation) String() string {
 	var s strings.Builder
-	fmt.Fprintf(&s, "[%.6f to %.6f s] client %d at server %d: %s", o.Called.Seconds(), o.Returned.Seconds(), o.Client, o.Server, o.Kind)
+	fmt.Fprintf(&s, "[%.6f to %.6f s] client %d at server %d: %s", o.Called.Seconds(), o.Returned.Seconds(),
+		o.Client, o.Server, o.Kind)
 	if o.Process != "" {
 		fmt.Fprintf(&s, " by %q", o.Process)
 	}

@@ -44,7 +44,8 @@ func NewSmallDisk(tb testing.TB, bytes int) *SmallDisk {
 	output, err := d.holder.StdoutPipe()
 	must(tb, err)
 	const needs = "a disk that can be full needs a mount namespace: be root, or let users have namespaces " +
-		"(sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)"
+		"(sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, " +
+		"kernel.apparmor_restrict_unprivileged_userns)"
 	if err := d.holder.Start(); err != nil {
 		tb.Fatalf("%s: %v", needs, err)
 	}

@@ -41,7 +41,8 @@ func (s span) String() string {
 }
 
 func newResourceHistory(resource string, operations []Operation, faults []Fault) *resourceHistory {
-	r := &resourceHistory{resource: resource, operations: operations, faults: faults, acquires: map[string][]Operation{}}
+	r := &resourceHistory{resource: resource, operations: operations, faults: faults,
+		acquires: map[string][]Operation{}}
 	byToken := map[int64]*holdEvidence{}
 	byProcess := map[string][]*holdEvidence{}
 	for _, o := range operations {
@@ -200,7 +201,8 @@ func follows(o, old Operation) bool {
 // with that end, otherwise the first one that was not answered. It returns -1 if there is
 // none.
 func (h *holdEvidence) version(end time.Time) int {
-	i := slices.IndexFunc(h.versions, func(o Operation) bool { return o.Outcome == Done && o.Holder.ExpiresAt.Equal(end) })
+	i := slices.IndexFunc(h.versions,
+		func(o Operation) bool { return o.Outcome == Done && o.Holder.ExpiresAt.Equal(end) })
 	if i < 0 {
 		i = slices.IndexFunc(h.versions, func(o Operation) bool { return o.Outcome == Unknown })
 	}

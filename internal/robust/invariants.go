@@ -54,7 +54,8 @@ const (
 
 // violated adds a violation.
 func (r *resourceHistory) violated(guarantee, format string, args ...any) {
-	r.violations = append(r.violations, Violation{Guarantee: guarantee, Resource: r.resource, What: fmt.Sprintf(format, args...)})
+	r.violations = append(r.violations,
+		Violation{Guarantee: guarantee, Resource: r.resource, What: fmt.Sprintf(format, args...)})
 }
 
 // oneHolderByServiceTime requires that no hold starts before the one with the next lower
@@ -98,7 +99,8 @@ func (r *resourceHistory) oneHolderByRealTime() {
 	for _, h := range holds {
 		existed := h.definitelyExisted
 		if last != nil && existed.from < last.definitelyExisted.to && existed.from < existed.to {
-			r.violated("G1", "two holds existed at once: %v (%v) and %v (%v)", last.Hold, last.definitelyExisted, h.Hold, existed)
+			r.violated("G1", "two holds existed at once: %v (%v) and %v (%v)", last.Hold,
+				last.definitelyExisted, h.Hold, existed)
 		}
 		if last == nil || existed.to > last.definitelyExisted.to {
 			last = h
@@ -284,7 +286,8 @@ func (r *resourceHistory) endReasonsAreRight() {
 			continue
 		}
 		h := byToken[o.Token]
-		acquireUnknown := slices.ContainsFunc(r.acquires[o.Process], func(o Operation) bool { return o.Outcome == Unknown })
+		acquireUnknown := slices.ContainsFunc(r.acquires[o.Process],
+			func(o Operation) bool { return o.Outcome == Unknown })
 		switch {
 		case o.Code == wire.CodeForceReleased:
 			r.violated("G5", "no client force-releases a hold: %v", o)
@@ -335,7 +338,8 @@ func (r *resourceHistory) clientsKnowTheirHolds() {
 		}
 		for _, o := range h.answers {
 			if o.Called > lastReturn+grace {
-				r.violated(guarantee, "no request of %q was answered with token %d, and none is open: %v", h.Process, h.Token, o)
+				r.violated(guarantee, "no request of %q was answered with token %d, and none is open: %v",
+					h.Process, h.Token, o)
 				break
 			}
 		}
@@ -364,7 +368,8 @@ func (r *resourceHistory) supersededGetNothing() {
 // answered, unless a fault disturbed the request.
 func (r *resourceHistory) halfClosedAreAnswered() {
 	for _, o := range r.operations {
-		if o.HalfClosed && !o.Disconnected && o.Outcome == Unknown && o.Code == "" && !r.disturbed(o.Server, o.Called, o.Returned) {
+		if o.HalfClosed && !o.Disconnected && o.Outcome == Unknown && o.Code == "" &&
+			!r.disturbed(o.Server, o.Called, o.Returned) {
 			r.violated("G9", "the answer is none of the documented ones: %v", o)
 		}
 	}

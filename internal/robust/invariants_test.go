@@ -86,7 +86,8 @@ var corruptions = []struct {
 			// A call without an answer may have ended the hold, or changed its end.
 			ended = ended || other.Process == o.Process && other.Outcome == robust.Unknown
 			// A release without a token may have ended it too.
-			ended = ended || other.Process == o.Process && other.Kind == robust.Release && other.Outcome == robust.Done && other.Token == 0
+			ended = ended || other.Process == o.Process && other.Kind == robust.Release &&
+				other.Outcome == robust.Done && other.Token == 0
 		}
 		was := o.Code
 		if o.Code = wire.CodeExpired; was == wire.CodeExpired {
@@ -94,17 +95,18 @@ var corruptions = []struct {
 		}
 		return (was == wire.CodeExpired || was == wire.CodeAlreadyReleased) && shown && !ended
 	}},
-	{"a waiter was queued before another one that was served", func(o *robust.Operation, operations []robust.Operation) bool {
-		i := slices.IndexFunc(operations, func(other robust.Operation) bool {
-			return granted(other) && other.Process != o.Process && other.Holder.Token < o.Holder.Token
-		})
-		if i < 0 || o.Wait == 0 || o.RequestID != "" { // other waiters may pass the place of a request that was cut off
-			return false
-		}
-		queued := operations[i].Holder.LockedAt.Add(-operations[i].Waited)
-		o.Waited = o.Holder.LockedAt.Sub(queued) + time.Microsecond
-		return granted(*o)
-	}},
+	{"a waiter was queued before another one that was served",
+		func(o *robust.Operation, operations []robust.Operation) bool {
+			i := slices.IndexFunc(operations, func(other robust.Operation) bool {
+				return granted(other) && other.Process != o.Process && other.Holder.Token < o.Holder.Token
+			})
+			if i < 0 || o.Wait == 0 || o.RequestID != "" { // others may pass the place of a request that was cut off
+				return false
+			}
+			queued := operations[i].Holder.LockedAt.Add(-operations[i].Waited)
+			o.Waited = o.Holder.LockedAt.Sub(queued) + time.Microsecond
+			return granted(*o)
+		}},
 }
 
 func granted(o robust.Operation) bool { return o.Kind == robust.Acquire && o.Outcome == robust.Done }

@@ -114,7 +114,9 @@ func registersInTables(t *testing.T, databaseURL string) []*register {
 			name:  "table, no check",
 			loses: true,
 			read:  balance(1),
-			write: func(v int, _ int64) (bool, error) { return write("UPDATE accounts SET balance = $1 WHERE id = 1", v) },
+			write: func(v int, _ int64) (bool, error) {
+				return write("UPDATE accounts SET balance = $1 WHERE id = 1", v)
+			},
 		},
 		{
 			name:  current,
@@ -163,7 +165,8 @@ func lostUpdates(t *testing.T, r *robust.Run, registers []*register, servers ...
 				r.Pause(100 * time.Millisecond)
 			}
 		})
-		if !slices.ContainsFunc(registers, func(to *register) bool { return !to.metPauses(t) }) || time.Now().After(deadline) {
+		if !slices.ContainsFunc(registers, func(to *register) bool { return !to.metPauses(t) }) ||
+			time.Now().After(deadline) {
 			break
 		}
 	}

@@ -91,7 +91,8 @@ func badNetwork(t *testing.T, r *robust.Run, n int, databaseURL string) {
 		case 1:
 			r.Fault("answers lost", i, lasting(robust.NetworkConditions{LoseAnswers: true}, 300*time.Millisecond))
 		case 2:
-			r.Fault("clients delayed", i, lasting(robust.NetworkConditions{Delay: between(r, 0, 200*time.Millisecond)}, time.Second))
+			r.Fault("clients delayed", i,
+				lasting(robust.NetworkConditions{Delay: between(r, 0, 200*time.Millisecond)}, time.Second))
 		case 3:
 			r.Fault("clients in a black hole", i, lasting(robust.NetworkConditions{BlackHole: true}, time.Second))
 		case 4:
@@ -137,7 +138,8 @@ func TestPowerLossTakesWhatIsNotSynced(t *testing.T) {
 			resources := make([]string, 50)
 			for i := range resources {
 				resources[i] = fmt.Sprint("resource ", i)
-				if o := client.Acquire(t.Context(), robust.Operation{Resource: resources[i], Process: "p"}); o.Outcome != robust.Done {
+				o := client.Acquire(t.Context(), robust.Operation{Resource: resources[i], Process: "p"})
+				if o.Outcome != robust.Done {
 					t.Fatalf("%+v", o)
 				}
 			}
@@ -156,8 +158,10 @@ func TestPowerLossTakesWhatIsNotSynced(t *testing.T) {
 			}
 			model := robust.CheckModel(history.Operations(), apptest.Timeout)
 			invariants := robust.CheckInvariants(history.Operations(), history.Faults())
-			if synced := mode == "FULL"; (lost == 0) != synced || (len(model) == 0) != synced || (len(invariants) == 0) != synced {
-				t.Errorf("%d of %d holds lost; the model found %v, the invariants %v", lost, len(resources), model, invariants)
+			if synced := mode == "FULL"; (lost == 0) != synced || (len(model) == 0) != synced ||
+				(len(invariants) == 0) != synced {
+				t.Errorf("%d of %d holds lost; the model found %v, the invariants %v", lost, len(resources),
+					model, invariants)
 			}
 		})
 	}
@@ -222,7 +226,8 @@ func wantWritable(t *testing.T, r *robust.Run, s *robust.Server) {
 	defer client.Close()
 	resource := fmt.Sprintf("free %v", r.History.Elapsed())
 	apptest.Eventually(t, "the server accepts changes again", func() bool {
-		return client.Acquire(t.Context(), robust.Operation{Resource: resource, Process: "p", RequestID: "r"}).Outcome == robust.Done
+		o := client.Acquire(t.Context(), robust.Operation{Resource: resource, Process: "p", RequestID: "r"})
+		return o.Outcome == robust.Done
 	})
 }
 
@@ -292,7 +297,8 @@ func clockSetBack(t *testing.T, r *robust.Run) {
 		if ahead := time.Until(held.Holder.LockedAt); ahead < 50*time.Minute {
 			t.Errorf("the clock is ahead by %v: %+v", ahead, held)
 		}
-		r.Fault("clock set back", 0, restart(t, s, func() { s.Set(clockAhead(between(r, -time.Hour, 30*time.Minute))) }))
+		r.Fault("clock set back", 0,
+			restart(t, s, func() { s.Set(clockAhead(between(r, -time.Hour, 30*time.Minute))) }))
 		apptest.Eventually(t, "a hold of less than a second ends", func() bool {
 			o := client.Status(t.Context(), held.Resource)
 			return o.Outcome == robust.Done && o.Holder == (robust.Hold{})

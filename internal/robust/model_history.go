@@ -198,7 +198,8 @@ func (m *model) add(o Operation) {
 		case refused && o.Code == wire.CodeAlreadyLocked && m.repeats(o):
 			c.impossible = "it is the request that the hold was granted to"
 		}
-	case done && o.Kind == Status, refused && o.Kind == Acquire && o.Code != wire.CodeSuperseded: // a superseded request need not read the holder
+	// A superseded request need not have read the holder.
+	case done && o.Kind == Status, refused && o.Kind == Acquire && o.Code != wire.CodeSuperseded:
 		c.kind = isFree
 	default:
 		return
@@ -253,17 +254,19 @@ func (m *model) thinOut() {
 		case c.kind == isFree:
 			frees = append(frees, c)
 		case c.kind == shows && c.impossible == "" && first[v] != i && last[v] != i:
-		case c.kind == notHeld && c.code != wire.CodeTokenMismatch && !slices.ContainsFunc(m.holdsOf[c.process], func(id holdID) bool {
-			end, released := endedBy[id.token]
-			return m.holds[id].from <= c.to && (!released || end >= c.from)
-		}):
+		case c.kind == notHeld && c.code != wire.CodeTokenMismatch &&
+			!slices.ContainsFunc(m.holdsOf[c.process], func(id holdID) bool {
+				end, released := endedBy[id.token]
+				return m.holds[id].from <= c.to && (!released || end >= c.from)
+			}):
 		default:
 			kept = append(kept, c)
 		}
 	}
 	// An isFree call that encloses another one states nothing more. The others happened in the
 	// order of their answers, or may as well have.
-	slices.SortStableFunc(frees, func(c, d call) int { return cmp.Or(cmp.Compare(c.to, d.to), cmp.Compare(d.from, c.from)) })
+	slices.SortStableFunc(frees,
+		func(c, d call) int { return cmp.Or(cmp.Compare(c.to, d.to), cmp.Compare(d.from, c.from)) })
 	for _, c := range frees {
 		if n := len(m.frees); n == 0 || c.from > m.frees[n-1] {
 			c.turn = n

@@ -122,7 +122,8 @@ func (m *model) maySeemFree(s state, c call) bool {
 		left := time.Duration(s.expires-micros(answer.op.At)) * time.Microsecond
 		return !answer.op.At.IsZero() && !passed(answer.op.Called, left)
 	})
-	lost := slices.DeleteFunc(slices.Clone(m.holds[s.hold].lostRenewals), func(o Operation) bool { return o.Called > c.to })
+	lost := slices.DeleteFunc(slices.Clone(m.holds[s.hold].lostRenewals),
+		func(o Operation) bool { return o.Called > c.to })
 	if len(lost) > 0 { // the end may also be the one that such a renewal gave the hold
 		return ended || slices.ContainsFunc(lost, func(o Operation) bool { return passed(o.Called, o.TTL) })
 	}
@@ -220,7 +221,7 @@ func (m *model) refuse(s state, c call) (state, reason) {
 		return s, reason{"G5", "the process does not hold the resource with another token"}
 	case c.code == wire.CodeTokenMismatch, !own:
 		return s, reason{}
-	case c.code != wire.CodeNotHeld && c.token != 0 && c.token != s.hold.token: // the code is about the hold with that token
+	case c.code != wire.CodeNotHeld && c.token != 0 && c.token != s.hold.token: // the code is about another hold
 		return s, reason{}
 	}
 	after, no := m.free(s, c)

@@ -84,7 +84,8 @@ func (l *load) String() string {
 }
 
 func (l *load) start(callers []*caller) {
-	l.callers, l.held, l.stop, l.began = callers, make([]map[string]int64, len(callers)), make(chan struct{}), time.Now()
+	l.callers, l.held = callers, make([]map[string]int64, len(callers))
+	l.stop, l.began = make(chan struct{}), time.Now()
 	for i := range callers {
 		l.held[i] = map[string]int64{}
 		l.all.Go(func() {
@@ -123,7 +124,8 @@ func (l *load) call(i int, request string) (reply, bool) {
 	switch {
 	case err == nil && got.Status == http.StatusOK:
 		l.served.Add(1)
-	case err == nil && got.Status == http.StatusServiceUnavailable && got.Code == wire.CodeOverloaded && got.RetryAfter != "":
+	case err == nil && got.Status == http.StatusServiceUnavailable && got.Code == wire.CodeOverloaded &&
+		got.RetryAfter != "":
 		l.refused.Add(1)
 	default:
 		l.t.Errorf("caller %d under load: %+v, %v", i, got, err)
@@ -146,7 +148,8 @@ func (l *load) wantKept(reader *caller) {
 	for i := range l.held {
 		for resource, token := range l.held[i] {
 			if now[resource] != token {
-				l.t.Errorf("G9 on %s: the token %d was acknowledged, but the holder has %d", resource, token, now[resource])
+				l.t.Errorf("G9 on %s: the token %d was acknowledged, but the holder has %d", resource, token,
+					now[resource])
 			}
 			delete(now, resource)
 		}
@@ -179,7 +182,8 @@ func manyHolds(t *testing.T, r *robust.Run, databaseURL string) {
 	reader := dial(t, server, 1)[0]
 	lists := 0
 	for r.Running() || lists == 0 {
-		if total := reader.want(t, getText("/locks/all-locked", url.Values{"prefix": {"filled "}})).Data.TotalLocks; total != count {
+		list := reader.want(t, getText("/locks/all-locked", url.Values{"prefix": {"filled "}}))
+		if total := list.Data.TotalLocks; total != count {
 			t.Errorf("%d locks are held, want %d", total, count)
 		}
 		lists++
@@ -215,8 +219,8 @@ func expiringAtOnce(t *testing.T, r *robust.Run, databaseURL string) {
 	for i, c := range waiting {
 		all.Go(func() {
 			resource, process := fmt.Sprint("filled ", i*(count/waiters)), fmt.Sprint("waiter ", i)
-			if got, err := c.call(acquireText(robust.Operation{Resource: resource, Process: process, Wait: time.Minute})); err != nil ||
-				got.Status != http.StatusOK {
+			got, err := c.call(acquireText(robust.Operation{Resource: resource, Process: process, Wait: time.Minute}))
+			if err != nil || got.Status != http.StatusOK {
 				t.Errorf("%s got %+v, %v", process, got, err)
 			}
 		})
@@ -240,7 +244,8 @@ func expiringAtOnce(t *testing.T, r *robust.Run, databaseURL string) {
 	}
 	swept := time.Since(expiry)
 	end()
-	fmt.Fprintf(t.Output(), "%d expired within a second; %v later all %d waiters had been granted theirs, %v later all had been swept; %v\n",
+	fmt.Fprintf(t.Output(), "%d expired within a second; %v later the %d waiters had their locks, "+
+		"%v later all had been swept; %v\n",
 		count, granted.Round(time.Millisecond), waiters, swept.Round(time.Millisecond), server.Memory(t))
 	closeAll(waiting)
 	before.wantRecovered(t)
@@ -254,7 +259,8 @@ func fill(t *testing.T, databaseURL string, count int, end time.Duration) {
 	t.Helper()
 	driver, source := "pgx", databaseURL
 	statement := `INSERT INTO resource_locks (resource_name, process_id, locked_at, expires_at, is_active, fencing_token)
-		SELECT 'filled ' || i, 'filler', now(), CASE WHEN $2 > 0 THEN now() + make_interval(secs => $2 + i / ($1 + 1.0)) END,
+		SELECT 'filled ' || i, 'filler', now(),
+			CASE WHEN $2 > 0 THEN now() + make_interval(secs => $2 + i / ($1 + 1.0)) END,
 			true, (extract(epoch FROM now()) * 1000000)::bigint
 		FROM generate_series(0, $1 - 1) AS i`
 	if path, ok := strings.CutPrefix(databaseURL, "sqlite:///"); ok {
@@ -262,7 +268,8 @@ func fill(t *testing.T, databaseURL string, count int, end time.Duration) {
 		statement = `WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ?1 - 1)
 			INSERT INTO resource_locks (resource_name, process_id, locked_at, expires_at, is_active, fencing_token)
 			SELECT 'filled ' || i, 'filler', strftime('%Y-%m-%d %H:%M:%f000', 'now'),
-				CASE WHEN ?2 > 0 THEN strftime('%Y-%m-%d %H:%M:%f000', 'now', '+' || (?2 + i / (?1 + 1.0)) || ' seconds') END,
+				CASE WHEN ?2 > 0
+					THEN strftime('%Y-%m-%d %H:%M:%f000', 'now', '+' || (?2 + i / (?1 + 1.0)) || ' seconds') END,
 				true, unixepoch() * 1000000
 			FROM n`
 	}
@@ -293,7 +300,8 @@ func waitersFull(t *testing.T, r *robust.Run) {
 				ctx, cancel := context.WithTimeout(context.Background(), apptest.Timeout)
 				defer cancel()
 				for ctx.Err() == nil {
-					got, err := c.call(acquireText(robust.Operation{Resource: resource, Process: process, Wait: apptest.Timeout}))
+					request := robust.Operation{Resource: resource, Process: process, Wait: apptest.Timeout}
+					got, err := c.call(acquireText(request))
 					switch {
 					case err != nil:
 						t.Errorf("%s: %v", process, err)
@@ -302,7 +310,8 @@ func waitersFull(t *testing.T, r *robust.Run) {
 						granted.Add(1)
 						_, _ = c.call(releaseText(resource, process))
 						return
-					case got.Code != wire.CodeQueueFull || got.Status != http.StatusServiceUnavailable || got.RetryAfter == "":
+					case got.Code != wire.CodeQueueFull || got.Status != http.StatusServiceUnavailable ||
+						got.RetryAfter == "":
 						t.Errorf("%s: %+v", process, got)
 						return
 					}
@@ -318,7 +327,8 @@ func waitersFull(t *testing.T, r *robust.Run) {
 		if granted.Load() != room+extra {
 			t.Errorf("%d of %d got the lock in the end", granted.Load(), room+extra)
 		}
-		fmt.Fprintf(t.Output(), "%d got the lock, %d requests were refused because MAX_WAITERS was reached\n", granted.Load(), full.Load())
+		fmt.Fprintf(t.Output(), "%d got the lock, %d requests were refused because MAX_WAITERS was reached\n",
+			granted.Load(), full.Load())
 	}
 	end()
 	before.wantRecovered(t)

@@ -64,7 +64,8 @@ func (w owner) takeTurn(c *client.Client, resource string) {
 	w.history.AddClaim(claim)
 	release, over := context.WithTimeout(w.alive, w.AnswerTimeout)
 	defer over()
-	if err := lock.Unlock(release); err != nil && !errors.Is(err, client.ErrLost) && !errors.Is(err, client.ErrUnavailable) && release.Err() == nil {
+	if err := lock.Unlock(release); err != nil && !errors.Is(err, client.ErrLost) &&
+		!errors.Is(err, client.ErrUnavailable) && release.Err() == nil {
 		w.tb.Errorf("Unlock returned %v", err)
 	}
 }
@@ -144,7 +145,8 @@ func durationOf(seconds *float64) time.Duration {
 // said so too, or while the service granted the lock to another client.
 func CheckClaims(claims []Claim, operations []Operation) (violations []Violation) {
 	broken := func(c Claim, format string, args ...any) {
-		what := fmt.Sprintf("the client with token %d said from %v to %v that it held it, ", c.Token, c.From, c.To) + fmt.Sprintf(format, args...)
+		what := fmt.Sprintf("the client with token %d said from %v to %v that it held it, ", c.Token, c.From,
+			c.To) + fmt.Sprintf(format, args...)
 		violations = append(violations, Violation{Guarantee: "G1", Resource: c.Resource, What: what})
 	}
 	sorted := slices.SortedFunc(slices.Values(claims), func(a, b Claim) int { return cmp.Compare(a.From, b.From) })

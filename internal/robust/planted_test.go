@@ -239,7 +239,8 @@ func leaveTheQueue(t *testing.T, r *robust.Run, server *robust.Server, _ string)
 	held := holder.Acquire(ctx, robust.Operation{Resource: "r", Process: "holder", TTL: time.Minute}).Holder
 	short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 	defer cancel()
-	if o := waiter.Acquire(short, robust.Operation{Resource: "r", Process: "waiter", Wait: time.Minute}); !o.Disconnected {
+	if o := waiter.Acquire(short,
+		robust.Operation{Resource: "r", Process: "waiter", Wait: time.Minute}); !o.Disconnected {
 		t.Fatal(o)
 	}
 	r.Pause(300 * time.Millisecond)

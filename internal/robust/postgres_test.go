@@ -24,7 +24,9 @@ func throughProxy(t *testing.T, databaseURL string) (string, *robust.Proxy) {
 }
 
 // behindProxies starts three servers, each with a proxy of its own before the database.
-func behindProxies(t *testing.T, r *robust.Run, databaseURL string) (servers []*robust.Server, proxies []*robust.Proxy) {
+func behindProxies(
+	t *testing.T, r *robust.Run, databaseURL string,
+) (servers []*robust.Server, proxies []*robust.Proxy) {
 	t.Helper()
 	for range 3 {
 		through, proxy := throughProxy(t, databaseURL)
@@ -45,7 +47,8 @@ func awaitLeases(t *testing.T, db *sql.DB, servers int) {
 	})
 	apptest.Eventually(t, "the servers have their leases", func() bool {
 		var alive int
-		renewed := db.QueryRow("SELECT count(*) FROM lock_servers WHERE alive_until > $1::timestamptz + $2::interval", now, lease)
+		renewed := db.QueryRow(
+			"SELECT count(*) FROM lock_servers WHERE alive_until > $1::timestamptz + $2::interval", now, lease)
 		return renewed.Scan(&alive) == nil && alive == servers
 	})
 }
@@ -89,8 +92,9 @@ func standbyPromoted(t *testing.T, r *robust.Run) {
 	}
 	follow()
 	at := []*robust.Proxy{robust.NewProxy(t, clusters[0].Address()), robust.NewProxy(t, clusters[1].Address())}
-	servers := r.Servers(3, fmt.Sprintf("postgres://postgres@%s,%s/postgres?sslmode=disable&target_session_attrs=read-write",
-		at[0].Address(), at[1].Address()))
+	servers := r.Servers(3,
+		fmt.Sprintf("postgres://postgres@%s,%s/postgres?sslmode=disable&target_session_attrs=read-write",
+			at[0].Address(), at[1].Address()))
 	r.Work(robust.Workload{}, servers...)
 	for n := 0; ; n++ {
 		r.Pause(between(r, 500*time.Millisecond, time.Second))
@@ -223,7 +227,8 @@ func faultLoop(t *testing.T, r *robust.Run, breaks func(server int, affected []*
 // again.
 func poolExhausted(t *testing.T, r *robust.Run) {
 	const connections = 45 // enough for three servers
-	cluster := newCluster(t, "-c", fmt.Sprint("max_connections=", connections), "-c", "superuser_reserved_connections=0")
+	cluster := newCluster(t,
+		"-c", fmt.Sprint("max_connections=", connections), "-c", "superuser_reserved_connections=0")
 	servers := r.Servers(3, cluster.URL("postgres"))
 	r.Work(robust.Workload{}, servers...)
 	db := open(t, "pgx", cluster.URL("postgres"))
@@ -235,7 +240,8 @@ func poolExhausted(t *testing.T, r *robust.Run) {
 			hog := open(t, "pgx", cluster.URL("postgres"))
 			var taken []*sql.Conn
 			apptest.Eventually(t, "the servers have no connection", func() bool {
-				_, err := db.Exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'lockd%'")
+				_, err := db.Exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+					WHERE application_name LIKE 'lockd%'`)
 				must(t, err)
 				for {
 					conn, err := hog.Conn(t.Context())

@@ -36,7 +36,8 @@ func NewDisk(tb testing.TB) *Disk {
 		shim:   filepath.Join(home, "powerloss.so"),
 	}
 	d.empty(tb)
-	cc := exec.Command("gcc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", d.shim, "testdata/powerloss.c", "-ldl")
+	cc := exec.Command("gcc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", d.shim,
+		"testdata/powerloss.c", "-ldl")
 	if out, err := cc.CombinedOutput(); err != nil {
 		tb.Fatalf("%v: %v\n%s", cc, err, out)
 	}

@@ -27,10 +27,10 @@ type Proxy struct {
 // network.
 type NetworkConditions struct {
 	Refuse      bool          // new connections end at once
-	BlackHole   bool          // nothing is forwarded and no connection ends; what was sent meanwhile is forwarded afterwards
+	BlackHole   bool          // nothing is forwarded until the black hole ends, and no connection ends
 	Delay       time.Duration // everything arrives later by this time, in each direction
 	LoseAnswers bool          // requests are forwarded; the first byte of an answer ends the connection
-	Only        string        // if not empty, the conditions are for connections whose latest request contains this text
+	Only        string        // if set, only for connections whose latest request contains this text
 }
 
 // of returns the conditions for one of the connections.

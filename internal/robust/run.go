@@ -273,8 +273,9 @@ func add[K comparable](sum *map[K]int, counts map[K]int) {
 }
 
 func (s Summary) String() string {
-	return fmt.Sprintf("%d operations (%s; %s), %d holds, %d of them after waiting, %d disconnects; faults: %s; %d violations",
-		total(s.Operations), list(s.Operations), list(s.Outcomes), s.Holds, s.Waited, s.Disconnected, list(s.Faults), len(s.Violations))
+	return fmt.Sprintf("%d operations (%s; %s), %d holds, %d of them after waiting, %d disconnects; "+
+		"faults: %s; %d violations", total(s.Operations), list(s.Operations), list(s.Outcomes),
+		s.Holds, s.Waited, s.Disconnected, list(s.Faults), len(s.Violations))
 }
 
 func total[K comparable](counts map[K]int) (sum int) {

@@ -65,7 +65,8 @@ func (s *simulation) step() {
 		}
 		s.record(o, robust.Done)
 	case n < 12 && s.last != nil:
-		o := s.call([]robust.Kind{robust.Release, robust.Renew}[s.choose(2)], s.last.Process, max(s.last.answered, s.now-s.delay()))
+		o := s.call([]robust.Kind{robust.Release, robust.Renew}[s.choose(2)], s.last.Process,
+			max(s.last.answered, s.now-s.delay()))
 		o.Token, o.Code = s.last.Holder.Token, s.lastEnd
 		s.record(o, robust.Refused)
 	case n < 12:
@@ -106,7 +107,8 @@ func (s *simulation) delay() int { return s.choose(s.maxDelay) }
 // call returns an operation that was called at the given time.
 func (s *simulation) call(kind robust.Kind, process string, called int) robust.Operation {
 	return robust.Operation{
-		Kind: kind, Resource: s.resource, Process: process, Client: s.attempts % 16, Called: time.Duration(called) * time.Microsecond,
+		Kind: kind, Resource: s.resource, Process: process, Client: s.attempts % 16,
+		Called: time.Duration(called) * time.Microsecond,
 	}
 }
 

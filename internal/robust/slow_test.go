@@ -53,7 +53,8 @@ func stopWithSlowClients(t *testing.T, r *robust.Run) {
 		begun := time.Now()
 		server.Signal(t, syscall.SIGTERM)
 		server.WantStopped(t)
-		fmt.Fprintf(t.Output(), "with %d slow clients the server took %v to stop\n", len(clients.all), time.Since(begun).Round(time.Millisecond))
+		fmt.Fprintf(t.Output(), "with %d slow clients the server took %v to stop\n", len(clients.all),
+			time.Since(begun).Round(time.Millisecond))
 		server.Start(t)
 	})
 	before.wantRecovered(t)
@@ -86,13 +87,15 @@ func newSlow(t *testing.T, server *robust.Server, many bool) *slow {
 			send("GET /livez HTTP/1.1\r\nHost: lockd\r\nX-Long: ")
 			s.senders = append(s.senders, func() { send("x") })
 		case 1:
-			send("POST /locks/request HTTP/1.1\r\nHost: lockd\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n{")
+			send("POST /locks/request HTTP/1.1\r\nHost: lockd\r\n" +
+				"Content-Type: application/json\r\nContent-Length: 60000\r\n\r\n{")
 			s.senders = append(s.senders, func() { send(" ") })
 		case 2:
 			_ = c.conn.(*net.TCPConn).SetReadBuffer(1 << 12)
 			send(strings.Repeat(getText("/locks/all-locked", nil), 50))
 		case 3:
-			send(acquireText(robust.Operation{Resource: "wanted", Process: fmt.Sprint("waiter ", i), Wait: time.Minute}))
+			send(acquireText(robust.Operation{Resource: "wanted", Process: fmt.Sprint("waiter ", i),
+				Wait: time.Minute}))
 		}
 	}
 	return s
@@ -131,7 +134,8 @@ func idleConnections(t *testing.T, r *robust.Run) {
 	begun := time.Now()
 	r.Fault("restart", 0, func() {
 		server.Stop(t, syscall.SIGTERM)
-		fmt.Fprintf(t.Output(), "with %d of them the server took %v to stop\n", count/2, time.Since(begun).Round(time.Millisecond))
+		fmt.Fprintf(t.Output(), "with %d of them the server took %v to stop\n", count/2,
+			time.Since(begun).Round(time.Millisecond))
 		server.Start(t)
 	})
 	closeAll(idle)

@@ -96,7 +96,8 @@ func (w *worker) attempt(resource string) Operation {
 func (w *worker) disconnect(resource string) {
 	request := w.attempt(resource)
 	request.RequestID, request.TTL, request.Wait = "", abandonedTTL, LongestWait
-	got := w.within(w.upTo(100*time.Millisecond), func(ctx context.Context) Operation { return w.Acquire(ctx, request) })
+	got := w.within(w.upTo(100*time.Millisecond),
+		func(ctx context.Context) Operation { return w.Acquire(ctx, request) })
 	if got.Outcome == Done { // the answer was faster
 		w.ensureReleased(got.Holder, resource)
 	}

@@ -42,7 +42,8 @@ func NewCluster(options ...string) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.run("initdb", "-D", c.data(), "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"); err != nil {
+	if err := c.run("initdb", "-D", c.data(), "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8",
+		"--locale=C"); err != nil {
 		return nil, err
 	}
 	return c, c.Start()

@@ -1,9 +1,11 @@
-// Preloaded into a program that uses SQLite, this keeps a second folder that has of the files in a first one what a disk would
-// have after a power cut: each file as it was when it was last synced, under the names of when the folder was last synced. A
-// file whose name was never synced is in new/ there.
+// This library is preloaded into a program that uses SQLite. For the files of one folder it
+// maintains a second folder with what a disk would have after a power cut. Each file is as it
+// was when it was last synced, and has the name that it had when the folder was last synced. A
+// file whose name was never synced is in the subfolder new.
 //
-// It knows the calls with which SQLite changes files. A way of writing that it does not know would be missing after a power
-// cut, so that what it leaves may be worse than the truth, not better. Of the shared memory (-shm) nothing is kept.
+// It intercepts the calls with which SQLite changes files. A change by another call would be
+// lost in a power cut, so what remains may be worse than on a real disk, but not better. The
+// shared memory (-shm) is not kept.
 
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -23,7 +25,7 @@
 struct range { off_t from, to; };
 
 struct file {
-	char name[NAME_MAX + 1]; // empty once it is deleted
+	char name[NAME_MAX + 1]; // empty after the file was deleted
 	int synced;              // the copy on the disk
 	struct range *dirty;     // what was written since
 	size_t ranges, room;
@@ -36,7 +38,7 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct file *files[1 << 12];
 static size_t known;
 static struct file *opened[MAX_FDS]; // by file descriptor
-static struct file the_folder;       // what opened has for the folder itself
+static struct file the_folder;       // the entry of opened for the folder itself
 
 static int (*real_open)(const char *, int, ...);
 static int (*real_close)(int);
@@ -73,7 +75,7 @@ __attribute__((constructor)) static void start(void)
 	disk = setting("POWERLOSS_DISK");
 }
 
-// path on the disk, valid until the next call with the same buffer.
+// on_disk returns a path on the disk. It is valid until the next call with the same buffer.
 static const char *on_disk(char buffer[PATH_MAX], const char *sub, const char *name)
 {
 	if (snprintf(buffer, PATH_MAX, "%s/%s%s", disk, sub, name) >= PATH_MAX)
@@ -81,7 +83,7 @@ static const char *on_disk(char buffer[PATH_MAX], const char *sub, const char *n
 	return buffer;
 }
 
-// name_in_folder is NULL for a path that is none of a file that is kept.
+// name_in_folder returns NULL for the path of a file that is not kept.
 static const char *name_in_folder(const char *path)
 {
 	size_t n = strlen(folder), end = strlen(path);
@@ -107,7 +109,7 @@ static void mark(struct file *f, off_t from, off_t to)
 	f->dirty[f->ranges++] = (struct range){from, to};
 }
 
-// file_named finds or begins what is kept of a file.
+// file_named returns what is kept of a file. It creates that if there is nothing.
 static struct file *file_named(const char *name, int created)
 {
 	char path[PATH_MAX];
@@ -121,7 +123,7 @@ static struct file *file_named(const char *name, int created)
 	if (created) {
 		f->synced = real_open(on_disk(path, "new/", name), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	} else {
-		// It is not known what an earlier process wrote without syncing it.
+		// An earlier process may have written anything without syncing it.
 		mark(f, 0, INT64_MAX);
 		if ((f->synced = real_open(on_disk(path, "new/", name), O_RDWR | O_CLOEXEC)) < 0)
 			f->synced = real_open(on_disk(path, "", name), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -282,7 +284,7 @@ int unlink(const char *path)
 	return failed;
 }
 
-// The same by the names that 64-bit systems have for them as well.
+// The same functions under their other names on 64-bit systems.
 int open(const char *, int, ...) __attribute__((alias("open64")));
 ssize_t pwrite(int, const void *, size_t, off_t) __attribute__((alias("pwrite64")));
 int ftruncate(int, off_t) __attribute__((alias("ftruncate64")));
