@@ -15,7 +15,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// Browser is a page of a real browser, which reaches this machine and no other.
+// Browser is a page of a real browser. It reaches this machine and no other.
 type Browser struct {
 	ctx context.Context
 
@@ -27,7 +27,7 @@ type Browser struct {
 func StartBrowser(tb testing.TB) *Browser {
 	tb.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.NoSandbox, // it does not start as root, and shows only pages of ours
+		chromedp.NoSandbox, // the sandbox does not start as root, and the pages are this project's
 		chromedp.UserDataDir(tb.TempDir()),
 		chromedp.WindowSize(1280, 1600),
 		chromedp.Flag("disable-component-update", true),
@@ -39,13 +39,14 @@ func StartBrowser(tb testing.TB) *Browser {
 	b.ctx, stop = chromedp.NewContext(ctx, chromedp.WithListener(b.note))
 	tb.Cleanup(stop)
 	if err := chromedp.Do(b.ctx); err != nil {
-		tb.Fatalf("this test needs a browser: install Debian's package chromium, or put the program on the PATH: %v", err)
+		tb.Fatalf("this test needs a browser: install Debian's package chromium, or put the program on the PATH: %v",
+			err)
 	}
 	return b
 }
 
-// note keeps what the page complains about, and what it asks of other machines. That a
-// request is refused is for the page to show.
+// note records the errors of the page and its requests to other machines. How the page
+// shows a refused request is not an error.
 func (b *Browser) note(event any) {
 	switch e := event.(type) {
 	case *log.EventEntryAdded:
@@ -63,7 +64,7 @@ func (b *Browser) note(event any) {
 	case *network.EventRequestWillBeSent:
 		u, err := url.Parse(e.Request.URL)
 		if err != nil || strings.HasPrefix(u.Scheme, "http") && u.Hostname() != "127.0.0.1" {
-			b.complain("asks for %s", e.Request.URL)
+			b.complain("a request to another machine: %s", e.Request.URL)
 		}
 	}
 }
@@ -74,15 +75,15 @@ func (b *Browser) complain(format string, args ...any) {
 	b.complaints = append(b.complaints, fmt.Sprintf(format, args...))
 }
 
-// Complaints are the errors in the console until now.
+// Complaints returns the errors so far.
 func (b *Browser) Complaints() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(b.complaints)
 }
 
-// Ask has the page do something and returns what that gives. It fails the test if it does
-// not end well. It is no method, because methods have no type parameters.
+// Ask runs an action in the page and returns its result. It fails the test if the action
+// fails. It is not a method, because methods have no type parameters.
 func Ask[T any](tb testing.TB, b *Browser, what string, action chromedp.Action[T]) T {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, Timeout)
@@ -94,7 +95,7 @@ func Ask[T any](tb testing.TB, b *Browser, what string, action chromedp.Action[T
 	return answer
 }
 
-// Do has the page do something, and fails the test if it does not end well.
+// Do runs steps in the page. It fails the test if a step fails.
 func (b *Browser) Do(tb testing.TB, what string, steps ...chromedp.Action[chromedp.Void]) {
 	tb.Helper()
 	Ask(tb, b, what, chromedp.Steps(steps...))

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// nginxFrame is what stands around an http section on a machine. All that nginx writes is
-// below its own folder.
+// nginxFrame is the configuration around an http section. nginx writes only below its own
+// folder.
 const nginxFrame = `
 daemon off;
 user root;
@@ -31,13 +31,13 @@ http {
 }
 `
 
-// StartNginx runs nginx with an http section, which is told the address to listen on, and
-// returns its URL. It ends with the test.
+// StartNginx runs nginx with an http section, which must listen on the given address. It
+// returns nginx's URL. It ends with the test.
 func StartNginx(tb testing.TB, section func(address string) string) string {
 	tb.Helper()
 	program, err := exec.LookPath("nginx")
 	if err != nil {
-		program = "/usr/sbin/nginx" // where the PATH of an ordinary user does not look
+		program = "/usr/sbin/nginx" // the PATH of an ordinary user does not contain this folder
 	}
 	if _, err := os.Stat(program); err != nil {
 		tb.Fatal("this test needs nginx: install Debian's package nginx, or put the program on the PATH")
@@ -57,7 +57,7 @@ func StartNginx(tb testing.TB, section func(address string) string) string {
 	cmd := exec.Command(program, "-p", folder, "-c", config, "-e", "stderr")
 	var said strings.Builder
 	cmd.Stdout, cmd.Stderr = &said, &said
-	// To the master it is the order to end its workers at once.
+	// SIGTERM makes the master end its workers at once.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)

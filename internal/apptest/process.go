@@ -1,4 +1,5 @@
-// Package apptest runs the server as the process that users run, for tests that signal it, kill it and read its log.
+// Package apptest runs the server as a process, as users do, for tests that signal it,
+// kill it and read its log.
 package apptest
 
 import (
@@ -14,20 +15,21 @@ import (
 	"time"
 )
 
-// Timeout is for what takes milliseconds: no test passes because of it.
+// Timeout is the timeout for what takes milliseconds. No test passes by reaching it.
 const Timeout = 30 * time.Second
 
 // Process is a started lockd.
 type Process struct {
 	Output    *Output
-	Listening <-chan string   // gets the address at which it serves requests, once
+	Listening <-chan string   // receives the address at which it serves requests, once
 	Exited    <-chan struct{} // closed when it has ended
 
 	cmd *exec.Cmd
 }
 
-// Launch starts a program that is lockd, whose environment must ask for a log in JSON where the test reads it. The process is
-// stopped when the test ends, and then must have stopped in order, unless it has ended before.
+// Launch starts a lockd. Its environment must select a log in JSON if the test reads the
+// log. When the test ends, the process is stopped, unless it has ended before. Then it
+// must have stopped in order.
 func Launch(tb testing.TB, cmd *exec.Cmd) *Process {
 	tb.Helper()
 	listening, exited := make(chan string, 1), make(chan struct{})
@@ -37,9 +39,10 @@ func Launch(tb testing.TB, cmd *exec.Cmd) *Process {
 		Exited:    exited,
 		cmd:       cmd,
 	}
-	// The race detector would let every process wait for a second before it exits.
+	// With its default the race detector makes every process wait for a second before it
+	// exits.
 	cmd.Env = append(cmd.Env, "GORACE=atexit_sleep_ms=0")
-	if cmd.Stderr == nil { // a test may want the log elsewhere
+	if cmd.Stderr == nil { // the test has not set a destination of its own
 		cmd.Stdout, cmd.Stderr = p.Output, p.Output
 	}
 	if cmd.SysProcAttr == nil {
@@ -50,7 +53,7 @@ func Launch(tb testing.TB, cmd *exec.Cmd) *Process {
 		tb.Fatal(err)
 	}
 	go func() {
-		_ = cmd.Wait() // ProcessState tells how it ended
+		_ = cmd.Wait() // ProcessState has the result
 		close(exited)
 	}()
 	tb.Cleanup(func() {
@@ -69,10 +72,10 @@ func Launch(tb testing.TB, cmd *exec.Cmd) *Process {
 	return p
 }
 
-// ID is that of the process.
+// ID returns the process id.
 func (p *Process) ID() int { return p.cmd.Process.Pid }
 
-// Address waits until the process serves requests, and returns where.
+// Address waits until the process serves requests, and returns its address.
 func (p *Process) Address(tb testing.TB) string {
 	tb.Helper()
 	select {
@@ -86,7 +89,8 @@ func (p *Process) Address(tb testing.TB) string {
 	panic("unreachable")
 }
 
-// ExitCode waits for the end of the process, -1 being that by a signal.
+// ExitCode waits for the end of the process and returns its exit code, or -1 if a signal
+// ended it.
 func (p *Process) ExitCode(tb testing.TB) int {
 	tb.Helper()
 	select {
@@ -98,14 +102,13 @@ func (p *Process) ExitCode(tb testing.TB) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// Stop ends the process with a signal and checks that it went in order.
+// Stop stops the process with a signal and checks that it stopped in order.
 func (p *Process) Stop(tb testing.TB, signal os.Signal) {
 	tb.Helper()
 	p.Signal(tb, signal)
 	p.WantStopped(tb)
 }
 
-// Signal sends a signal.
 func (p *Process) Signal(tb testing.TB, signal os.Signal) {
 	tb.Helper()
 	if err := p.cmd.Process.Signal(signal); err != nil {
@@ -113,7 +116,8 @@ func (p *Process) Signal(tb testing.TB, signal os.Signal) {
 	}
 }
 
-// WantStopped waits for the end of a process that was told to stop, and checks that it went in order.
+// WantStopped waits for the end of a process that was signaled to stop, and checks that
+// it stopped in order.
 func (p *Process) WantStopped(tb testing.TB) {
 	tb.Helper()
 	if code := p.ExitCode(tb); code != 0 {
@@ -124,24 +128,24 @@ func (p *Process) WantStopped(tb testing.TB) {
 	}
 }
 
-// Kill ends the process as a crash would.
+// Kill ends the process as a crash does.
 func (p *Process) Kill(tb testing.TB) {
 	tb.Helper()
 	if err := p.cmd.Process.Kill(); err != nil {
 		tb.Fatal(err)
 	}
 	if code := p.ExitCode(tb); code != -1 {
-		tb.Fatalf("it ended by itself before it was killed, with code %d", code)
+		tb.Fatalf("lockd ended before it was killed, with code %d", code)
 	}
 }
 
 // Output collects what a process prints.
 type Output struct {
-	listening chan<- string // the address at which it says that it listens
+	listening chan<- string // receives the address of the log line
 
 	mu       sync.Mutex
 	text     bytes.Buffer
-	seen     int            // bytes of text that are searched already
+	seen     int            // the number of bytes of text that were searched already
 	statuses map[string]int // by the ids of finished requests
 }
 
@@ -165,32 +169,34 @@ func (o *Output) Write(p []byte) (int, error) {
 	}
 }
 
-// String is all of it.
+// String returns the whole output.
 func (o *Output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.text.String()
 }
 
-// Status of a finished request, by its X-Request-Id; 0 while it runs. The server must log at the level debug.
+// Status returns the status of a finished request by its X-Request-Id. It returns 0 while
+// the request runs. The server must log at the level debug.
 func (o *Output) Status(requestID string) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.statuses[requestID]
 }
 
-// Tail is as much of the end as helps to understand a failure.
+// Tail returns the last 2,000 bytes.
 func (o *Output) Tail() string {
 	text := o.String()
 	return text[max(0, len(text)-2000):]
 }
 
-// Lines of the output.
+// Lines returns the lines of the output.
 func (o *Output) Lines() []string {
 	return strings.Split(strings.TrimSuffix(o.String(), "\n"), "\n")
 }
 
-// lastMessage is that of the last line, or the line itself if it is no log record.
+// lastMessage returns the message of the last line, or the line itself if it is no log
+// record.
 func (o *Output) lastMessage() string {
 	lines := o.Lines()
 	last := lines[len(lines)-1]
@@ -218,14 +224,15 @@ func parseRecord(line []byte) (record, error) {
 	return r, err
 }
 
-// Eventually tries a few times in quick succession and then at leisure, until it is so.
-func Eventually(tb testing.TB, what string, isSo func() bool) {
+// Eventually waits until a condition is true. The pauses between its checks grow. It
+// fails the test after Timeout.
+func Eventually(tb testing.TB, what string, condition func() bool) {
 	tb.Helper()
 	deadline := time.After(Timeout)
-	for pause := time.Millisecond; !isSo(); pause = min(2*pause, 50*time.Millisecond) {
+	for pause := time.Millisecond; !condition(); pause = min(2*pause, 50*time.Millisecond) {
 		select {
 		case <-deadline:
-			tb.Fatal("this never came: ", what)
+			tb.Fatal("timed out waiting for: ", what)
 		case <-time.After(pause):
 		}
 	}

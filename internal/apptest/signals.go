@@ -8,9 +8,9 @@ import (
 	"syscall"
 )
 
-// CatchIgnored has what the tests start begin without ignored signals, whoever has
-// started the tests: INT and QUIT are ignored in the background of a script, HUP after
-// nohup. What this process catches is not ignored by others that it starts.
+// CatchIgnored makes the processes that the tests start begin without ignored signals. A
+// script ignores INT and QUIT for its background processes, and nohup ignores HUP. A
+// process does not inherit as ignored what this process catches.
 func CatchIgnored() {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil { // not on Linux

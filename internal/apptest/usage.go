@@ -10,26 +10,26 @@ import (
 	"time"
 )
 
-// CPU is the time that the process has spent so far.
+// CPU returns the CPU time that the process has used so far.
 func (p *Process) CPU(tb testing.TB) time.Duration {
 	tb.Helper()
 	text := p.proc(tb, "stat")
 	// The program's name, which is in parentheses, may have spaces.
 	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	return time.Duration(number(tb, fields[11])+number(tb, fields[12])) * 10 * time.Millisecond // the kernel's tick
+	return time.Duration(number(tb, fields[11])+number(tb, fields[12])) * 10 * time.Millisecond // a tick of the kernel
 }
 
-// Memory of a process, in bytes.
+// Memory is the memory of a process, in bytes.
 type Memory struct {
 	Resident int64 // now
-	Peak     int64 // the most that was ever resident
+	Peak     int64 // the maximum so far
 }
 
 func (m Memory) String() string {
 	return fmt.Sprintf("%d MB resident, %d MB at most", m.Resident/1e6, m.Peak/1e6)
 }
 
-// Memory that the process has.
+// Memory returns the memory of the process.
 func (p *Process) Memory(tb testing.TB) Memory {
 	tb.Helper()
 	var m Memory

@@ -6,8 +6,9 @@ import (
 	"testing"
 )
 
-// Example returns the SQL text of docs/FENCING.md that has the given first line, so that what users copy is what is tried. It
-// is for packages two folders below the project's root.
+// Example returns the SQL statement of docs/FENCING.md that has the given first line, so
+// that tests run what users copy. It is for packages two folders below the project's
+// root.
 func Example(tb testing.TB, firstLine string) string {
 	tb.Helper()
 	page, err := os.ReadFile("../../docs/FENCING.md")
@@ -17,7 +18,7 @@ func Example(tb testing.TB, firstLine string) string {
 	_, rest, found := strings.Cut(string(page), "```sql\n"+firstLine+"\n")
 	text, _, closed := strings.Cut(rest, "```")
 	if !found || !closed {
-		tb.Fatalf("docs/FENCING.md has no SQL that begins with %q", firstLine)
+		tb.Fatalf("docs/FENCING.md has no SQL that starts with %q", firstLine)
 	}
 	return text
 }

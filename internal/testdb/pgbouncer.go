@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// pgbouncerConfig: whoever comes is the cluster's administrator.
+// pgbouncerConfig makes every client the cluster's administrator.
 const pgbouncerConfig = `[databases]
 * = host=%s port=%s user=postgres
 [pgbouncer]
@@ -26,13 +26,13 @@ default_pool_size = %d
 max_client_conn = 200
 `
 
-// PgBouncer returns another URL for a database: through a PgBouncer in transaction mode, whose clients share a number of
-// connections. It ends with the test.
+// PgBouncer returns another URL for a database, through a PgBouncer in transaction mode.
+// Its clients share the given number of connections. It ends with the test.
 func PgBouncer(tb testing.TB, databaseURL string, connections int) string {
 	tb.Helper()
 	program, err := exec.LookPath("pgbouncer")
 	if err != nil {
-		program = "/usr/sbin/pgbouncer" // where the PATH of an ordinary user does not look
+		program = "/usr/sbin/pgbouncer" // the PATH of an ordinary user does not contain this folder
 	}
 	if _, err := os.Stat(program); err != nil {
 		tb.Fatal("this test needs pgbouncer: install Debian's package pgbouncer, or put the program on the PATH")
@@ -64,7 +64,7 @@ func PgBouncer(tb testing.TB, databaseURL string, connections int) string {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // to end at once
+		_ = cmd.Process.Signal(syscall.SIGTERM) // SIGTERM ends it at once
 		if err := cmd.Wait(); tb.Failed() {
 			tb.Logf("pgbouncer: %v\n%s", err, said.String())
 		}

@@ -1,6 +1,6 @@
-// Package testdb gives tests a real database, fresh for each test: a SQLite file, or a Postgres database on a throwaway
-// cluster that [Main] starts for the package's tests. A missing Postgres is a failure, never a skip. Production code does
-// not import it.
+// Package testdb gives each test a new database: a SQLite file, or a Postgres database on
+// a cluster that [Main] starts for the package's tests. A missing Postgres is a failure,
+// never a skip. Production code does not import this package.
 package testdb
 
 import (
@@ -20,23 +20,26 @@ import (
 	"syscall"
 	"time"
 
-	_ "github.com/jackc/pgx/v5/stdlib" // the driver of the connections that this package opens itself
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver of the connections that this package opens
 )
 
-// Cluster is a Postgres server with a data folder of its own. It dies with the process that started it.
+// Cluster is a Postgres server with its own data folder. It ends with the process that
+// started it.
 type Cluster struct {
 	bin     string
 	dir     string
 	port    int
-	options []string            // of the server program, beyond ours
-	account *syscall.Credential // nil: this process's own
-	server  *exec.Cmd           // nil while it does not run
+	options []string            // additional options of the server program
+	account *syscall.Credential // nil: this process's account
+	server  *exec.Cmd           // nil while the server does not run
 }
 
-// Durable are the options of a server that syncs what it commits, as one in production does: for measuring.
+// Durable are the options of a server that syncs its commits, as a production server
+// does. They are for measurements.
 var Durable = []string{"-c", "fsync=on", "-c", "full_page_writes=on"}
 
-// NewCluster makes a cluster on a free port of 127.0.0.1 and starts it, with more options for the server program.
+// NewCluster makes a cluster on a free port of 127.0.0.1 and starts it. The options are
+// additional options of the server program.
 func NewCluster(options ...string) (*Cluster, error) {
 	c, err := newFolder(options)
 	if err != nil {
@@ -49,7 +52,7 @@ func NewCluster(options ...string) (*Cluster, error) {
 	return c, c.Start()
 }
 
-// newFolder makes what a cluster needs before it has data.
+// newFolder makes the data folder of a cluster, without data.
 func newFolder(options []string) (_ *Cluster, err error) {
 	c := &Cluster{options: options}
 	if c.bin, err = serverBinaries(); err != nil {
@@ -62,10 +65,10 @@ func newFolder(options []string) (_ *Cluster, err error) {
 	return c, err
 }
 
-// serverFolder makes a folder for a server program that refuses to run as root, and names the account that runs it; nil is
-// this process's own.
+// serverFolder makes a folder for a server program that refuses to run as root. It
+// returns the account that runs the server, or nil for this process's account.
 func serverFolder() (dir string, account *syscall.Credential, err error) {
-	// Not under a test's own folder: the account that runs the server could not reach it.
+	// The account that runs the server could not read a test's own folder.
 	if dir, err = os.MkdirTemp("", "testdb-"); err != nil || os.Getuid() != 0 {
 		return dir, nil, err
 	}
@@ -90,7 +93,7 @@ func (c *Cluster) Start() error {
 		return err
 	}
 	defer log.Close()
-	// Without fsync the tests are quick; what they kill is the server, not the machine.
+	// Without fsync the tests are faster. They kill the server but not the machine.
 	server := c.command("postgres", append([]string{
 		"-D", c.data(), "-k", c.dir, "-h", "127.0.0.1", "-p", strconv.Itoa(c.port),
 		"-F", "-c", "full_page_writes=off", "-c", "max_connections=200", "-c", "wal_retrieve_retry_interval=50ms",
@@ -125,7 +128,8 @@ func (c *Cluster) waitUntilReady() error {
 	}
 }
 
-// Stop ends the server at once, as a crash of one of its processes would, and leaves the data. Start brings it back.
+// Stop ends the server at once, as a crash of one of its processes does. The data stays,
+// and Start starts the server again.
 func (c *Cluster) Stop() error {
 	if err := c.server.Process.Signal(syscall.SIGQUIT); err != nil {
 		return err
@@ -133,18 +137,19 @@ func (c *Cluster) Stop() error {
 	return c.wait()
 }
 
-// Kill ends every process of the server with SIGKILL, in the middle of what it is at, and leaves the data. Start brings the
-// server back.
+// Kill ends every process of the server with SIGKILL. The data stays, and Start starts
+// the server again.
 func (c *Cluster) Kill() error {
-	// The others would outlive their parent by a moment: long enough to end a commit and to answer it.
-	if err := c.stand(); err != nil {
+	// Other processes outlive the first one for a short time, which is long enough to
+	// finish a commit and to answer it.
+	if err := c.awaitStopped(); err != nil {
 		return err
 	}
 	children, err := c.signalChildren(syscall.SIGKILL)
 	if err != nil {
 		return err
 	}
-	for _, child := range children { // the memory that they share keeps the server from starting again until they are gone
+	for _, child := range children { // until they end, their shared memory prevents a new start
 		if err := waitForEnd(child); err != nil {
 			return err
 		}
@@ -155,7 +160,8 @@ func (c *Cluster) Kill() error {
 	return c.wait()
 }
 
-// signalChildren signals every process of the server but the first, which must stand still.
+// signalChildren signals every process of the server except the first one, which must be
+// stopped.
 func (c *Cluster) signalChildren(signal syscall.Signal) (children []string, err error) {
 	list, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", c.server.Process.Pid))
 	if err != nil {
@@ -167,7 +173,8 @@ func (c *Cluster) signalChildren(signal syscall.Signal) (children []string, err 
 		if err != nil {
 			return nil, err
 		}
-		// One that has just ended by itself is still its parent's: the id is nobody else's.
+		// A process that has just ended still belongs to its stopped parent, so no other
+		// process has its id.
 		if err := syscall.Kill(id, signal); err != nil {
 			return nil, err
 		}
@@ -175,34 +182,37 @@ func (c *Cluster) signalChildren(signal syscall.Signal) (children []string, err 
 	return children, nil
 }
 
-// Freeze has every process of the server stand still; the connections to it stay open. Thaw lets it go on.
+// Freeze stops every process of the server with SIGSTOP. The connections to it stay open.
+// Thaw lets it continue.
 func (c *Cluster) Freeze() error {
-	if err := c.stand(); err != nil {
+	if err := c.awaitStopped(); err != nil {
 		return err
 	}
 	_, err := c.signalChildren(syscall.SIGSTOP)
 	return err
 }
 
-// Thaw ends what Freeze began.
+// Thaw undoes Freeze.
 func (c *Cluster) Thaw() error {
 	_, err := c.signalChildren(syscall.SIGCONT)
 	return errors.Join(err, c.server.Process.Signal(syscall.SIGCONT))
 }
 
-// stand returns when the first process of the server stands still, so that there will be no more of them.
-func (c *Cluster) stand() error {
+// awaitStopped returns when the first process of the server is stopped. From then on it starts
+// no other process.
+func (c *Cluster) awaitStopped() error {
 	if err := c.server.Process.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
 	var status syscall.WaitStatus
 	if _, err := syscall.Wait4(c.server.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
-		return fmt.Errorf("postgres does not stand still: %#x, %w", status, err)
+		return fmt.Errorf("postgres has not stopped: %#x, %w", status, err)
 	}
 	return nil
 }
 
-// waitForEnd returns when a process that was killed has ended, whether or not its parent has taken note of it.
+// waitForEnd returns when a killed process has ended, also if its parent has not waited
+// for it.
 func waitForEnd(process string) error {
 	deadline := time.After(30 * time.Second)
 	for {
@@ -213,13 +223,13 @@ func waitForEnd(process string) error {
 		}
 		select {
 		case <-deadline:
-			return fmt.Errorf("process %s was killed and does not end: %s, %w", process, text, err)
+			return fmt.Errorf("process %s was killed but has not ended: %s, %w", process, text, err)
 		case <-time.After(time.Millisecond):
 		}
 	}
 }
 
-// wait returns when the server has ended, however it did.
+// wait returns when the server has ended, for any reason.
 func (c *Cluster) wait() error {
 	err := c.server.Wait()
 	c.server = nil
@@ -238,10 +248,10 @@ func (c *Cluster) Close() error {
 	return errors.Join(err, os.RemoveAll(c.dir))
 }
 
-// Address is where the server listens.
+// Address returns the address that the server listens on.
 func (c *Cluster) Address() string { return "127.0.0.1:" + strconv.Itoa(c.port) }
 
-// URL is the address of one of the cluster's databases.
+// URL returns the URL of one of the cluster's databases.
 func (c *Cluster) URL(database string) string {
 	return fmt.Sprintf("postgres://postgres@%s/%s?sslmode=disable", c.Address(), database)
 }
@@ -255,8 +265,8 @@ func (c *Cluster) command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// serverBinaries finds the folder of the programs that this package runs: on the PATH, where links may lead to it, by
-// pg_config, or where Debian keeps the versions.
+// serverBinaries returns the folder of the server programs. It searches the PATH and
+// follows links, asks pg_config, and searches where Debian installs them.
 func serverBinaries() (string, error) {
 	programs := []string{"initdb", "postgres", "pg_basebackup"}
 	var candidates []string
@@ -283,7 +293,7 @@ func serverBinaries() (string, error) {
 		"install Debian's package postgresql, or put their folder on the PATH", strings.Join(programs, ", "))
 }
 
-// unprivileged is the account that runs the server when this process is root.
+// unprivileged returns the account that runs the server when this process is root.
 func unprivileged() (*syscall.Credential, error) {
 	for _, name := range []string{"postgres", "nobody"} {
 		account, err := user.Lookup(name)
@@ -297,7 +307,8 @@ func unprivileged() (*syscall.Credential, error) {
 		}
 		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 	}
-	return nil, errors.New("the Postgres server refuses to run as root, and there is no account postgres or nobody to run it as")
+	return nil, errors.New("the Postgres server refuses to run as root, " +
+		"and there is no account postgres or nobody to run it as")
 }
 
 func freePort() (int, error) {

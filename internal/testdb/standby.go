@@ -7,15 +7,16 @@ import (
 	"time"
 )
 
-// NewStandby makes a cluster that follows this one and starts it. From then on a commit here waits until the standby has
-// synced it too, so that nothing acknowledged is lost when this cluster is and the standby is promoted. A cluster has one
-// standby at most; one that was promoted may have one in its turn.
+// NewStandby makes a cluster that follows this one and starts it. From then on a commit
+// on this cluster waits until the standby has synced it too. So nothing acknowledged is
+// lost when this cluster is lost and the standby is promoted. A cluster has at most one
+// standby. A promoted standby may have one of its own.
 func (c *Cluster) NewStandby() (*Cluster, error) {
 	standby, err := newFolder(c.options)
 	if err != nil {
 		return nil, err
 	}
-	// The slot keeps what the standby still needs.
+	// The slot keeps the log that the standby still needs.
 	if err := standby.run("pg_basebackup", "-d", c.URL("postgres"), "-D", standby.data(), "-R", "-C", "-S", "standby",
 		"-c", "fast", "--no-sync"); err != nil {
 		return nil, err
@@ -23,7 +24,8 @@ func (c *Cluster) NewStandby() (*Cluster, error) {
 	if err := standby.Start(); err != nil {
 		return nil, err
 	}
-	// Set after it was copied: the standby must not wait for another one once it is promoted.
+	// This setting is made after the copy: a promoted standby must not wait for another
+	// one.
 	if err := c.exec("ALTER SYSTEM SET synchronous_standby_names = '*'"); err != nil {
 		return nil, err
 	}
@@ -37,7 +39,7 @@ func (c *Cluster) NewStandby() (*Cluster, error) {
 func (c *Cluster) waitUntilFollowed() error {
 	deadline := time.After(30 * time.Second)
 	for {
-		followed, err := c.isSo("SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'")
+		followed, err := c.isTrue("SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'")
 		if err != nil || followed {
 			return err
 		}
@@ -49,11 +51,11 @@ func (c *Cluster) waitUntilFollowed() error {
 	}
 }
 
-// Promote makes a standby the server that is written to, and returns when it is.
+// Promote makes a standby the primary, and returns when it accepts writes.
 func (c *Cluster) Promote() error {
-	promoted, err := c.isSo("SELECT pg_promote()")
+	promoted, err := c.isTrue("SELECT pg_promote()")
 	if err == nil && !promoted {
-		err = errors.New("the standby is not promoted within a minute")
+		err = errors.New("the standby was not promoted within a minute")
 	}
 	return err
 }
@@ -71,8 +73,8 @@ func (c *Cluster) exec(statement string) error {
 	return nil
 }
 
-// isSo asks what is answered by true or false.
-func (c *Cluster) isSo(question string) (yes bool, err error) {
+// isTrue runs a query that returns one boolean.
+func (c *Cluster) isTrue(question string) (yes bool, err error) {
 	db, err := sql.Open("pgx", c.URL("postgres"))
 	if err != nil {
 		return false, err

@@ -12,16 +12,17 @@ import (
 	"testing"
 )
 
-// shared is the cluster of this test binary, started by the first test that asks for it.
+// shared is the cluster of this test binary. The first test that needs it starts it.
 var shared = sync.OnceValues(func() (*Cluster, error) {
 	started.Store(true)
 	return NewCluster()
 })
 
-// started tells Main whether there is a cluster to stop.
+// started reports to Main that there is a cluster to stop.
 var started atomic.Bool
 
-// Main runs a package's tests and then stops the cluster that they used. It returns the exit code.
+// Main runs a package's tests and then stops the cluster that they used. It returns the
+// exit code.
 func Main(m *testing.M) int {
 	flag.Parse()
 	code := m.Run()
@@ -35,12 +36,14 @@ func Main(m *testing.M) int {
 	return code
 }
 
-// SQLite returns the path of a database file that does not exist yet, in a folder of the test's own.
+// SQLite returns the path of a database file that does not exist yet, in a folder of the
+// test.
 func SQLite(tb testing.TB) string {
 	return filepath.Join(tb.TempDir(), "locks.db")
 }
 
-// Postgres returns the URL of a new, empty database, dropped when the test ends. The package's TestMain must call Main.
+// Postgres returns the URL of a new, empty database, which is dropped when the test ends.
+// The package's TestMain must call Main.
 func Postgres(tb testing.TB) string {
 	tb.Helper()
 	cluster, err := shared()

@@ -41,11 +41,10 @@ func TestPostgresIsFreshForEachTest(t *testing.T) {
 		}
 	})
 	if err := open(t, first).Ping(); err == nil {
-		t.Error("the database of a test that has ended is still there")
+		t.Error("the database of a test that has ended still exists")
 	}
 }
 
-// A cluster that was stopped, as by a crash, comes back at the same place with what was committed.
 func TestClusterComesBackWithItsData(t *testing.T) {
 	cluster, err := testdb.NewCluster()
 	if err != nil {
@@ -82,7 +81,7 @@ func TestClusterComesBackWithItsData(t *testing.T) {
 	}
 }
 
-// newCluster makes a cluster that is gone when the test ends.
+// newCluster makes a cluster that ends with the test.
 func newCluster(t *testing.T, options ...string) *testdb.Cluster {
 	t.Helper()
 	cluster, err := testdb.NewCluster(options...)
@@ -102,7 +101,8 @@ func closeAtTheEnd(t *testing.T, cluster *testdb.Cluster) {
 	})
 }
 
-// count inserts numbers until it is refused, and returns how many inserts were acknowledged.
+// count inserts numbers until an insert fails. It sends the number of acknowledged
+// inserts.
 func count(db *sql.DB, acknowledged chan<- int) {
 	for n := 0; ; n++ {
 		if _, err := db.Exec("INSERT INTO t VALUES ($1)", n); err != nil {
@@ -112,17 +112,16 @@ func count(db *sql.DB, acknowledged chan<- int) {
 	}
 }
 
-// wantCounted checks that what was acknowledged is there, without a gap.
+// wantCounted checks that every acknowledged number is stored.
 func wantCounted(t *testing.T, db *sql.DB, acknowledged int) {
 	t.Helper()
 	var n int
 	err := db.QueryRow("SELECT count(*) FROM t WHERE n BETWEEN 0 AND $1 - 1", acknowledged).Scan(&n)
 	if err != nil || n != acknowledged {
-		t.Errorf("%d of %d acknowledged rows are there, %v", n, acknowledged, err)
+		t.Errorf("%d of %d acknowledged rows are stored, %v", n, acknowledged, err)
 	}
 }
 
-// A cluster that is killed while it is written to comes back, again and again, with all that it acknowledged.
 func TestKilledClusterKeepsWhatWasCommitted(t *testing.T) {
 	t.Parallel()
 	cluster := newCluster(t, testdb.Durable...)
@@ -151,8 +150,8 @@ func TestKilledClusterKeepsWhatWasCommitted(t *testing.T) {
 	}
 }
 
-// What a cluster with a standby has acknowledged is on the standby when it is promoted. That one waits for no other, and may
-// have a standby in its turn.
+// TestPromotedStandbyHasWhatWasCommitted also checks that a promoted standby does not
+// wait for another one, and that it may have a standby of its own.
 func TestPromotedStandbyHasWhatWasCommitted(t *testing.T) {
 	t.Parallel()
 	primary := newCluster(t)
