@@ -11,8 +11,8 @@ import (
 	"strconv"
 )
 
-// conn is one connection of the load. It speaks just enough HTTP for the answers about locks, and costs the machine, which it
-// often shares with the server, as little as possible.
+// conn is one connection of the load. It implements only the part of HTTP that the answers
+// need, because the client often shares the machine with the server and must cost little.
 type conn struct {
 	net    net.Conn
 	reader *bufio.Reader
@@ -30,7 +30,7 @@ func dial(server *url.URL) (*conn, error) {
 
 func (c *conn) close() { _ = c.net.Close() }
 
-// request makes what send sends. A nil body is none.
+// request returns the bytes of a request for send. A nil body stands for no body.
 func (c *conn) request(method, path string, body []byte) []byte {
 	head := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\n", method, path, c.host)
 	if body != nil {
@@ -39,13 +39,13 @@ func (c *conn) request(method, path string, body []byte) []byte {
 	return append([]byte(head+"\r\n"), body...)
 }
 
-// send sends a request, or several at once, whose answers are received one by one.
+// send sends one or several requests. Their answers are received one by one.
 func (c *conn) send(request []byte) error {
 	_, err := c.net.Write(request)
 	return err
 }
 
-// receive reads the answer to what was sent. The body is valid until the next call.
+// receive reads the next answer. The body is valid until the next call.
 func (c *conn) receive() (status int, body []byte, err error) {
 	line, err := c.reader.ReadSlice('\n')
 	if err != nil {
@@ -82,7 +82,7 @@ func (c *conn) receive() (status int, body []byte, err error) {
 	return status, c.body[:length], err
 }
 
-// must sends a request that is to have the given status.
+// must sends a request and returns an error if the answer has another status.
 func (c *conn) must(request []byte, want int) error {
 	if err := c.send(request); err != nil {
 		return err
@@ -90,11 +90,11 @@ func (c *conn) must(request []byte, want int) error {
 	return c.want(want)
 }
 
-// want receives an answer that is to have the given status.
+// want receives an answer and returns an error if it has another status.
 func (c *conn) want(want int) error {
 	status, body, err := c.receive()
 	if err == nil && status != want {
-		err = fmt.Errorf("status %d instead of %d: %s", status, want, body)
+		err = fmt.Errorf("status %d, want %d: %s", status, want, body)
 	}
 	return err
 }

@@ -17,14 +17,16 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// ballast is what lockd has of it, see there: the garbage collector must not run more often here.
+// ballast is as large as that of lockd, so that the garbage collector runs as often.
 const ballast = 32 << 20
 
-// noDatabase is as long as the id of a database, so that the answers are as long as lockd's.
+// noDatabase has the length of a database's id, so that the answers have the length of
+// lockd's.
 const noDatabase = "00000000000000000000000000000000"
 
-// serveFloor serves the same HTTP API as lockd, without storage: it tells what HTTP alone costs on this machine, with a log of
-// the same level. It prints its URL and ends when its standard input does.
+// serveFloor serves the HTTP API of lockd without storage, with a log of the same level. It
+// shows the cost of HTTP alone on this machine. It prints its URL and ends when its
+// standard input ends.
 func serveFloor(level slog.Level) error {
 	defer runtime.KeepAlive(make([]byte, ballast))
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
@@ -32,8 +34,10 @@ func serveFloor(level slog.Level) error {
 	if err != nil {
 		return err
 	}
-	limits := lock.Limits{MaxTTL: 876600 * time.Hour, MaxWait: time.Minute, MaxWaiters: 1, MaxQueue: 1, Recheck: time.Hour}
-	service := service.New(noStore{}, limits, log)
+	service := service.New(noStore{}, service.Config{
+		Limits:     lock.Limits{MaxTTL: 876600 * time.Hour, MaxWait: time.Minute},
+		MaxWaiters: 1, MaxQueue: 1, Recheck: time.Hour,
+	}, log)
 	server := api.NewServer(api.New(service, noDatabase, func(context.Context) error { return nil }, log), log)
 	go func() {
 		_, _ = bufio.NewReader(os.Stdin).ReadByte()
@@ -44,7 +48,7 @@ func serveFloor(level slog.Level) error {
 	return nil
 }
 
-// startFloor runs serveFloor in a process of its own, as the server that it is compared with has one. Its log goes nowhere.
+// startFloor runs serveFloor in a process of its own, like the server. It discards the log.
 func startFloor(level slog.Level) (server *url.URL, stop func(), err error) {
 	program, err := os.Executable()
 	if err != nil {
@@ -72,26 +76,24 @@ func startFloor(level slog.Level) (server *url.URL, stop func(), err error) {
 	}
 	if err != nil {
 		stop()
-		return nil, nil, fmt.Errorf("the HTTP stack without storage does not start: %w", err)
+		return nil, nil, fmt.Errorf("the HTTP stack without storage did not start: %w", err)
 	}
 	return server, stop, nil
 }
 
-// noStore grants and ends whatever it is asked to, but for the one lock that is always held.
+// noStore accepts every command, except an acquire of the lock that is always held.
 type noStore struct{ service.Store }
-
-func (noStore) Watch(func(service.Commit)) {}
 
 func (noStore) Execute(_ context.Context, c lock.Command) (lock.Outcome, error) {
 	now := time.Now()
 	before := []lock.Resource{}
-	for _, name := range c.Resources() {
+	for _, name := range c.Needs().Resources {
 		before = append(before, stateOf(name, c, now))
 	}
 	return c.Decide(now, before)
 }
 
-// stateOf is a state in which the command succeeds.
+// stateOf returns a state in which the command succeeds.
 func stateOf(name string, c lock.Command, now time.Time) lock.Resource {
 	r := lock.Resource{ID: 1, Name: name}
 	switch c := c.(type) {
@@ -107,11 +109,12 @@ func stateOf(name string, c lock.Command, now time.Time) lock.Resource {
 
 func heldBy(process string, now time.Time) []lock.Hold {
 	return []lock.Hold{{
-		ProcessID: process, Token: now.UnixMicro(), LockedAt: now, ExpiresAt: now.Add(time.Hour), RequestID: "lockbench",
+		ProcessID: process, Token: now.UnixMicro(), LockedAt: now, ExpiresAt: now.Add(time.Hour),
+		RequestID: "lockbench",
 	}}
 }
 
-func (noStore) Find(_ context.Context, name string) (lock.Resource, time.Time, error) {
+func (noStore) Find(_ context.Context, name string) (service.Snapshot, error) {
 	now := time.Now()
-	return lock.Resource{ID: 1, Name: name, Holds: heldBy("holder", now)}, now, nil
+	return service.Snapshot{Resource: lock.Resource{ID: 1, Name: name, Holds: heldBy("holder", now)}, At: now}, nil
 }

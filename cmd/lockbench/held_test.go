@@ -9,28 +9,31 @@ import (
 	"time"
 )
 
-// holding measures a server that many locks are held on.
+// holding measures a server with many held locks.
 func (s *suite) holding(t *testing.T) string {
 	speed := newTable("held", "database", "pairs a second", "p50 ms", "p99 ms", "p99.9 ms", "resident memory")
 	list := newTable("held", "database", "start-up", "list", "a second", "size", "memory for it")
 	s.each(t, func(t *testing.T, kind string, on *server, db database) {
 		for _, held := range s.held {
 			r := s.compare(t, kind, on, "hold", options{connections: s.many, held: held}).Server
-			speed.row(grouped(held), kind, grouped(r.PerSecond), fixed(r.P50), fixed(r.P99), fixed(r.P999), megabytes(on.Memory(t).Resident))
+			speed.row(grouped(held), kind, grouped(r.PerSecond), fixed(r.P50), fixed(r.P99), fixed(r.P999),
+				megabytes(on.Memory(t).Resident))
 
 			on.stop(t)
 			on = s.start(t, db.url)
 			before := on.Memory(t).Peak
 			took, size := listAll(t, on, held)
-			list.row(grouped(held), kind, on.startUp.Round(time.Millisecond).String(), took.Round(time.Millisecond).String(),
+			list.row(grouped(held), kind,
+				on.startUp.Round(time.Millisecond).String(), took.Round(time.Millisecond).String(),
 				grouped(float64(held)/took.Seconds()), megabytes(size), megabytes(on.Memory(t).Peak-before))
 		}
 	})
-	return fmt.Sprintf("\n## With many held locks\n\nPairs at %d connections beside them:\n\n", s.many) + speed.String() +
-		"\nA server that is started on them, and then lists all of them (`/locks/all-locked`):\n\n" + list.String()
+	return fmt.Sprintf("\n## With many held locks\n\nPairs at %d connections while they are held:\n\n", s.many) +
+		speed.String() + "\nStart of a server with them, and a list of all of them (`/locks/all-locked`):\n\n" +
+		list.String()
 }
 
-// listAll reads the list of all locks as it comes.
+// listAll reads the list of all locks without storing it.
 func listAll(t *testing.T, on *server, held int) (took time.Duration, size int64) {
 	begun := time.Now()
 	response, err := http.Get(on.url.String() + "/locks/all-locked")
@@ -42,7 +45,7 @@ func listAll(t *testing.T, on *server, held int) (took time.Duration, size int64
 		t.Fatal(err)
 	}
 	if want := fmt.Appendf(nil, `"total_locks":%d,`, held); !bytes.Contains(start[:n], want) {
-		t.Fatalf("the list begins with %s, without %s", start[:n], want)
+		t.Fatalf("the list starts with %s, which does not contain %s", start[:n], want)
 	}
 	size, err = io.Copy(io.Discard, response.Body)
 	must(t, err)

@@ -15,27 +15,29 @@ import (
 	"testing"
 	"time"
 
-	_ "github.com/mattn/go-sqlite3" // the driver that is asked for its version
+	_ "github.com/mattn/go-sqlite3" // the driver whose version is reported
 )
 
-// machine tells on what everything was measured, and what it was.
+// machine reports the machine, the versions and the settings of the measurement.
 func (s *suite) machine(t *testing.T) string {
 	postgres := openPostgres(t, s.cluster.URL("postgres"))
 	sqlite, err := sql.Open("sqlite3", ":memory:")
 	must(t, err)
 	defer sqlite.Close()
-	ask := func(db *sql.DB, question string) (answer string) {
-		must(t, db.QueryRow(question).Scan(&answer))
-		return answer
+	query := func(db *sql.DB, statement string) (value string) {
+		must(t, db.QueryRow(statement).Scan(&value))
+		return value
 	}
 	var settings []string
-	for _, name := range []string{"fsync", "synchronous_commit", "full_page_writes", "wal_sync_method", "shared_buffers", "max_connections"} {
-		settings = append(settings, name+"="+ask(postgres, "SHOW "+name))
+	for _, name := range []string{
+		"fsync", "synchronous_commit", "full_page_writes", "wal_sync_method", "shared_buffers", "max_connections",
+	} {
+		settings = append(settings, name+"="+query(postgres, "SHOW "+name))
 	}
 	filesystem := strings.Fields(output(t, "df", "--output=fstype,source", os.TempDir()))
 	commit := output(t, "git", "rev-parse", "--short", "HEAD")
 	if output(t, "git", "status", "--porcelain", "--untracked-files=no") != "" {
-		commit += ", with changes that are not committed"
+		commit += ", with uncommitted changes"
 	}
 	table := newTable("", "")
 	for _, row := range [][2]string{
@@ -43,21 +45,21 @@ func (s *suite) machine(t *testing.T) string {
 		{"processor", fmt.Sprintf("%s, %d cores", field(t, "cpuinfo", "model name"), runtime.NumCPU())},
 		{"memory", fmt.Sprintf("%.0f GB", memory(t))},
 		{"kernel", "Linux " + output(t, "cat", "/proc/sys/kernel/osrelease")},
-		{"disk", fmt.Sprintf("%s on %s: 4 KiB written and synced (fdatasync) in %.2f ms, the median of %d",
+		{"disk", fmt.Sprintf("%s on %s: a write and sync (fdatasync) of 4 KiB takes %.2f ms, the median of %d",
 			filesystem[len(filesystem)-2], filepath.Base(filesystem[len(filesystem)-1]), medianSync(t), syncs)},
 		{"versions", fmt.Sprintf("Go %s, SQLite %s, Postgres %s", strings.TrimPrefix(runtime.Version(), "go"),
-			ask(sqlite, "SELECT sqlite_version()"), ask(postgres, "SHOW server_version"))},
-		{"lockd", "every setting as in `.env.example`; its log goes nowhere"},
+			query(sqlite, "SELECT sqlite_version()"), query(postgres, "SHOW server_version"))},
+		{"lockd", "every setting as in `.env.example`; its log is discarded"},
 		{"SQLite", "a new file; WAL, synchronous=FULL"},
 		{"Postgres", "a new database, on the same machine; " + strings.Join(settings, ", ")},
-		{"rounds", fmt.Sprintf("%d of %v, and the medians of them", s.rounds, s.length)},
+		{"rounds", fmt.Sprintf("%d of %v; the tables show the medians", s.rounds, s.length)},
 	} {
 		table.row(row[:]...)
 	}
-	return "\n## On what\n\n" + table.String()
+	return "\n## Machine\n\n" + table.String()
 }
 
-// output of a command.
+// output returns the output of a command.
 func output(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(name, args...).Output()
@@ -65,14 +67,14 @@ func output(t *testing.T, name string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// memory of the machine, in gigabytes.
+// memory returns the memory of the machine in gigabytes.
 func memory(t *testing.T) float64 {
 	kilobytes, err := strconv.ParseFloat(strings.TrimSuffix(field(t, "meminfo", "MemTotal"), " kB"), 64)
 	must(t, err)
 	return kilobytes * 1024 / 1e9
 }
 
-// field of a file in /proc.
+// field returns a field of a file in /proc.
 func field(t *testing.T, file, name string) string {
 	t.Helper()
 	text, err := os.ReadFile("/proc/" + file)
@@ -87,8 +89,8 @@ func field(t *testing.T, file, name string) string {
 
 const syncs = 500
 
-// medianSync is how long it takes to get a page onto the disk of the databases, in milliseconds: the least that a durable
-// answer costs.
+// medianSync returns how long a write and sync of a page takes on the disk of the databases,
+// in milliseconds. A durable answer takes at least that long.
 func medianSync(t *testing.T) float64 {
 	file, err := os.Create(filepath.Join(t.TempDir(), "pages"))
 	must(t, err)
@@ -102,7 +104,7 @@ func medianSync(t *testing.T) float64 {
 		return time.Since(begun).Seconds() * 1000
 	}
 	took := make([]float64, syncs)
-	for n := range took { // a log that is folded back is overwritten, so the second time counts
+	for n := range took { // a checkpointed log is overwritten, so the second time counts
 		sync(int64(n))
 	}
 	for n := range took {

@@ -1,10 +1,11 @@
-// Lockbench puts load on a lock server through its public HTTP API and says how fast it answers. It uses connections that
-// stay open, each with one request at a time.
+// Lockbench puts load on a lock server through its public HTTP API and reports rates and
+// latencies. It uses persistent connections, each with one request at a time.
 //
-// Without -rate the loop is closed: a connection asks again as soon as it is answered. With -rate it is open: operations fall
-// due at a steady rate, whatever the server does, and their latency counts from then. With -floor each round is measured
-// twice, against the server and against the same HTTP stack without storage, in turn, so that the ratio means something on a
-// noisy machine.
+// Without -rate the loop is closed: a connection sends its next request when the previous
+// one is answered. With -rate the loop is open: operations fall due at a steady rate,
+// whatever the server does, and their latency counts from then. With -floor each round
+// measures the same HTTP stack without storage too. The ratio of the two is comparable on
+// a noisy machine.
 package main
 
 import (
@@ -20,7 +21,7 @@ import (
 	"time"
 )
 
-// options of a run.
+// options are the options of a run.
 type options struct {
 	url         *url.URL
 	connections int
@@ -30,7 +31,7 @@ type options struct {
 	held        int
 	floor       bool
 	logLevel    slog.Level  // of the floor
-	until       func() bool // ends a round before its time; nil: nothing does
+	until       func() bool // ends a round early; nil: never
 	json        bool
 }
 
@@ -48,14 +49,15 @@ func run(args []string, out, progress io.Writer) error {
 	flags := flag.NewFlagSet("lockbench", flag.ContinueOnError)
 	flags.SetOutput(progress)
 	server := flags.String("url", "http://127.0.0.1:8000", "the server")
-	name := flags.String("workload", "pairs", "what to do: "+strings.Join(names(), ", "))
-	flags.IntVar(&o.connections, "connections", 64, "connections that work at once")
-	flags.DurationVar(&o.duration, "duration", 10*time.Second, "how long a round lasts")
-	flags.IntVar(&o.rounds, "rounds", 3, "rounds, of which the median is reported")
-	flags.Float64Var(&o.rate, "rate", 0, "operations a second that fall due, by an open loop; 0: a closed loop")
-	flags.IntVar(&o.held, "held", 100_000, "held locks for the workload hold")
-	flags.BoolVar(&o.floor, "floor", false, "measure the HTTP stack without storage as well, in turn")
-	flags.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "the server's LOG_LEVEL, at which the HTTP stack without storage then logs too")
+	name := flags.String("workload", "pairs", "the workload: "+strings.Join(names(), ", "))
+	flags.IntVar(&o.connections, "connections", 64, "number of connections")
+	flags.DurationVar(&o.duration, "duration", 10*time.Second, "length of a round")
+	flags.IntVar(&o.rounds, "rounds", 3, "number of rounds; the median is reported")
+	flags.Float64Var(&o.rate, "rate", 0, "operations a second of an open loop; 0: a closed loop")
+	flags.IntVar(&o.held, "held", 100_000, "number of held locks of the workload hold")
+	flags.BoolVar(&o.floor, "floor", false, "measure the HTTP stack without storage too, in turn")
+	flags.TextVar(&o.logLevel, "log-level", slog.LevelInfo,
+		"the server's LOG_LEVEL; the HTTP stack without storage logs at this level")
 	flags.BoolVar(&o.json, "json", false, "print JSON")
 	isFloor := flags.Bool("serve-floor", false, "serve the HTTP stack without storage until standard input ends")
 	if err := flags.Parse(args); err != nil {
@@ -66,10 +68,10 @@ func run(args []string, out, progress io.Writer) error {
 	}
 	var err error
 	if o.url, err = url.Parse(*server); err != nil || o.url.Scheme != "http" || o.url.Host == "" {
-		return fmt.Errorf("-url %q: it must be like http://127.0.0.1:8000", *server)
+		return fmt.Errorf("-url %q: must have the form http://127.0.0.1:8000", *server)
 	}
 	if o.connections < 1 || o.rounds < 1 || o.duration <= 0 || o.rate < 0 || o.held < 0 {
-		return errors.New("-connections, -rounds and -duration must be above 0, -rate and -held not below")
+		return errors.New("-connections, -rounds and -duration must be positive, -rate and -held must not be negative")
 	}
 	w, err := find(*name)
 	if err != nil {
@@ -99,10 +101,10 @@ func find(name string) (workload, error) {
 			return w, nil
 		}
 	}
-	return workload{}, fmt.Errorf("-workload %q: it must be one of %s", name, strings.Join(names(), ", "))
+	return workload{}, fmt.Errorf("-workload %q: must be one of %s", name, strings.Join(names(), ", "))
 }
 
-// report of all rounds.
+// report is the result of all rounds.
 type report struct {
 	Workload    string  `json:"workload"`
 	Connections int     `json:"connections"`
@@ -110,27 +112,16 @@ type report struct {
 	Held        int     `json:"held,omitempty"`
 	Server      result  `json:"server"`
 	Floor       *result `json:"floor,omitempty"`
-	Ratio       float64 `json:"ratio,omitempty"` // the median of the rounds' ratios of the server's rate to the floor's
+	Ratio       float64 `json:"ratio,omitempty"` // the median over the rounds: the server's rate divided by the floor's
 }
 
-// compare measures the rounds.
+// compare measures the server, and with -floor the floor, in turn.
 func compare(w workload, o options, progress io.Writer) (report, error) {
 	r := report{Workload: w.name, Connections: o.connections, Rate: o.rate}
 	if w.name == "hold" {
 		r.Held = o.held
 	}
-	prepared := func(o options) error {
-		if w.prepare == nil {
-			return nil
-		}
-		c, err := dial(o.url)
-		if err != nil {
-			return err
-		}
-		defer c.close()
-		return w.prepare(c, o, progress)
-	}
-	if err := prepared(o); err != nil {
+	if err := prepare(w, o, progress); err != nil {
 		return r, err
 	}
 	var (
@@ -169,6 +160,18 @@ func compare(w workload, o options, progress io.Writer) (report, error) {
 		r.Floor, r.Ratio = &f, median(ratios).PerSecond
 	}
 	return r, nil
+}
+
+func prepare(w workload, o options, progress io.Writer) error {
+	if w.prepare == nil {
+		return nil
+	}
+	c, err := dial(o.url)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	return w.prepare(c, o, progress)
 }
 
 func (r report) print(out io.Writer, o options) error {

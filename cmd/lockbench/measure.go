@@ -12,9 +12,10 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// result is what one round measured. Latencies are in milliseconds; in an open loop they count from the moment at which the
-// operation was due, so that a server that stalls is charged for all who wait meanwhile. Only where a connection was ready
-// before that moment they count from its sending, because how late a timer wakes it is no fault of the server's.
+// result is what one round measured. Latencies are in milliseconds. In an open loop they
+// count from the time at which the operation was due, so that a stall of the server counts
+// for all operations that wait during it. If the connection was ready before that time,
+// they count from the sending: a late timer is not the server's latency.
 type result struct {
 	Operations int64   `json:"operations"`
 	Seconds    float64 `json:"seconds"`
@@ -24,14 +25,14 @@ type result struct {
 	P99        float64 `json:"p99_ms"`
 	P999       float64 `json:"p999_ms"`
 	Max        float64 `json:"max_ms"`
-	Spread     float64 `json:"spread"` // the most operations of a connection less the fewest, of their mean
+	Spread     float64 `json:"spread"` // (most - fewest operations of a connection) / mean
 }
 
-// newHistogram holds latencies up to two minutes, in microseconds, with three digits.
+// newHistogram returns a histogram of latencies in microseconds, up to two minutes, with
+// three significant digits.
 func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, 120_000_000, 3) }
 
-// measure runs a workload for the duration of the options. Its error is the first of any operation: a load that goes wrong
-// measures nothing.
+// measure runs a workload for the duration of the options. It fails if any operation fails.
 func measure(w workload, o options, label string, progress io.Writer) (result, error) {
 	var (
 		all        sync.WaitGroup
@@ -40,7 +41,7 @@ func measure(w workload, o options, label string, progress io.Writer) (result, e
 		faults     = make([]error, o.connections)
 		operations = make([]operation, o.connections)
 		shared     round
-		due        atomic.Int64 // operations of the open loop that were begun
+		due        atomic.Int64 // the number of operations of the open loop that were started
 		done       atomic.Int64
 		failed     atomic.Bool
 	)
@@ -103,7 +104,7 @@ func measure(w workload, o options, label string, progress io.Writer) (result, e
 	}, nil
 }
 
-// showProgress rewrites a line every second, until the returned function is called.
+// showProgress rewrites a line every second until the returned function is called.
 func showProgress(to io.Writer, label string, done *atomic.Int64) (stop func()) {
 	quit, ended := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -129,7 +130,7 @@ func showProgress(to io.Writer, label string, done *atomic.Int64) (stop func()) 
 	}
 }
 
-// median of each figure, over several rounds.
+// median returns the median of each figure over several rounds.
 func median(rounds []result) result {
 	of := func(figure func(result) float64) float64 {
 		values := make([]float64, len(rounds))

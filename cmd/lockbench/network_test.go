@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// away is what the network of the section adds to a round trip.
-const away = time.Millisecond
+// networkDelay is what the network of the section adds to a round trip.
+const networkDelay = time.Millisecond
 
-// network measures a server whose Postgres is a network away.
+// network measures a server with Postgres behind a network.
 func (s *suite) network(t *testing.T) string {
 	db := s.postgres(t)
 	far, err := url.Parse(db.url)
 	must(t, err)
-	far.Host = slowly(t, far.Host, away)
+	far.Host = delayed(t, far.Host, networkDelay)
 	near, distant := roundTrip(t, db.url), roundTrip(t, far.String())
 	on := s.start(t, far.String())
 
@@ -32,11 +32,12 @@ func (s *suite) network(t *testing.T) string {
 		add("pairs", n)
 	}
 	add("handoff", s.few)
-	return fmt.Sprintf("\n## With Postgres over a network\n\nA proxy before Postgres hands on everything that it answers %v later. "+
-		"A `SELECT 1` took %.2f ms through it, and %.2f ms without.\n\n", away, distant, near) + table.String()
+	return fmt.Sprintf("\n## With Postgres over a network\n\n"+
+		"A proxy before Postgres delays every answer by %v. A `SELECT 1` took %.2f ms through it,\n"+
+		"and %.2f ms without.\n\n", networkDelay, distant, near) + table.String()
 }
 
-// roundTrip is the median time of a statement that does nothing, in milliseconds.
+// roundTrip returns the median time of a statement that does nothing, in milliseconds.
 func roundTrip(t *testing.T, databaseURL string) float64 {
 	db := openPostgres(t, databaseURL)
 	took := make([]float64, 200)
@@ -50,16 +51,17 @@ func roundTrip(t *testing.T, databaseURL string) float64 {
 	return took[len(took)/2]
 }
 
-// slowly returns the address of a proxy that hands connections on. What comes back is late by the delay, and not slower for
-// it: any number of pieces may be under way. The way there takes no time, because Go's timers are too coarse for half of a
-// millisecond each way, and whoever waits for answers sees no difference.
-func slowly(t *testing.T, upstream string, delay time.Duration) (address string) {
+// delayed returns the address of a proxy. It delays the data of the upstream server without
+// reducing the throughput: any number of pieces may be delayed at once. It does not delay
+// the other direction, because Go's timers are too coarse for half a millisecond in each. A
+// client that waits for answers sees no difference.
+func delayed(t *testing.T, upstream string, delay time.Duration) (address string) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	var serving sync.WaitGroup
 	t.Cleanup(func() {
 		_ = listener.Close()
-		serving.Wait() // whoever used it has ended
+		serving.Wait() // the clients have ended
 	})
 	serving.Go(func() {
 		for {
@@ -79,7 +81,7 @@ func slowly(t *testing.T, upstream string, delay time.Duration) (address string)
 	return listener.Addr().String()
 }
 
-// pass hands on what comes from one connection to the other, until there is no more, and then ends both.
+// pass forwards data from one connection to the other until it ends, and then closes both.
 func pass(from, to net.Conn, delay time.Duration) {
 	type piece struct {
 		due  time.Time

@@ -14,32 +14,34 @@ import (
 )
 
 var (
-	long   = flag.Bool("lockbench.long", false, "measure in earnest, and write the report")
-	length = flag.Duration("lockbench.length", 5*time.Second, "how long a round lasts")
-	rounds = flag.Int("lockbench.rounds", 5, "rounds, of which the median is reported")
+	long   = flag.Bool("lockbench.long", false, "measure with full sizes, and write the report")
+	length = flag.Duration("lockbench.length", 5*time.Second, "length of a round")
+	rounds = flag.Int("lockbench.rounds", 5, "number of rounds; the median is reported")
 )
 
-// sizes of what is measured.
+// sizes are the sizes of the measurements.
 type sizes struct {
 	length, idle time.Duration
 	rounds       int
 	pairs        []int // connections of the workload pairs
-	targets      []int // those of them that the first table shows
-	few, many    int   // connections of everything else; pairs has them too
-	turns        []int // of the workload handoff
+	targets      []int // the connections that the first table shows
+	few, many    int   // connections of all other workloads, and of pairs
+	turns        []int // connections of the workload handoff
 	held         []int
-	overNetwork  []int // of pairs, over a network
+	overNetwork  []int // connections of pairs over a network
 	expiring     int
-	expireAfter  time.Duration // so many locks are granted within this time
+	expireAfter  time.Duration // the locks that expire are acquired within this time
 	settings     []string
 }
 
-// sizesOf are large only in earnest: make test has all of it run, and measures nothing.
-func sizesOf() sizes {
+// newSizes returns the full sizes with -lockbench.long. Without it they are small: make test
+// runs every section, but its figures mean nothing.
+func newSizes() sizes {
 	if !*long {
 		return sizes{
 			length: 20 * time.Millisecond, idle: 20 * time.Millisecond, rounds: 1,
-			pairs: []int{1, 3}, targets: []int{1, 3}, few: 3, many: 3, turns: []int{2, 5}, held: []int{0, 50}, overNetwork: []int{3},
+			pairs: []int{1, 3}, targets: []int{1, 3}, few: 3, many: 3,
+			turns: []int{2, 5}, held: []int{0, 50}, overNetwork: []int{3},
 			expiring: 250, expireAfter: 2 * time.Second, settings: []string{"SWEEP_INTERVAL=100ms"},
 		}
 	}
@@ -59,7 +61,8 @@ type suite struct {
 	capacity map[string]float64 // pairs a second in a closed loop, see key
 }
 
-// sections in their order in the report. What is measured early is used later, and what fills the disk comes last.
+// sections are the sections of the report, in their order. Later ones use measurements of
+// earlier ones. The one that fills the disk is last.
 var sections = []struct {
 	name string
 	run  func(s *suite, t *testing.T) string
@@ -73,10 +76,11 @@ var sections = []struct {
 	{"held", (*suite).holding},
 }
 
-// TestReport measures what docs/benchmarks.md tells, if it is asked to by -lockbench.long; otherwise it sees to it that the
-// measuring works. With -run TestReport/speed only that section is measured, and printed.
+// TestReport measures and writes the tables of docs/benchmarks.md with -lockbench.long.
+// Otherwise it tests that the measurements work. With -run TestReport/speed it measures and
+// prints only that section.
 func TestReport(t *testing.T) {
-	s := &suite{sizes: sizesOf(), program: robust.Build(t), capacity: map[string]float64{}}
+	s := &suite{sizes: newSizes(), program: robust.Build(t), capacity: map[string]float64{}}
 	var err error
 	if s.cluster, err = testdb.NewCluster(testdb.Durable...); err != nil {
 		t.Fatal(err)
@@ -100,32 +104,33 @@ func TestReport(t *testing.T) {
 	const path = "../../docs/benchmarks.md"
 	page, err := os.ReadFile(path)
 	must(t, err)
-	written, err := between(string(page), text.String())
+	written, err := replaceGenerated(string(page), text.String())
 	must(t, err)
 	if *long {
 		must(t, os.WriteFile(path, []byte(written), 0o644))
 	}
 }
 
-// between puts the text where the page has its generated part, and leaves the rest as people wrote it.
-func between(page, text string) (string, error) {
+// replaceGenerated replaces the generated part of the page.
+func replaceGenerated(page, text string) (string, error) {
 	const begin, end = "<!-- make bench writes from here -->\n", "<!-- to here -->\n"
 	before, rest, begun := strings.Cut(page, begin)
 	_, after, ended := strings.Cut(rest, end)
 	if !begun || !ended {
-		return "", fmt.Errorf("the page must have the lines %q and %q", begin, end)
+		return "", fmt.Errorf("the page must contain the lines %q and %q", begin, end)
 	}
 	return before + begin + text + "\n" + end + after, nil
 }
 
 func TestGeneratedPartIsReplaced(t *testing.T) {
 	const page = "above\n<!-- make bench writes from here -->\nold\n<!-- to here -->\nbelow\n"
-	got, err := between(page, "\nnew\n")
-	if want := "above\n<!-- make bench writes from here -->\n\nnew\n\n<!-- to here -->\nbelow\n"; err != nil || got != want {
+	got, err := replaceGenerated(page, "\nnew\n")
+	const want = "above\n<!-- make bench writes from here -->\n\nnew\n\n<!-- to here -->\nbelow\n"
+	if err != nil || got != want {
 		t.Errorf("got %q, %v", got, err)
 	}
-	if _, err := between("above\n", "new"); err == nil {
-		t.Error("a page without the marks is overwritten")
+	if _, err := replaceGenerated("above\n", "new"); err == nil {
+		t.Error("a page without the marks was accepted")
 	}
 }
 
@@ -133,7 +138,8 @@ func TestTable(t *testing.T) {
 	table := newTable("name", "number")
 	table.row("a", grouped(1234567))
 	table.row("b", fixed(0.5))
-	if got, want := table.String(), "| name | number |\n| --- | ---: |\n| a | 1,234,567 |\n| b | 0.50 |\n"; got != want {
+	const want = "| name | number |\n| --- | ---: |\n| a | 1,234,567 |\n| b | 0.50 |\n"
+	if got := table.String(); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
 }
@@ -145,14 +151,14 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// table in Markdown.
+// table is a table in Markdown.
 type table struct{ rows [][]string }
 
 func newTable(columns ...string) *table { return &table{rows: [][]string{columns}} }
 
 func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
 
-// String has columns of numbers stand to the right.
+// String returns the table. Columns of numbers are aligned to the right.
 func (t *table) String() string {
 	ruler := slices.Repeat([]string{"---:"}, len(t.rows[0]))
 	for _, row := range t.rows[1:] {
@@ -169,7 +175,7 @@ func (t *table) String() string {
 	return text.String()
 }
 
-// grouped is a whole number with a comma before each three digits.
+// grouped returns a whole number with a comma before every three digits.
 func grouped[N int | int64 | float64](n N) string {
 	text := fmt.Sprintf("%.0f", float64(n))
 	for i := len(text) - 3; i > 0; i -= 3 {

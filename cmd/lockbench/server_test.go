@@ -20,13 +20,13 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// database is a new one, for one section.
+// database is a new database of one section.
 type database struct {
 	url          string
-	transactions func(t *testing.T) int64 // how many have changed it so far, or a number that grows as that does
+	transactions func(t *testing.T) int64 // a number that grows by one with every transaction that writes
 }
 
-// kinds of databases.
+// kinds are the kinds of databases.
 var kinds = []struct {
 	name string
 	make func(s *suite, t *testing.T) database
@@ -38,7 +38,7 @@ var kinds = []struct {
 func (*suite) sqlite(t *testing.T) database {
 	path := testdb.SQLite(t)
 	return database{"sqlite:///" + path, func(t *testing.T) int64 {
-		// The header of the WAL's index counts them: https://sqlite.org/walformat.html
+		// The header of the WAL's index counts the transactions: https://sqlite.org/walformat.html
 		index, err := os.ReadFile(path + "-shm")
 		must(t, err)
 		return int64(binary.NativeEndian.Uint32(index[8:12]))
@@ -56,7 +56,7 @@ func (s *suite) postgres(t *testing.T) database {
 		}
 	})
 	return database{s.cluster.URL(name), func(t *testing.T) (n int64) {
-		// Each takes one number. Statistics would do too, but they come late.
+		// Each transaction takes one number. The statistics would show them later.
 		must(t, admin.QueryRow("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").Scan(&n))
 		return n
 	}}
@@ -75,7 +75,7 @@ func openPostgres(t *testing.T, databaseURL string) *sql.DB {
 type server struct {
 	*apptest.Process
 	url     *url.URL
-	startUp time.Duration // until it answered
+	startUp time.Duration // the time until it answered
 }
 
 func (s *suite) start(t *testing.T, databaseURL string) *server {
@@ -86,7 +86,7 @@ func (s *suite) start(t *testing.T, databaseURL string) *server {
 	must(t, free.Close())
 	_, port, _ := net.SplitHostPort(address)
 
-	// Its log, of the default level, goes nowhere: whoever read it would share the machine with it.
+	// The log has the default level and is discarded: a reader would share the machine.
 	cmd := exec.Command("sh", "-c", `exec "$0" 2>/dev/null`, s.program)
 	cmd.Dir = t.TempDir()
 	cmd.Env = append([]string{"DATABASE_URL=" + databaseURL, "PORT=" + port}, s.settings...)
@@ -105,7 +105,7 @@ func (s *suite) start(t *testing.T, databaseURL string) *server {
 	return running
 }
 
-// stop ends the server in order, unless it has ended.
+// stop stops the server in order, unless it has ended.
 func (r *server) stop(t *testing.T) {
 	select {
 	case <-r.Exited:
@@ -114,11 +114,11 @@ func (r *server) stop(t *testing.T) {
 	}
 	r.Signal(t, syscall.SIGTERM)
 	if code := r.ExitCode(t); code != 0 {
-		t.Errorf("lockd ended with the code %d", code)
+		t.Errorf("lockd ended with exit code %d", code)
 	}
 }
 
-// compare measures the rounds of a workload, and tells what came of it.
+// compare measures the rounds of a workload and prints the result.
 func (s *suite) compare(t *testing.T, kind string, to *server, workload string, o options) report {
 	t.Helper()
 	w, err := find(workload)
@@ -138,7 +138,7 @@ func (s *suite) compare(t *testing.T, kind string, to *server, workload string, 
 	return r
 }
 
-// capacityOf is how many pairs a second the server does in a closed loop.
+// capacityOf returns the number of pairs a second of the server in a closed loop.
 func (s *suite) capacityOf(t *testing.T, kind string, of *server, connections int) float64 {
 	t.Helper()
 	if s.capacity[key(kind, connections)] == 0 {
@@ -149,7 +149,7 @@ func (s *suite) capacityOf(t *testing.T, kind string, of *server, connections in
 
 func key(kind string, connections int) string { return fmt.Sprint(kind, connections) }
 
-// each runs a part of a section for each kind of database, on a server and a database of its own.
+// each runs a part of a section for each kind of database, with a new server and database.
 func (s *suite) each(t *testing.T, run func(t *testing.T, kind string, on *server, db database)) {
 	for _, kind := range kinds {
 		if !t.Run(kind.name, func(t *testing.T) {

@@ -15,39 +15,42 @@ import (
 	"resource-lock-manager/internal/apptest"
 )
 
-// stall is longer than anybody should wait for a lock that is free.
+// stall is the longest acceptable wait for a free lock.
 const stall = 50 * time.Millisecond
 
-// watched is the workload pairs, of which somebody is told how long each took.
-func watched(tell func(took time.Duration)) workload {
+// observedPairs is the workload pairs. It calls observe with the latency of each pair.
+func observedPairs(observe func(took time.Duration)) workload {
 	return workload{name: "pairs", operation: func(c *conn, number int, r *round) operation {
 		do := pairs(c, number, r)
 		return func(from time.Time) (time.Duration, error) {
 			took, err := do(from)
-			tell(took)
+			observe(took)
 			return took, err
 		}
 	}}
 }
 
-// steady measures pairs that fall due at half the rate at which the server could do them.
+// steady measures pairs that fall due at half the rate of a closed loop.
 func (s *suite) steady(t *testing.T) string {
-	table := newTable("database", "pairs a second", "p50 ms", "p99 ms", "p99.9 ms", "max ms", fmt.Sprintf("over %v", stall))
+	table := newTable("database", "pairs a second", "p50 ms", "p99 ms", "p99.9 ms", "max ms",
+		fmt.Sprintf("over %v", stall))
 	s.each(t, func(t *testing.T, kind string, on *server, _ database) {
 		rate := s.capacityOf(t, kind, on, s.many) / 2
 		var stalled atomic.Int64
-		w := watched(func(took time.Duration) {
+		w := observedPairs(func(took time.Duration) {
 			if took > stall {
 				stalled.Add(1)
 			}
 		})
-		r, err := measure(w, options{url: on.url, connections: s.many, duration: 4 * s.length, rate: rate}, "", io.Discard)
+		o := options{url: on.url, connections: s.many, duration: 4 * s.length, rate: rate}
+		r, err := measure(w, o, "", io.Discard)
 		must(t, err)
 		table.row(kind, grouped(rate), fixed(r.P50), fixed(r.P99), fixed(r.P999), fixed(r.Max),
 			fmt.Sprintf("%s of %s", grouped(stalled.Load()), grouped(r.Operations)))
 	})
-	return fmt.Sprintf("\n## At a steady rate\n\nPairs at %d connections fall due at half of what a closed loop did, for %v; latency counts "+
-		"from then.\n\n", s.many, 4*s.length) + table.String()
+	return fmt.Sprintf("\n## At a steady rate\n\n"+
+		"Pairs at %d connections fall due at half the rate of a closed loop, for %v. Their latency\n"+
+		"counts from the time at which they are due.\n\n", s.many, 4*s.length) + table.String()
 }
 
 // The phases of a sweep.
@@ -55,11 +58,12 @@ const (
 	calm = iota
 	expired
 	sweeping
-	over
+	swept
 	phases
 )
 
-// sweep measures pairs at a steady rate while a great many locks are swept that expired within one second.
+// sweep measures pairs at a steady rate while many locks that expired within one second are
+// swept.
 func (s *suite) sweep(t *testing.T) string {
 	table := newTable("database", "pairs a second", "when", "seconds", "p50 ms", "p99 ms", "p99.9 ms", "max ms")
 	s.each(t, func(t *testing.T, kind string, on *server, _ database) {
@@ -71,7 +75,7 @@ func (s *suite) sweep(t *testing.T) string {
 			return acquireRequest(c, name(i), "expiring", map[string]any{"ttl_seconds": time.Until(end).Seconds()})
 		}))
 		if time.Until(expiry) < s.length {
-			t.Fatalf("it took too long to fill in %d locks: no calm is left before they expire", s.expiring)
+			t.Fatalf("acquiring %d locks took too long: no time is left to measure before they expire", s.expiring)
 		}
 
 		var (
@@ -89,7 +93,7 @@ func (s *suite) sweep(t *testing.T) string {
 			phase, begun[next] = next, time.Now()
 		}
 		enter(calm)
-		w := watched(func(took time.Duration) {
+		w := observedPairs(func(took time.Duration) {
 			mu.Lock()
 			defer mu.Unlock()
 			_ = histograms[phase].RecordValue(max(1, took.Microseconds()))
@@ -97,21 +101,22 @@ func (s *suite) sweep(t *testing.T) string {
 		until := func() bool {
 			mu.Lock()
 			defer mu.Unlock()
-			return phase == over
+			return phase == swept
 		}
 		var load sync.WaitGroup
 		var fault error
 		load.Go(func() {
-			_, fault = measure(w, options{url: on.url, connections: s.few, duration: time.Hour, rate: rate, until: until}, "", io.Discard)
+			o := options{url: on.url, connections: s.few, duration: time.Hour, rate: rate, until: until}
+			_, fault = measure(w, o, "", io.Discard)
 		})
 		defer load.Wait()
-		defer enter(over)
+		defer enter(swept)
 		<-time.After(time.Until(expiry))
 		enter(expired)
 		waitUntilSwept(t, on, name(0))
 		enter(sweeping)
 		waitUntilSwept(t, on, name(s.expiring-1))
-		enter(over)
+		enter(swept)
 		load.Wait()
 		must(t, fault)
 		begun[phases] = time.Now()
@@ -121,20 +126,22 @@ func (s *suite) sweep(t *testing.T) string {
 		}{{calm, "before they expire"}, {sweeping, "while they are swept"}} {
 			h := histograms[p.phase]
 			ms := func(quantile float64) string { return fixed(float64(h.ValueAtQuantile(quantile)) / 1000) }
-			table.row(kind, grouped(rate), p.name, fixed(begun[p.phase+1].Sub(begun[p.phase]).Seconds()), ms(50), ms(99), ms(99.9), ms(100))
+			length := begun[p.phase+1].Sub(begun[p.phase]).Seconds()
+			table.row(kind, grouped(rate), p.name, fixed(length), ms(50), ms(99), ms(99.9), ms(100))
 		}
 	})
-	return fmt.Sprintf("\n## While %s locks are swept\n\nThey expire within one second, and pairs at %d connections go on falling due at "+
-		"a quarter of what a closed loop did.\n\n", grouped(s.expiring), s.few) + table.String()
+	return fmt.Sprintf("\n## While %s locks are swept\n\n"+
+		"They expire within one second. Pairs at %d connections fall due at a quarter of the rate\n"+
+		"of a closed loop.\n\n", grouped(s.expiring), s.few) + table.String()
 }
 
-// waitUntilSwept returns when the end of a lock has been recorded.
+// waitUntilSwept returns when the end of a lock is in the history.
 func waitUntilSwept(t *testing.T, on *server, resource string) {
 	c, err := dial(on.url)
 	must(t, err)
 	defer c.close()
 	request := c.request(http.MethodGet, "/locks/history?limit=1&resource_name="+resource, nil)
-	deadline := time.After(10 * apptest.Patience)
+	deadline := time.After(10 * apptest.Timeout)
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
 	for {
@@ -146,19 +153,20 @@ func waitUntilSwept(t *testing.T, on *server, resource string) {
 		}
 		select {
 		case <-deadline:
-			t.Fatalf("%s is not swept: %s", resource, body)
+			t.Fatalf("%s was not swept: %s", resource, body)
 		case <-ticker.C:
 		}
 	}
 }
 
-// idleServer measures a server that nobody asks for anything.
+// idleServer measures a server without requests.
 func (s *suite) idleServer(t *testing.T) string {
 	table := newTable("database", "start-up", "resident memory", fmt.Sprintf("CPU in %v", s.idle))
 	s.each(t, func(t *testing.T, kind string, on *server, _ database) {
 		before := on.CPU(t)
 		<-time.After(s.idle)
-		table.row(kind, on.startUp.Round(time.Millisecond).String(), megabytes(on.Memory(t).Resident), (on.CPU(t) - before).String())
+		table.row(kind, on.startUp.Round(time.Millisecond).String(), megabytes(on.Memory(t).Resident),
+			(on.CPU(t) - before).String())
 	})
 	return "\n## Idle\n\n" + table.String()
 }

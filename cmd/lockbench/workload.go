@@ -15,18 +15,18 @@ import (
 
 // workload is one kind of load.
 type workload struct {
-	name  string
-	about string // what one operation is
-	// prepare makes the server ready. It is nil where nothing is to be done.
+	name string
+	// prepare prepares the server. It is nil if the workload needs no preparation.
 	prepare func(c *conn, o options, progress io.Writer) error
-	// operation returns what the connection with the given number does again and again.
+	// operation returns the operation that the connection with the given number repeats.
 	operation func(c *conn, number int, r *round) operation
 }
 
-// operation is told when it begins and returns how long that took of it which the workload times; below 0, nothing.
+// operation runs one iteration that is due at from. It returns the latency to record, or a
+// negative duration to record none.
 type operation func(from time.Time) (took time.Duration, err error)
 
-// whole times all of it.
+// whole returns an operation that records its whole duration.
 func whole(do func() error) operation {
 	return func(from time.Time) (time.Duration, error) {
 		err := do()
@@ -34,19 +34,19 @@ func whole(do func() error) operation {
 	}
 }
 
-// round is what the connections share while they are measured.
+// round is what the connections of a round share.
 type round struct {
 	begun    time.Time
-	released atomic.Int64 // when the lock of the workload handoff was last given back, in nanoseconds since begun; 0: not yet
+	released atomic.Int64 // the last release of the workload handoff, in nanoseconds since begun; 0: none
 }
 
 var workloads = []workload{
-	{"pairs", "acquire and release an uncontended lock of one's own", nil, pairs},
-	{"conflict", "ask for a lock that somebody holds", holdOne, conflict},
-	{"handoff", "wait for one's turn at one lock that all share, and release it; timed from a release to the next one's turn", nil, handoff},
-	{"hold", "pairs, beside -held held locks", holdMany, pairs},
-	{"status", "read who holds a lock", holdOne, status},
-	{"mixed", "7 pairs to 2 reads of the status and 1 refusal", holdOne, mixed},
+	{"pairs", nil, pairs},            // acquires and releases an uncontended lock
+	{"conflict", holdOne, conflict},  // requests a lock that another process holds
+	{"handoff", nil, handoff},        // waits for a turn at one lock that all connections share, and releases it
+	{"hold", holdMany, pairs},        // pairs, while -held locks are held
+	{"status", holdOne, statusReads}, // reads the holder of a lock
+	{"mixed", holdOne, mixed},        // 7 pairs to 2 status reads and 1 refusal
 }
 
 func acquireBody(resource, process string, more map[string]any) []byte {
@@ -56,7 +56,7 @@ func acquireBody(resource, process string, more map[string]any) []byte {
 	}
 	text, err := json.Marshal(body)
 	if err != nil {
-		panic(err) // strings and numbers
+		panic(err) // strings and numbers can be encoded
 	}
 	return text
 }
@@ -84,10 +84,10 @@ func pair(c *conn, number int) func() error {
 	}
 }
 
-// heldName is a lock that is held all the time, so that everybody is refused.
+// heldName is a lock that is always held, so that every request for it is refused.
 const heldName = "bench/held"
 
-// holdOne takes that lock, or has it already.
+// holdOne acquires the lock heldName, or retries the request that has it already.
 func holdOne(c *conn, _ options, _ io.Writer) error {
 	request := acquireRequest(c, heldName, "holder", map[string]any{"request_id": "lockbench", "ttl_seconds": 3600})
 	return c.must(request, http.StatusOK)
@@ -100,30 +100,31 @@ func refusal(c *conn, number int) func() error {
 	return func() error { return c.must(request, http.StatusConflict) }
 }
 
-func status(c *conn, _ int, _ *round) operation { return whole(look(c)) }
+func statusReads(c *conn, _ int, _ *round) operation { return whole(statusRead(c)) }
 
-func look(c *conn) func() error {
+func statusRead(c *conn) func() error {
 	request := c.request(http.MethodGet, "/locks/status?resource_name="+url.QueryEscape(heldName), nil)
 	return func() error { return c.must(request, http.StatusOK) }
 }
 
 func mixed(c *conn, number int, _ *round) operation {
-	pair, look, refusal := pair(c, number), look(c), refusal(c, number)
-	chance := rand.New(rand.NewPCG(uint64(number), 0))
+	pair, statusRead, refusal := pair(c, number), statusRead(c), refusal(c, number)
+	rng := rand.New(rand.NewPCG(uint64(number), 0))
 	return whole(func() error {
-		switch n := chance.IntN(10); {
+		switch n := rng.IntN(10); {
 		case n < 7:
 			return pair()
 		case n < 9:
-			return look()
+			return statusRead()
 		default:
 			return refusal()
 		}
 	})
 }
 
-// handoff times the hand-over itself, from the moment at which one sends its release to that at which another one is told
-// that the lock is its own: how long each waits for its turn says more about the number of those who wait.
+// handoff records the hand-over: the time from the sending of a release until the next
+// holder reads its grant. The time that a connection waits for its turn would mostly show
+// the number of waiters.
 func handoff(c *conn, number int, r *round) operation {
 	process := fmt.Sprintf("worker-%d", number)
 	acquire := acquireRequest(c, "bench/handoff", process, map[string]any{"ttl_seconds": 60, "wait_seconds": 60})
@@ -141,18 +142,18 @@ func handoff(c *conn, number int, r *round) operation {
 	}
 }
 
-// holdMany fills the server up to the wanted number of held locks, and leaves those alone that it finds.
+// holdMany acquires locks until the wanted number of them is held.
 func holdMany(_ *conn, o options, progress io.Writer) error {
 	return fill(o.url, o.held, progress, func(c *conn, i int) []byte {
-		// The request id makes it the same hold when it is there already.
+		// With this request_id a repetition of the request gets the same hold.
 		return acquireRequest(c, fmt.Sprintf("bench/filled/%d", i), "filler", map[string]any{
 			"request_id": "lockbench", "ttl_seconds": (24 * time.Hour).Seconds(),
 		})
 	})
 }
 
-// fill has so many acquires granted as fast as the server can: by many connections, each of which sends some requests at
-// once.
+// fill makes the given number of acquires as fast as the server permits. It uses many
+// connections, each of which sends several requests at once.
 func fill(server *url.URL, locks int, progress io.Writer, acquire func(c *conn, i int) []byte) error {
 	const connections, atOnce = 256, 16
 	var (
@@ -161,7 +162,7 @@ func fill(server *url.URL, locks int, progress io.Writer, acquire func(c *conn, 
 		done   atomic.Int64
 		faults = make([]error, connections)
 	)
-	defer showProgress(progress, fmt.Sprintf("filling in %d locks", locks), &done)()
+	defer showProgress(progress, fmt.Sprintf("acquiring %d locks", locks), &done)()
 	for i := range faults {
 		all.Go(func() {
 			faults[i] = func() error {
