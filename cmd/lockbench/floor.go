@@ -93,6 +93,10 @@ func (noStore) Execute(_ context.Context, c lock.Command) (lock.Outcome, error) 
 	return c.Decide(now, before)
 }
 
+func (s noStore) ExecuteWithin(ctx context.Context, c lock.Command, _ time.Duration) (lock.Outcome, error) {
+	return s.Execute(ctx, c)
+}
+
 // stateOf returns a state in which the command succeeds.
 func stateOf(name string, c lock.Command, now time.Time) lock.Resource {
 	r := lock.Resource{ID: 1, Name: name}

@@ -13,9 +13,11 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"resource-lock-manager/internal/apptest"
 )
 
-// client speaks to one server.
+// client sends requests to one server.
 type client struct {
 	url  string
 	http *http.Client
@@ -24,8 +26,8 @@ type client struct {
 func newClient(tb testing.TB, url string) *client {
 	transport := &http.Transport{MaxIdleConnsPerHost: 100}
 	tb.Cleanup(transport.CloseIdleConnections)
-	// Longer than any request of the tests waits for its turn.
-	return &client{url: url, http: &http.Client{Transport: transport, Timeout: 3 * patience}}
+	// This is longer than any request of the tests waits in a queue.
+	return &client{url: url, http: &http.Client{Transport: transport, Timeout: 3 * apptest.Timeout}}
 }
 
 // reply is an answer of any kind.
@@ -42,15 +44,15 @@ type reply struct {
 	Holder map[string]any `json:"holder"`
 }
 
-// errCutOff: an answer began and did not end.
+// errCutOff is the error of an answer that started and did not end.
 var errCutOff = errors.New("the answer was cut off")
 
-// try sends a request. Its error is that of the connection.
+// try sends a request. It returns an error if the connection fails.
 func (c *client) try(method, path string, body any) (reply, error) {
 	return c.tryUntil(context.Background(), method, path, body)
 }
 
-// tryUntil closes the connection when ctx ends.
+// tryUntil is like try, but it disconnects when ctx ends.
 func (c *client) tryUntil(ctx context.Context, method, path string, body any) (reply, error) {
 	var content bytes.Buffer
 	if body != nil {
@@ -93,7 +95,7 @@ func (c *client) get(tb testing.TB, path string) reply {
 	return c.do(tb, http.MethodGet, path, nil)
 }
 
-// hold is a lock as its owner knows it.
+// hold is a hold as its process knows it.
 type hold struct {
 	resource, process string
 	token             float64
@@ -103,24 +105,24 @@ func acquisition(resource, process string) map[string]any {
 	return map[string]any{"resource_name": resource, "process_id": process}
 }
 
-// request asks for a lock.
+// request requests a lock.
 func (c *client) request(tb testing.TB, resource, process string) reply {
 	tb.Helper()
 	return c.do(tb, http.MethodPost, "/locks/request", acquisition(resource, process))
 }
 
-// acquire must get the lock.
+// acquire requests a lock and fails the test if it does not get it.
 func (c *client) acquire(tb testing.TB, resource, process string) hold {
 	tb.Helper()
 	r := c.request(tb, resource, process)
 	h, ok := holdOf(r)
 	if !ok || h.resource != resource || h.process != process {
-		tb.Fatalf("%s wants %s, got %+v", process, resource, r)
+		tb.Fatalf("%s requested %s, got %+v", process, resource, r)
 	}
 	return h
 }
 
-// holdOf reads a whole grant.
+// holdOf returns the hold of a grant. It reports false if r is not a complete grant.
 func holdOf(r reply) (hold, bool) {
 	resource, _ := r.Data["resource_name"].(string)
 	process, _ := r.Data["process_id"].(string)
@@ -141,7 +143,7 @@ func (c *client) status(tb testing.TB, resource string) reply {
 	return c.get(tb, "/locks/status?"+url.Values{"resource_name": {resource}}.Encode())
 }
 
-// locked lists the held resources, sorted.
+// locked returns the names of all held resources, sorted.
 func (c *client) locked(tb testing.TB) []string {
 	tb.Helper()
 	r := c.get(tb, "/locks/all-locked")
@@ -157,23 +159,25 @@ func (c *client) locked(tb testing.TB) []string {
 	return names
 }
 
-// wantHeld checks, through the refusals that others get, that every hold is there with its token.
+// wantHeld checks that every hold exists, with its token, as the refusals of other
+// requests show.
 func (c *client) wantHeld(tb testing.TB, holds []hold) {
 	tb.Helper()
 	locked := c.locked(tb)
 	for _, h := range holds {
 		if _, found := slices.BinarySearch(locked, h.resource); !found {
-			tb.Errorf("the acknowledged hold %+v is gone", h)
+			tb.Errorf("the acknowledged hold %+v does not exist", h)
 			continue
 		}
 		r := c.request(tb, h.resource, "somebody else")
-		if r.Status != http.StatusConflict || r.Holder["process_id"] != h.process || r.Holder["fencing_token"] != h.token {
-			tb.Errorf("the acknowledged hold is %+v, another's request for it got %+v", h, r)
+		if r.Status != http.StatusConflict || r.Holder["process_id"] != h.process ||
+			r.Holder["fencing_token"] != h.token {
+			tb.Errorf("the acknowledged hold is %+v, another request for it got %+v", h, r)
 		}
 	}
 }
 
-// load is clients that acquire one resource after the other.
+// load is a number of clients that acquire one resource after the other.
 type load struct {
 	clients sync.WaitGroup
 	quit    chan struct{}
@@ -185,7 +189,8 @@ type load struct {
 	errors   []error
 }
 
-// startLoad runs the clients until their connections fail or finish is called. They go on after a refusal.
+// startLoad starts the clients. They run until their connections fail or finish is
+// called. They continue after a refusal.
 func (c *client) startLoad(tb testing.TB, clients int) *load {
 	l := &load{quit: make(chan struct{}), granted: make(chan struct{}, 100_000)}
 	for i := range clients {
@@ -202,7 +207,8 @@ func (l *load) run(c *client, process string) {
 			return
 		default:
 		}
-		r, err := c.try(http.MethodPost, "/locks/request", acquisition(fmt.Sprintf("%s, resource %d", process, n), process))
+		r, err := c.try(http.MethodPost, "/locks/request",
+			acquisition(fmt.Sprintf("%s, resource %d", process, n), process))
 		h, granted := holdOf(r)
 		l.mu.Lock()
 		switch {
@@ -219,25 +225,25 @@ func (l *load) run(c *client, process string) {
 			return
 		}
 		if !granted {
-			<-time.After(time.Millisecond) // a client that is refused does not hammer
+			<-time.After(time.Millisecond) // a refused client does not retry at once
 		}
 	}
 }
 
-// await returns after that many more grants.
+// await returns after the given number of further grants.
 func (l *load) await(tb testing.TB, grants int) {
 	tb.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(apptest.Timeout)
 	for range grants {
 		select {
 		case <-l.granted:
 		case <-deadline:
-			tb.Fatal("the load gets no grants")
+			tb.Fatal("no client of the load was granted a lock")
 		}
 	}
 }
 
-// finish ends the clients and waits for them.
+// finish stops the clients and waits for them.
 func (l *load) finish() {
 	l.mu.Lock()
 	select {

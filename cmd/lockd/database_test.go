@@ -9,7 +9,7 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// database returns the id of the database that an answer names.
+// database returns the id of the database in an answer.
 func (r reply) database(t *testing.T) string {
 	t.Helper()
 	ids := r.Header.Values("Lock-Database")
@@ -19,7 +19,7 @@ func (r reply) database(t *testing.T) string {
 	return ids[0]
 }
 
-// Every answer names the database, whether the request succeeds, is refused, or finds no room.
+// TestAnswersNameTheDatabase also covers refusals and answers of an overloaded server.
 func TestAnswersNameTheDatabase(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		s := start(t, databaseURL, "MAX_WAITERS=1")
@@ -54,7 +54,8 @@ func TestAnswersNameTheDatabase(t *testing.T) {
 	})
 }
 
-// Servers that share their locks name the same database, also after a restart; all others name another one.
+// TestLockSpacesAreToldApart checks that servers with the same locks state the same
+// database id, also after a restart, and that all others state another one.
 func TestLockSpacesAreToldApart(t *testing.T) {
 	t.Parallel()
 	postgresURL := testdb.Postgres(t)
@@ -75,16 +76,16 @@ func TestLockSpacesAreToldApart(t *testing.T) {
 		}
 		seen[id] = space.name
 		if space.databaseURL == "sqlite://" {
-			continue // it ends with its server
+			continue // the database ends with its server
 		}
 		if space.databaseURL[:6] != "sqlite" {
 			if got := start(t, space.databaseURL).get(t, "/health").database(t); got != id {
-				t.Errorf("%s: the second server names the database %s, the first %s", space.name, got, id)
+				t.Errorf("%s: the second server states the database %s, the first %s", space.name, got, id)
 			}
 		}
 		s.Stop(t, syscall.SIGTERM)
 		if got := start(t, space.databaseURL).get(t, "/health").database(t); got != id {
-			t.Errorf("%s: after a restart the server names the database %s, before %s", space.name, got, id)
+			t.Errorf("%s: after a restart the server states the database %s, before %s", space.name, got, id)
 		}
 	}
 }

@@ -16,7 +16,8 @@ import (
 	"resource-lock-manager/internal/apptest"
 )
 
-// A server that is killed under load, and started again on its database, has lost no acknowledged hold.
+// TestKilledServerKeepsEveryAcknowledgedHold kills a server under load and starts it
+// again on its database.
 func TestKilledServerKeepsEveryAcknowledgedHold(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		s := start(t, databaseURL)
@@ -38,7 +39,8 @@ func TestKilledServerKeepsEveryAcknowledgedHold(t *testing.T) {
 	})
 }
 
-// A signal under load: every request is answered properly or not at all, and what was granted is kept.
+// TestSignalUnderLoad checks that every request is answered completely or not at all, and
+// that every granted lock is kept.
 func TestSignalUnderLoad(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGINT} {
@@ -48,10 +50,11 @@ func TestSignalUnderLoad(t *testing.T) {
 				l := s.startLoad(t, 16)
 				l.await(t, 100)
 				s.Stop(t, signal)
-				l.clients.Wait() // each sees by itself that the server has gone
+				l.clients.Wait() // each client sees that its connection failed
 
 				for _, r := range l.refusals {
-					if r.Status != http.StatusServiceUnavailable || r.Code != "shutting_down" || r.Header.Get("Retry-After") == "" {
+					if r.Status != http.StatusServiceUnavailable || r.Code != "shutting_down" ||
+						r.Header.Get("Retry-After") == "" {
 						t.Errorf("refused with %+v", r)
 					}
 				}
@@ -61,7 +64,7 @@ func TestSignalUnderLoad(t *testing.T) {
 					}
 				}
 				if len(l.errors) != 16 {
-					t.Errorf("%d of 16 clients saw the server go", len(l.errors))
+					t.Errorf("%d of 16 clients saw their connections fail", len(l.errors))
 				}
 
 				s = start(t, databaseURL)
@@ -71,21 +74,22 @@ func TestSignalUnderLoad(t *testing.T) {
 	}
 }
 
-// unanswered tells errors of connections that were refused, or closed before the first byte of an answer.
+// unanswered reports whether an error means that the connection was refused, or closed
+// before the first byte of an answer.
 func unanswered(err error) bool {
 	var op *net.OpError
 	switch {
 	case errors.Is(err, errCutOff), errors.Is(err, io.ErrUnexpectedEOF):
 		return false
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNREFUSED),
+		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return true
 	case errors.As(err, &op):
 		return !op.Timeout()
 	}
-	return strings.HasSuffix(err.Error(), "server closed idle connection") // net/http does not export this one
+	return strings.HasSuffix(err.Error(), "server closed idle connection") // net/http does not export this error
 }
 
-// A request that was accepted before the signal is answered after it.
 func TestSignalWaitsForRequestsInProgress(t *testing.T) {
 	t.Parallel()
 	s := start(t, "sqlite://")
@@ -109,7 +113,8 @@ func TestSignalWaitsForRequestsInProgress(t *testing.T) {
 	}
 }
 
-// A client that never finishes its request cannot keep the server from stopping, and the log says what happened to it.
+// TestShutdownTimeoutCutsOff has a client that never finishes its request. The server
+// stops anyway, and its log says that the request was cut off.
 func TestShutdownTimeoutCutsOff(t *testing.T) {
 	t.Parallel()
 	s := start(t, "sqlite://", "SHUTDOWN_TIMEOUT=300ms")
@@ -123,11 +128,11 @@ func TestShutdownTimeoutCutsOff(t *testing.T) {
 		t.Error("the output does not say that a request was cut off")
 	}
 	if n, err := io.Copy(io.Discard, c); n > 0 && err == nil {
-		t.Logf("the client was told something: %d bytes", n)
+		t.Logf("the client got %d bytes", n)
 	}
 }
 
-// rawConn is a client that takes its time within a request.
+// rawConn is a connection on which a test writes the parts of a request.
 type rawConn struct{ net.Conn }
 
 func dial(t *testing.T, s *server) rawConn {
@@ -137,7 +142,7 @@ func dial(t *testing.T, s *server) rawConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(apptest.Timeout)); err != nil {
 		t.Fatal(err)
 	}
 	return rawConn{conn}
@@ -150,7 +155,8 @@ func (c rawConn) send(t *testing.T, text string) {
 	}
 }
 
-// sendHead returns when the handler is at work, because only the one who reads the body sends "100 Continue".
+// sendHead sends the head of a request and returns when the handler runs: only reading
+// the body sends "100 Continue".
 func (c rawConn) sendHead(t *testing.T, length int) {
 	t.Helper()
 	c.send(t, fmt.Sprintf("POST /locks/request HTTP/1.1\r\nHost: lockd\r\nContent-Type: application/json\r\n"+
@@ -168,7 +174,7 @@ func (s *server) signalAndWaitForRefusal(t *testing.T) {
 	s.waitForRefusal(t)
 }
 
-// waitForRefusal returns when the server takes no new connections.
+// waitForRefusal returns when the server refuses new connections.
 func (s *server) waitForRefusal(t *testing.T) {
 	t.Helper()
 	apptest.Eventually(t, "new connections refused", func() bool {

@@ -21,7 +21,7 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// launchOn starts lockd where a disk is seen that is in a mount namespace of its own.
+// launchOn starts lockd in the mount namespace of a disk.
 func launchOn(t *testing.T, disk *robust.SmallDisk, databaseURL string) *apptest.Process {
 	t.Helper()
 	cmd := exec.Command(disk.Program(t, os.Args[0]))
@@ -29,7 +29,8 @@ func launchOn(t *testing.T, disk *robust.SmallDisk, databaseURL string) *apptest
 	return apptest.Launch(t, cmd)
 }
 
-// Two servers never serve one file, by whichever way the second comes to it, and whatever became of the file x.db.lock.
+// TestSecondServerOnTheFile checks that two servers never use one file, whatever path the
+// second one uses, and whatever happened to the file x.db.lock.
 func TestSecondServerOnTheFile(t *testing.T) {
 	t.Parallel()
 	t.Run("lock file deleted", func(t *testing.T) {
@@ -83,19 +84,20 @@ func TestSecondServerOnTheFile(t *testing.T) {
 		disk.Run(t, "mount", "--bind", filepath.Join(disk.Folder(), "locks.db"), other)
 		wantSecondRefused(t, s, other, launchOn(t, disk, sqliteURL(other)))
 		s.Stop(t, syscall.SIGTERM)
-		// Alone it would keep its newest commits in a file that the next one does not find.
+		// On this path the server would keep its newest commits in a file that the next
+		// server does not find.
 		wantRefusal(t, launchOn(t, disk, sqliteURL(other)), other, "is a mount point", "mount the folder")
 	})
 }
 
-// wantSecondRefused checks that the second server ends and that the first goes on.
+// wantSecondRefused checks that the second server ends and that the first one continues.
 func wantSecondRefused(t *testing.T, first *server, path string, second *apptest.Process) {
 	t.Helper()
 	wantRefusal(t, second, path, "in use by another server")
 	first.wantHeld(t, []hold{first.acquire(t, "r", "p")})
 }
 
-// lines returns the log lines of a level, apart from those about requests.
+// lines returns the log lines of a level, except those about requests.
 func (s *server) lines(t *testing.T, level string) (found []string) {
 	t.Helper()
 	for _, line := range s.Output.Lines() {
@@ -107,26 +109,30 @@ func (s *server) lines(t *testing.T, level string) (found []string) {
 	return found
 }
 
-// wantNothingGranted checks that a server whose database was taken away changes nothing, and has said once why. What it says
-// about a hold is true: with the file itself gone it says nothing.
+// wantNothingGranted checks that a server whose database was taken away changes nothing
+// and has logged the reason once. A status shows the hold or fails.
 func (s *server) wantNothingGranted(t *testing.T, h hold, why string) {
 	t.Helper()
 	if strings.Contains(why, "locks.db ") {
 		for _, path := range []string{
-			"/locks/status?resource_name=" + h.resource, "/locks/status?resource_name=new", "/locks/all-locked", "/locks/all-locked?limit=3",
+			"/locks/status?resource_name=" + h.resource, "/locks/status?resource_name=new",
+			"/locks/all-locked", "/locks/all-locked?limit=3",
 			"/locks/history?resource_name=" + h.resource,
 		} {
 			wantUnavailable(t, path, s.get(t, path), "database_unavailable")
 		}
-	} else if r := s.status(t, h.resource); r.Data["locked_by"] != h.process || !slices.Equal(s.locked(t), []string{h.resource}) {
+	} else if r := s.status(t, h.resource); r.Data["locked_by"] != h.process ||
+		!slices.Equal(s.locked(t), []string{h.resource}) {
 		t.Errorf("status: %+v, locked: %q", r, s.locked(t))
 	}
 	for name, r := range map[string]reply{
 		"acquire":         s.request(t, "new", "p"),
 		"acquire of held": s.request(t, h.resource, "q"),
-		"renew":           s.do(t, http.MethodPost, "/locks/renew", map[string]any{"resource_name": h.resource, "process_id": h.process, "ttl_seconds": 60}),
-		"release":         s.do(t, http.MethodDelete, "/locks/release?resource_name="+h.resource+"&process_id="+h.process, nil),
-		"readyz":          s.get(t, "/readyz"),
+		"renew": s.do(t, http.MethodPost, "/locks/renew",
+			map[string]any{"resource_name": h.resource, "process_id": h.process, "ttl_seconds": 60}),
+		"release": s.do(t, http.MethodDelete,
+			"/locks/release?resource_name="+h.resource+"&process_id="+h.process, nil),
+		"readyz": s.get(t, "/readyz"),
 	} {
 		wantUnavailable(t, name, r, "database_unavailable")
 	}
@@ -138,11 +144,12 @@ func (s *server) wantNothingGranted(t *testing.T, h hold, why string) {
 	}
 }
 
-// With a database that is removed, replaced or moved while its server runs nothing is granted, until it is back where it was.
+// TestDatabaseTakenAway removes, replaces or moves the database of a running server.
+// Nothing is granted until the database is back.
 func TestDatabaseTakenAway(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
-		take, back func(t *testing.T, path string) // back is nil when there is no way
+		take, back func(t *testing.T, path string) // back is nil if the database cannot be put back
 		why        string
 	}{
 		"file removed": {
@@ -182,7 +189,7 @@ func TestDatabaseTakenAway(t *testing.T) {
 			},
 			why: "locks.db was replaced",
 		},
-		"replaced by a link to a moved file": { // as good as before
+		"replaced by a link to a moved file": { // equivalent to the original path
 			take: func(t *testing.T, path string) { must(t, os.Rename(path, path+".old")) },
 			back: func(t *testing.T, path string) { must(t, os.Symlink(path+".old", path)) },
 			why:  "locks.db was removed",
@@ -220,11 +227,11 @@ func TestDatabaseTakenAway(t *testing.T) {
 			if test.back != nil {
 				test.back(t, path)
 				if r := s.get(t, "/readyz"); r.Status != http.StatusOK {
-					t.Errorf("it is back, and readyz says %+v", r)
+					t.Errorf("the database is back, but readyz returns %+v", r)
 				}
 				s.wantHeld(t, []hold{h, s.acquire(t, "new", "p")})
 				if !strings.Contains(s.Output.String(), "the database is back") {
-					t.Error("the log does not say that it is back")
+					t.Error("the log does not say that the database is back")
 				}
 			}
 			s.Stop(t, syscall.SIGTERM)
@@ -235,8 +242,9 @@ func TestDatabaseTakenAway(t *testing.T) {
 	}
 }
 
-// Somebody deletes the database of a server that runs, and starts another one: the first must not serve any more, and must not
-// take away the files of the second when it stops.
+// TestServerOnTheFilesThatCameInstead deletes the database of a running server and starts
+// another server on the same path. The first one must serve nothing any more, and must
+// not delete the files of the second one when it stops.
 func TestServerOnTheFilesThatCameInstead(t *testing.T) {
 	t.Parallel()
 	path := testdb.SQLite(t)
@@ -256,7 +264,8 @@ func TestServerOnTheFilesThatCameInstead(t *testing.T) {
 	start(t, sqliteURL(path)).wantHeld(t, holds)
 }
 
-// The log of a database that was deleted or replaced must not be taken for that of the next one.
+// TestServerOnAFileBesideAForeignLog checks that the write-ahead log of a deleted or
+// replaced database is not used for the next one.
 func TestServerOnAFileBesideAForeignLog(t *testing.T) {
 	t.Parallel()
 	t.Run("in use", func(t *testing.T) {
@@ -279,7 +288,7 @@ func TestServerOnAFileBesideAForeignLog(t *testing.T) {
 		h := s.acquire(t, "held", "p")
 		s.Kill(t)
 		must(t, os.Rename(path, path+".old"))
-		for range 2 { // the first must not make the second believe anything
+		for range 2 { // the first start must not mislead the second one
 			wantRefusal(t, launch(t, t.TempDir(), environment(sqliteURL(path))), path, path+"-wal", "missing or empty")
 		}
 		must(t, os.Rename(path+".old", path))
@@ -287,8 +296,10 @@ func TestServerOnAFileBesideAForeignLog(t *testing.T) {
 	})
 }
 
-// A file system that becomes read-only while a server uses it, as after an error of the disk: it grants nothing and goes on
-// when that is over. Read-only is only the way by name here, because the kernel does not allow more while files are open.
+// TestFileSystemBecomesReadOnly makes the file system read-only while a server uses it,
+// as an error of the disk does. The server grants nothing, and continues when the file
+// system is writable again. Only the path is read-only, because the kernel does not
+// permit more while files are open.
 func TestFileSystemBecomesReadOnly(t *testing.T) {
 	t.Parallel()
 	disk := robust.NewSmallDisk(t, 64<<20)
@@ -301,7 +312,6 @@ func TestFileSystemBecomesReadOnly(t *testing.T) {
 	s.wantHeld(t, []hold{h, s.acquire(t, "new", "p")})
 }
 
-// A disk on which nothing can be written.
 func TestSQLiteOnADiskThatTakesNothing(t *testing.T) {
 	t.Parallel()
 	t.Run("full", func(t *testing.T) {
@@ -332,21 +342,24 @@ func TestSQLiteOnADiskThatTakesNothing(t *testing.T) {
 	})
 }
 
-// A client asks for the whole list and reads nothing of it, while the locks are renewed: the write-ahead log stays short.
+// TestLogBesideAListThatNobodyReads has a client that requests the whole list and reads
+// nothing of it, while the locks are renewed. The write-ahead log stays short.
 func TestLogBesideAListThatNobodyReads(t *testing.T) {
 	t.Parallel()
 	path := testdb.SQLite(t)
 	s := start(t, sqliteURL(path))
 	const locks, renewals = 1500, 6000
-	metadata := map[string]any{"a": strings.Repeat("x", 4000)} // the list is longer than what the network keeps
+	// so that the list is longer than the buffers of the network
+	metadata := map[string]any{"a": strings.Repeat("x", 4000)}
 	s.each(t, locks, func(i int) (reply, error) {
-		return s.try(http.MethodPost, "/locks/request", map[string]any{"resource_name": fmt.Sprint(i), "process_id": "p", "metadata": metadata})
+		return s.try(http.MethodPost, "/locks/request",
+			map[string]any{"resource_name": fmt.Sprint(i), "process_id": "p", "metadata": metadata})
 	})
 
 	idle := dial(t, s)
 	must(t, idle.Conn.(*net.TCPConn).SetReadBuffer(64<<10))
 	idle.send(t, "GET /locks/all-locked HTTP/1.1\r\nHost: lockd\r\n\r\n")
-	if _, err := io.ReadFull(idle, make([]byte, len("HTTP/1.1 200 OK\r"))); err != nil { // the answer has begun
+	if _, err := io.ReadFull(idle, make([]byte, len("HTTP/1.1 200 OK\r"))); err != nil { // the answer has started
 		t.Fatal(err)
 	}
 	longest := int64(0)

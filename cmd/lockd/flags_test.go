@@ -30,10 +30,10 @@ func TestFlagsThatEndAtOnce(t *testing.T) {
 				t.Errorf("exit code %d, want %d", code, test.code)
 			}
 			if !strings.Contains(p.Output.String(), test.want) {
-				t.Errorf("the output does not have %q", test.want)
+				t.Errorf("the output does not contain %q", test.want)
 			}
 			if made, err := os.ReadDir(folder); err != nil || len(made) > 0 {
-				t.Errorf("it left %v, %v", made, err)
+				t.Errorf("the folder contains %v, %v", made, err)
 			}
 		})
 	}
@@ -45,11 +45,16 @@ func TestSettingsFile(t *testing.T) {
 		file        string
 		environment []string
 		args        []string
-		database    string // the file that the server makes
+		database    string // the file that the server creates
 	}{
-		"named":                {"some.env", nil, []string{"-env-file", "some.env"}, "from-file.db"},
-		"default":              {".env", nil, nil, "from-file.db"},
-		"the environment wins": {".env", []string{"DATABASE_URL=sqlite:///from-environment.db"}, nil, "from-environment.db"},
+		"named":   {"some.env", nil, []string{"-env-file", "some.env"}, "from-file.db"},
+		"default": {".env", nil, nil, "from-file.db"},
+		"the environment wins": {
+			".env",
+			[]string{"DATABASE_URL=sqlite:///from-environment.db"},
+			nil,
+			"from-environment.db",
+		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -69,7 +74,8 @@ func TestSettingsFile(t *testing.T) {
 	t.Run("unusable", func(t *testing.T) {
 		t.Parallel()
 		folder := t.TempDir()
-		must(t, os.WriteFile(filepath.Join(folder, "bad.env"), []byte("DATABASE_URL='postgres://u:"+secret+"@h/d\n"), 0o600))
+		must(t, os.WriteFile(filepath.Join(folder, "bad.env"),
+			[]byte("DATABASE_URL='postgres://u:"+secret+"@h/d\n"), 0o600))
 		wantRefusal(t, launch(t, folder, environment("sqlite://"), "-env-file", "bad.env"), "bad.env")
 	})
 }

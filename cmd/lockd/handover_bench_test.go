@@ -17,13 +17,13 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// BenchmarkHandover has N workers take turns at one lock: each waits for it, releases it at once and waits again. One
-// operation is one hand-over. It reports:
+// BenchmarkHandover has N workers take turns at one lock. Each waits for the lock,
+// releases it at once and waits again. One operation is one hand-over. It reports:
 //
-//	handovers/s  how many there were in a second
-//	p50-ms, p99-ms  from the release being sent to the next holder's answer having come
-//	commit-p50-ms, commit-p99-ms  the same server's release of a lock that nobody waits for, measured right before
-//	spread-%  the most grants of a worker less the fewest, of the mean
+//	handovers/s  hand-overs a second
+//	p50-ms, p99-ms  from the sending of a release to the next holder's answer
+//	commit-p50-ms, commit-p99-ms  a release of a lock without waiters on the same server, measured right before
+//	spread-%  the most grants of a worker less the fewest, relative to the mean
 func BenchmarkHandover(b *testing.B) {
 	setups := []struct {
 		name    string
@@ -58,7 +58,8 @@ func durablePostgres(b *testing.B) string {
 	return cluster.URL("postgres")
 }
 
-// startQuiet starts a server that does not log its requests, and returns its address too.
+// startQuiet starts a server that does not log its requests. It returns the server's
+// address too.
 func startQuiet(b *testing.B, databaseURL string) (string, *apptest.Process) {
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -80,7 +81,7 @@ func startQuiet(b *testing.B, databaseURL string) (string, *apptest.Process) {
 		}
 		if conn, err := net.Dial("tcp", address); err == nil {
 			_ = conn.Close()
-			b.Cleanup(func() { p.Kill(b) }) // it cannot log that it stopped in order
+			b.Cleanup(func() { p.Kill(b) }) // its log does not show that it stopped in order
 			return address, p
 		}
 	}
@@ -107,7 +108,8 @@ func benchHandover(b *testing.B, addresses []string, workers int) {
 		all.Go(func() {
 			request := rawRequest("POST", "/locks/request", fmt.Sprintf(
 				`{"resource_name":"bench","process_id":"worker-%d","ttl_seconds":60,"wait_seconds":60}`, i))
-			release := rawRequest("DELETE", fmt.Sprintf("/locks/release?resource_name=bench&process_id=worker-%d", i), "")
+			release := rawRequest("DELETE",
+				fmt.Sprintf("/locks/release?resource_name=bench&process_id=worker-%d", i), "")
 			for !done.Load() {
 				if err := c.do(request); err != nil {
 					b.Error(err)
@@ -143,7 +145,7 @@ func benchHandover(b *testing.B, addresses []string, workers int) {
 	b.ReportMetric(100*float64((slices.Max(grants)-slices.Min(grants))*workers)/float64(total.Load()), "spread-%")
 }
 
-// measureCommits times releases of a lock that nobody waits for.
+// measureCommits measures releases of a lock without waiters.
 func measureCommits(b *testing.B, address string) (took []time.Duration) {
 	c := dialRaw(b, address)
 	acquire := rawRequest("POST", "/locks/request", `{"resource_name":"alone","process_id":"p","ttl_seconds":60}`)
@@ -169,7 +171,8 @@ func milliseconds(took []time.Duration, quantile float64) float64 {
 	return took[int(quantile*float64(len(took)-1))].Seconds() * 1000
 }
 
-// rawClient is one connection that costs the machine, which it shares with the server, as little as possible.
+// rawClient is one connection. It uses as little CPU as possible, because it shares the
+// machine with the server.
 type rawClient struct {
 	conn   net.Conn
 	reader *bufio.Reader
@@ -185,11 +188,12 @@ func dialRaw(b *testing.B, address string) *rawClient {
 }
 
 func rawRequest(method, path, body string) []byte {
-	return fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: lockd\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+	return fmt.Appendf(nil,
+		"%s %s HTTP/1.1\r\nHost: lockd\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
 		method, path, len(body), body)
 }
 
-// do sends a request and wants the status 200.
+// do sends a request and returns an error unless the status is 200.
 func (c *rawClient) do(request []byte) error {
 	if _, err := c.conn.Write(request); err != nil {
 		return err
@@ -197,7 +201,7 @@ func (c *rawClient) do(request []byte) error {
 	return c.answered()
 }
 
-// answered waits for the answer to what was sent.
+// answered reads the answer of the last request.
 func (c *rawClient) answered() error {
 	response, err := http.ReadResponse(c.reader, nil)
 	if err != nil {
@@ -210,11 +214,11 @@ func (c *rawClient) answered() error {
 	return err
 }
 
-// BenchmarkCrowd has 10,000 requests wait on one server, for one resource or for as many, and then hands over to each of
-// them. Run it with -benchtime 1x. It reports:
+// BenchmarkCrowd has 10,000 requests wait on one server, for one resource or for as many,
+// and then grants each of them. Run it with -benchtime 1x. It reports:
 //
-//	queued/s  how fast they came to wait
-//	handovers/s, p50-ms, p99-ms  from a release being sent to the next holder's answer having come
+//	queued/s  requests queued a second
+//	handovers/s, p50-ms, p99-ms  from the sending of a release to the next holder's answer
 //	idle-cpu-%  of one core, while all of them wait
 //	memory-MB  resident, while all of them wait
 func BenchmarkCrowd(b *testing.B) {
@@ -240,7 +244,8 @@ func benchCrowd(b *testing.B, url string, crowd, resources int) {
 	address, p := startQuiet(b, url)
 	name := func(i int) string { return fmt.Sprint("r", i%resources) }
 	asked := func(i int, process string) []byte {
-		return rawRequest("POST", "/locks/request", fmt.Sprintf(`{"resource_name":%q,"process_id":%q,"wait_seconds":300}`, name(i), process))
+		return rawRequest("POST", "/locks/request",
+			fmt.Sprintf(`{"resource_name":%q,"process_id":%q,"wait_seconds":300}`, name(i), process))
 	}
 	release := func(i int, process string) []byte {
 		return rawRequest("DELETE", "/locks/release?resource_name="+name(i)+"&process_id="+process, "")
@@ -256,14 +261,15 @@ func benchCrowd(b *testing.B, url string, crowd, resources int) {
 		waiters[i] = dialRaw(b, address)
 		_, err := waiters[i].conn.Write(asked(i, fmt.Sprint("p", i)))
 		must(b, err)
-		if wait := i + 1 - 1000; wait >= 0 && i%100 == 99 { // no more at once than the server takes
+		if wait := i + 1 - 1000; wait >= 0 && i%100 == 99 { // no more at once than the server accepts
 			apptest.Eventually(b, "most wait", func() bool {
 				return status.status(b, name(wait)).Data["waiters"].(float64) > float64(wait/resources)
 			})
 		}
 	}
 	for i := range resources {
-		apptest.Eventually(b, "all wait", func() bool { return status.status(b, name(i)).Data["waiters"] == float64(crowd/resources) })
+		apptest.Eventually(b, "all wait",
+			func() bool { return status.status(b, name(i)).Data["waiters"] == float64(crowd/resources) })
 	}
 	b.ReportMetric(float64(crowd)/time.Since(begun).Seconds(), "queued/s")
 
@@ -274,14 +280,14 @@ func benchCrowd(b *testing.B, url string, crowd, resources int) {
 
 	took := make([]time.Duration, crowd)
 	begun = time.Now()
-	if resources == 1 { // whoever has it lets go
+	if resources == 1 { // each holder releases the lock
 		var released time.Time
 		var all sync.WaitGroup
 		for i, waiter := range waiters {
 			all.Go(func() {
 				err := waiter.answered()
 				took[i] = time.Since(released)
-				released = time.Now() // nobody else is answered before this one has let go
+				released = time.Now() // no other waiter is answered before this release
 				if err = errors.Join(err, waiter.do(release(i, fmt.Sprint("p", i)))); err != nil {
 					b.Error(err)
 				}

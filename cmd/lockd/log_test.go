@@ -25,7 +25,7 @@ import (
 // logReader is the program at the other end of the log's pipe.
 type logReader struct {
 	*exec.Cmd
-	pipe *os.File // where lockd writes
+	pipe *os.File // the end that lockd writes to
 }
 
 // startLogReader runs cat on a pipe for lockd's log.
@@ -42,14 +42,15 @@ func startLogReader(t *testing.T, output io.Writer) *logReader {
 	return r
 }
 
-// end kills the reader, so that nobody has the pipe open for reading any more.
+// end kills the reader. After that no process reads the pipe.
 func (r *logReader) end(t *testing.T) {
 	t.Helper()
 	must(t, r.Process.Kill())
-	_ = r.Wait() // of its signal
+	_ = r.Wait() // the error is the signal
 }
 
-// launchInto runs lockd on a database in memory, with its log in a file. The wrapper is a command that runs the one after it.
+// launchInto runs lockd on a database in memory with its log in a file. The wrapper is a
+// command line that lockd's command line is appended to.
 func launchInto(t *testing.T, log *os.File, wrapper []string, more ...string) *apptest.Process {
 	t.Helper()
 	command := slices.Concat(wrapper, []string{os.Args[0]})
@@ -62,7 +63,8 @@ func launchInto(t *testing.T, log *os.File, wrapper []string, more ...string) *a
 	return apptest.Launch(t, cmd)
 }
 
-// withoutLog is the server in a process whose log cannot be read: its address is found out from the kernel.
+// withoutLog returns the server of a process whose log cannot be read. It gets the
+// address from the kernel.
 func withoutLog(t *testing.T, p *apptest.Process) *server {
 	t.Helper()
 	var address string
@@ -73,7 +75,8 @@ func withoutLog(t *testing.T, p *apptest.Process) *server {
 	return &server{p, newClient(t, "http://"+address)}
 }
 
-// listeningAddress is that of the process's only listening socket, "" if it has none yet.
+// listeningAddress returns the address of the process's only listening socket, or "" if
+// there is none yet.
 func listeningAddress(t *testing.T, process int) string {
 	t.Helper()
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", process))
@@ -99,7 +102,8 @@ func listeningAddress(t *testing.T, process int) string {
 	return ""
 }
 
-// wantWorking checks that the server does its work and stops in order. A request that waits is answered by that.
+// wantWorking checks that the server works and stops in order. A waiting request is
+// answered by the stop.
 func (s *server) wantWorking(t *testing.T) {
 	t.Helper()
 	h := s.acquire(t, "r", "holder")
@@ -117,7 +121,8 @@ func (s *server) wantWorking(t *testing.T) {
 	within(t, "from the signal to the end", time.Since(begun), 10*time.Second)
 }
 
-// Whatever becomes of its log, the server does its work, and stops when it is told to.
+// TestLogThatCannotBeWritten checks that the server works and stops in order, whatever
+// happens to its log.
 func TestLogThatCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	t.Run("the reader ends", func(t *testing.T) {
@@ -156,7 +161,8 @@ func TestLogThatCannotBeWritten(t *testing.T) {
 		wrapper := []string{"sh", "-c", `exec "$0" <&- >&- 2>&-`}
 		p := launchInto(t, nil, wrapper, "DATABASE_URL="+sqliteURL(testdb.SQLite(t)), "LOG_LEVEL=debug")
 		s := withoutLog(t, p)
-		// What is opened next gets the lowest number: a database in the place of the log would be written over.
+		// The next opened file gets the lowest free number. If that were the number of
+		// the log, the log would overwrite a database.
 		for number := range 3 {
 			target, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", p.ID(), number))
 			if err != nil || target != os.DevNull {
@@ -167,7 +173,8 @@ func TestLogThatCannotBeWritten(t *testing.T) {
 	})
 }
 
-// A log that is not read holds nobody up, and says afterwards what is missing.
+// TestLogReaderThatStandsStill checks that a log that is not read delays no request, and
+// that it states afterwards how many lines are missing.
 func TestLogReaderThatStandsStill(t *testing.T) {
 	t.Parallel()
 	for _, goesOn := range []bool{true, false} {
@@ -178,15 +185,15 @@ func TestLogReaderThatStandsStill(t *testing.T) {
 			s := withoutLog(t, launchInto(t, reader.pipe, nil, "LOG_LEVEL=debug"))
 			must(t, reader.Process.Signal(syscall.SIGSTOP))
 			t.Cleanup(func() {
-				_ = lines.Close() // before the reader, whose end waits until all it wrote is read
+				_ = lines.Close() // before the reader, which ends when it has read everything
 				reader.end(t)
 			})
 			if !goesOn {
-				s.flood(t, 1000) // whose lines are more than a pipe holds
+				s.flood(t, 1000) // their lines are more than a pipe holds
 				s.wantWorking(t)
 				return
 			}
-			const requests = 16_000 // whose lines are more than may wait
+			const requests = 16_000 // their lines are more than the buffer holds
 			s.flood(t, requests)
 			must(t, reader.Process.Signal(syscall.SIGCONT))
 			written, dropped := 0, 0
@@ -202,7 +209,7 @@ func TestLogReaderThatStandsStill(t *testing.T) {
 				dropped = line.Dropped
 			}
 			if dropped == 0 || written+dropped != requests {
-				t.Errorf("%d lines were written and %d told to be dropped, of %d requests", written, dropped, requests)
+				t.Errorf("%d lines were written and %d reported as dropped, of %d requests", written, dropped, requests)
 			}
 			go func() { _, _ = io.Copy(io.Discard, lines) }()
 			s.wantWorking(t)
@@ -210,7 +217,7 @@ func TestLogReaderThatStandsStill(t *testing.T) {
 	}
 }
 
-// flood sends many requests, whose log lines are long.
+// flood sends many requests with long log lines.
 func (s *server) flood(t *testing.T, requests int) {
 	t.Helper()
 	const connections = 8
@@ -223,7 +230,7 @@ func (s *server) flood(t *testing.T, requests int) {
 				return
 			}
 			defer conn.Close()
-			_ = conn.SetDeadline(time.Now().Add(3 * patience))
+			_ = conn.SetDeadline(time.Now().Add(3 * apptest.Timeout))
 			const request = "GET /livez HTTP/1.1\r\nHost: lockd\r\nX-Request-Id: %s\r\n\r\n"
 			text := fmt.Sprintf(request, strings.Repeat("x", 128))
 			go func() { _, _ = io.WriteString(conn, strings.Repeat(text, requests/connections)) }()
@@ -246,7 +253,8 @@ func (s *server) flood(t *testing.T, requests int) {
 	}
 }
 
-// A log that reaches the end of its disk goes on when there is space again, with whole lines.
+// TestLogThatRunsFull checks that a log on a full disk continues when there is space
+// again, with complete lines.
 func TestLogThatRunsFull(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "log")
@@ -266,22 +274,23 @@ func TestLogThatRunsFull(t *testing.T) {
 
 	text, err := os.ReadFile(path)
 	must(t, err)
-	_, text2, _ := strings.Cut(string(text), "\n") // the end of the line that was cut off
-	told := false
+	_, text2, _ := strings.Cut(string(text), "\n") // the rest of the line that was cut off
+	reported := false
 	for line := range strings.Lines(text2) {
 		var record struct {
 			Dropped int    `json:"dropped"`
 			Error   string `json:"error"`
 		}
 		must(t, json.Unmarshal([]byte(line), &record))
-		told = told || record.Dropped > 0 && strings.Contains(record.Error, "file too large")
+		reported = reported || record.Dropped > 0 && strings.Contains(record.Error, "file too large")
 	}
-	if !told {
+	if !reported {
 		t.Errorf("the log does not say what is missing:\n%s", text)
 	}
 }
 
-// A terminal that is closed ends the server in order, unless nohup protects it from that.
+// TestTerminalThatIsClosed checks that the end of a terminal stops the server in order,
+// unless nohup protects the server.
 func TestTerminalThatIsClosed(t *testing.T) {
 	t.Parallel()
 	for _, protected := range []bool{false, true} {

@@ -1,4 +1,5 @@
-// Command lockd is the lock server. It takes its settings from the environment and the file .env: see .env.example.
+// Command lockd is the lock server. It reads its settings from the environment and the
+// file .env: see .env.example.
 package main
 
 import (
@@ -29,18 +30,18 @@ import (
 //	@tag.description	For probes
 
 func main() {
-	// A log whose reader has ended must not end the server: the write fails instead.
+	// If the reader of the log ends, the write must fail and the server must go on.
 	signal.Ignore(syscall.SIGPIPE)
 	os.Exit(run(untilSignal(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }
 
-// sameSignal is the time within which several signals count as one: make passes on to the server
-// what the server's process group has been sent as well.
+// sameSignal is the period in which several signals count as one. make forwards to the
+// server a signal that the process group has received already.
 const sameSignal = 200 * time.Millisecond
 
-// untilSignal returns a context that ends when the program is told to stop: by SIGINT, SIGTERM, or
-// SIGHUP unless nohup has it ignored. SIGINT or SIGTERM after that ends the process at once. SIGHUP
-// does not: of a terminal that closes, the kernel tells it, and then the shell.
+// untilSignal returns a context that ends at SIGINT, SIGTERM, or SIGHUP unless SIGHUP is
+// ignored, as nohup does. SIGINT or SIGTERM after that ends the process at once. A second
+// SIGHUP does not: when a terminal closes, both the kernel and the shell send one.
 func untilSignal() context.Context {
 	ctx := context.Background()
 	if !signal.Ignored(syscall.SIGHUP) {
@@ -51,12 +52,13 @@ func untilSignal() context.Context {
 	return ctx
 }
 
-// run is the program. It returns the exit code: 0 after a shutdown by signal, 1 when it could not
-// start, go on, or finish what it had accepted in time, 2 for a wrong command line.
+// run is the program. It returns the exit code: 0 after a shutdown by signal, 1 if lockd
+// could not start, could not go on, or could not finish accepted requests in time, 2 for
+// a wrong command line.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	var cfg config.Config
 	log := logbuffer.New(stderr, func(w io.Writer, dropped int64, cause error) {
-		level := max(slog.LevelWarn, cfg.LogLevel) // said whatever the level
+		level := max(slog.LevelWarn, cfg.LogLevel) // this is logged at every level
 		newLogger(cfg, w).Log(ctx, level, "log records were dropped", "dropped", dropped, "error", cause)
 	})
 	defer log.Stop()
@@ -92,8 +94,9 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	return 0
 }
 
-// ballast is memory that is never touched, so that it costs address space only. It counts for the garbage collector, which
-// lets as much garbage pile up as there is in use before it runs: a server with few locks would run it dozens of times a second.
+// ballast is memory that is never touched, so it costs address space only. The garbage
+// collector runs when the garbage is as large as the memory in use. Without ballast a
+// server with few locks would collect garbage dozens of times a second.
 const ballast = 32 << 20
 
 // serve runs the server until ctx ends.
@@ -107,13 +110,14 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	log.Info("listening", "address", "http://"+server.Address(), "docs", "http://"+server.Address()+"/docs", "database", cfg.Database)
+	log.Info("listening", "address", "http://"+server.Address(), "docs", "http://"+server.Address()+"/docs",
+		"database", cfg.Database)
 	select {
 	case <-ctx.Done():
 		log.Info("shutting down: finishing what was accepted")
 		err = server.Stop()
 	case err = <-server.Failed():
-		_ = server.Stop() // the first error tells more
+		_ = server.Stop() // the first error is the cause
 	}
 	if err == nil {
 		log.Info("stopped")

@@ -16,8 +16,6 @@ import (
 const (
 	runMain      = "LOCKD_RUN_MAIN" // set to 1: the test binary is lockd, built with the test's flags such as -race
 	maxFileBytes = "LOCKD_TEST_MAX_FILE_BYTES"
-
-	patience = apptest.Patience
 )
 
 func TestMain(m *testing.M) {
@@ -32,7 +30,7 @@ func TestMain(m *testing.M) {
 	os.Exit(testdb.Main(m))
 }
 
-// limitFiles makes writes beyond a size fail, for this process.
+// limitFiles makes this process unable to write files beyond a size.
 func limitFiles(limit string) {
 	n, err := strconv.ParseUint(limit, 10, 64)
 	if err == nil {
@@ -58,7 +56,7 @@ func onBoth(t *testing.T, test func(t *testing.T, databaseURL string)) {
 
 func sqliteURL(path string) string { return "sqlite:///" + path }
 
-// launch starts lockd in a folder with nothing but the given variables in its environment.
+// launch starts lockd in a folder, with only the given variables in its environment.
 func launch(tb testing.TB, folder string, environment []string, args ...string) *apptest.Process {
 	tb.Helper()
 	cmd := exec.Command(os.Args[0], args...)
@@ -88,11 +86,18 @@ func listening(tb testing.TB, p *apptest.Process) *server {
 	return &server{p, newClient(tb, p.Address(tb))}
 }
 
-// only fails unless lines has exactly one element, and returns it.
+// only returns the only element of lines. It fails the test if there is not exactly one.
 func only(tb testing.TB, lines []string) string {
 	tb.Helper()
 	if len(lines) != 1 {
 		tb.Fatal(fmt.Sprintf("%d lines, want one:\n", len(lines)) + strings.Join(lines, "\n"))
 	}
 	return lines[0]
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }

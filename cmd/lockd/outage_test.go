@@ -12,8 +12,8 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// Postgres goes away, under load, and comes back: requests are told to try again, nothing acknowledged is lost, and the
-// server recovers by itself.
+// TestPostgresGoneForAWhile stops Postgres under load and starts it again. Requests are
+// answered 503, nothing acknowledged is lost, and the server recovers by itself.
 func TestPostgresGoneForAWhile(t *testing.T) {
 	t.Parallel()
 	cluster, err := testdb.NewCluster()
@@ -25,7 +25,8 @@ func TestPostgresGoneForAWhile(t *testing.T) {
 	l.await(t, 50)
 
 	must(t, cluster.Stop())
-	apptest.Eventually(t, "the server notices", func() bool { return s.get(t, "/readyz").Status == http.StatusServiceUnavailable })
+	apptest.Eventually(t, "the server notices",
+		func() bool { return s.get(t, "/readyz").Status == http.StatusServiceUnavailable })
 	for name, r := range map[string]reply{
 		"acquire":    s.request(t, "late", "p"),
 		"release":    s.do(t, http.MethodDelete, "/locks/release?resource_name=early&process_id=p", nil),
@@ -49,7 +50,7 @@ func TestPostgresGoneForAWhile(t *testing.T) {
 		t.Errorf("a client lost its connection to the server: %v", err)
 	}
 	if len(l.refusals) == 0 {
-		t.Error("no client met the outage")
+		t.Error("no client noticed the outage")
 	}
 	for _, r := range l.refusals {
 		wantUnavailable(t, "acquire under load", r, "database_unavailable", "outcome_unknown")
@@ -57,7 +58,8 @@ func TestPostgresGoneForAWhile(t *testing.T) {
 	s.wantHeld(t, append(l.holds, early))
 }
 
-// wantUnavailable checks a 503 that tells the client what it needs and nothing about the inside.
+// wantUnavailable checks a 503 answer. It contains what the client needs and no
+// internals.
 func wantUnavailable(t *testing.T, name string, r reply, codes ...string) {
 	t.Helper()
 	known := false
@@ -69,12 +71,13 @@ func wantUnavailable(t *testing.T, name string, r reply, codes ...string) {
 		t.Errorf("%s: %+v", name, r)
 	}
 	if strings.ContainsAny(detail, "/0123456789") {
-		t.Errorf("%s tells about the inside: %s", name, detail)
+		t.Errorf("%s contains internals: %s", name, detail)
 	}
 }
 
-// No file can grow beyond a megabyte: SQLite fails to write, as on a full disk. The holds that were acknowledged before
-// are kept and shown, and are there after a crash; those that were refused are not.
+// TestSQLiteCannotWriteAnyMore limits files to a megabyte, so that SQLite cannot write,
+// as on a full disk. The holds that were acknowledged before are kept and shown, also
+// after a crash. The refused ones do not exist.
 func TestSQLiteCannotWriteAnyMore(t *testing.T) {
 	t.Parallel()
 	path := testdb.SQLite(t)
@@ -83,12 +86,13 @@ func TestSQLiteCannotWriteAnyMore(t *testing.T) {
 	var holds []hold
 	process := strings.Repeat("p", 255)
 	for refusals := 0; refusals < 5; {
-		resource := strings.Repeat("r", 230) + " " + string(rune('a'+len(holds)/26)) + string(rune('a'+len(holds)%26)) + strings.Repeat("!", refusals)
+		number := string(rune('a'+len(holds)/26)) + string(rune('a'+len(holds)%26))
+		resource := strings.Repeat("r", 230) + " " + number + strings.Repeat("!", refusals)
 		r := s.request(t, resource, process)
 		h, granted := holdOf(r)
 		switch {
 		case granted && refusals > 0:
-			t.Fatal("granted after a refusal, so this is not what the test wants to see")
+			t.Fatal("granted after a refusal, so the files are not limited as the test needs")
 		case granted:
 			holds = append(holds, h)
 			held = append(held, h.resource)
@@ -96,7 +100,8 @@ func TestSQLiteCannotWriteAnyMore(t *testing.T) {
 		case r.Code == "outcome_unknown":
 			unknown = append(unknown, resource)
 		}
-		// Linux answers "file too large", which SQLite does not tell from a broken disk: then it cannot know the outcome.
+		// Linux answers "file too large". SQLite cannot distinguish that from a broken
+		// disk, so the outcome may be unknown.
 		wantUnavailable(t, "acquire", r, "database_unavailable", "outcome_unknown")
 		refusals++
 		if len(holds) > 26*26 {
@@ -126,7 +131,7 @@ func TestSQLiteCannotWriteAnyMore(t *testing.T) {
 		delete(got, name)
 	}
 	for name := range got {
-		t.Errorf("%s was refused, and is held after a restart", name)
+		t.Errorf("%s was refused, but is held after a restart", name)
 	}
 	s.wantHeld(t, holds)
 	s.acquire(t, "there is room again", "p")

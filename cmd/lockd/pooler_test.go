@@ -12,22 +12,27 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// settings are all that this program has an interest in, and what a session may leave behind.
+// settings are all settings that a server of this program could change, and that a
+// session could leave changed.
 const settings = `
-	SELECT concat_ws(' ', 'seqscan', current_setting('enable_seqscan'), 'bitmapscan', current_setting('enable_bitmapscan'),
+	SELECT concat_ws(' ', 'seqscan', current_setting('enable_seqscan'),
+		'bitmapscan', current_setting('enable_bitmapscan'),
 		'jit', current_setting('jit'), 'sync', current_setting('synchronous_commit'),
-		'idle', current_setting('idle_in_transaction_session_timeout'), 'statement', current_setting('statement_timeout'),
-		'lock', current_setting('lock_timeout'), 'zone', current_setting('TimeZone'), 'dates', current_setting('DateStyle'), 'path', current_setting('search_path'),
+		'idle', current_setting('idle_in_transaction_session_timeout'),
+		'statement', current_setting('statement_timeout'),
+		'lock', current_setting('lock_timeout'), 'zone', current_setting('TimeZone'),
+		'dates', current_setting('DateStyle'), 'path', current_setting('search_path'),
 		'listens', (SELECT count(*) FROM pg_listening_channels()),
 		'prepared', (SELECT count(*) FROM pg_prepared_statements))`
 
-// advisoryLocks counts those of the database.
+// advisoryLocks counts the advisory locks of the database.
 const advisoryLocks = `
 	SELECT count(*) FROM pg_locks
 	WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 
-// Servers share connections with another program, through a PgBouncer in transaction mode. All works as documented, and the
-// connections are for the other program as if they were its own.
+// TestPooler has servers share connections with another program through a PgBouncer in
+// transaction mode. Everything works as documented, and the other program sees no change
+// of its connections.
 func TestPooler(t *testing.T) {
 	t.Parallel()
 	for name, connections := range map[string]int{"one connection for all": 1, "two": 2} {
@@ -36,12 +41,15 @@ func TestPooler(t *testing.T) {
 			direct := testdb.Postgres(t)
 			db := open(t, "pgx", direct)
 			name := one(t, db, "SELECT current_database()")
-			for _, setting := range []string{"synchronous_commit = off", "TimeZone = 'Asia/Kathmandu'", "DateStyle = 'German'", "statement_timeout = '1h'"} {
+			for _, setting := range []string{
+				"synchronous_commit = off", "TimeZone = 'Asia/Kathmandu'",
+				"DateStyle = 'German'", "statement_timeout = '1h'",
+			} {
 				execute(t, db, "ALTER DATABASE "+name+" SET "+setting)
 			}
 			want := one(t, open(t, "pgx", direct+"&default_query_exec_mode=exec"), settings)
 			pooled := testdb.PgBouncer(t, direct, connections) + "&default_query_exec_mode=exec"
-			n := startNeighbour(t, pooled, want)
+			n := startOtherProgram(t, pooled, want)
 
 			f := startFleet(t, pooled, 2, "NOTIFICATIONS=false", "LOG_LEVEL=debug")
 			execute(t, db, `
@@ -56,16 +64,17 @@ func TestPooler(t *testing.T) {
 			firstComeFirstServed(t, f, "in order")
 			expiryHandsOver(t, f, "expiring")
 			f.at(0).wantHeld(t, []hold{f.at(1).acquire(t, "kept", "p")})
-			late := start(t, pooled, "NOTIFICATIONS=false") // migrations with nothing to do
+			late := start(t, pooled, "NOTIFICATIONS=false") // no migrations to do
 			if got := late.locked(t); !cmp.Equal(got, []string{"kept"}) {
 				t.Errorf("locked: %v", got)
 			}
 
 			n.stop()
-			if n.looks.Load() < 100 {
-				t.Errorf("the neighbour looked only %d times", n.looks.Load())
+			if n.reads.Load() < 100 {
+				t.Errorf("the other program read its settings only %d times", n.reads.Load())
 			}
-			if got := one(t, db, "SELECT string_agg(DISTINCT operation || ' ' || settings, '; ') FROM seen"); got != "on off off off 5s" {
+			got := one(t, db, "SELECT string_agg(DISTINCT operation || ' ' || settings, '; ') FROM seen")
+			if got != "on off off off 5s" {
 				t.Errorf("a transaction that changes locks has the settings %q", got)
 			}
 			if got := one(t, db, advisoryLocks); got != "0" {
@@ -75,30 +84,32 @@ func TestPooler(t *testing.T) {
 	}
 }
 
-// With NOTIFICATIONS left on, a server that finds itself behind a pooler says so, and does not make another program's
-// connection listen.
+// TestPoolerWithNotifications leaves NOTIFICATIONS on. A server that detects a pooler
+// logs that, and does not make another program's connection listen.
 func TestPoolerWithNotifications(t *testing.T) {
 	t.Parallel()
 	direct := testdb.Postgres(t)
 	want := one(t, open(t, "pgx", direct+"&default_query_exec_mode=exec"), settings)
 	pooled := testdb.PgBouncer(t, direct, 1) + "&default_query_exec_mode=exec"
-	n := startNeighbour(t, pooled, want)
+	n := startOtherProgram(t, pooled, want)
 	f := startFleet(t, pooled, 2, "LOG_LEVEL=debug")
 	firstComeFirstServed(t, f, "in order")
-	await(t, "a warning about the pooler", true, func() bool { return strings.Contains(f[0].Output.String(), "NOTIFICATIONS=false") })
+	await(t, "a warning about the pooler", true,
+		func() bool { return strings.Contains(f[0].Output.String(), "NOTIFICATIONS=false") })
 	n.stop()
 }
 
-// neighbour is another program's connection through the same pooler.
-type neighbour struct {
-	looks atomic.Int64
+// otherProgram is another program's connection through the same pooler.
+type otherProgram struct {
+	reads atomic.Int64
 	stop  func()
 }
 
-// startNeighbour compares the settings of its connection with what they must be, again and again.
-func startNeighbour(t *testing.T, databaseURL, want string) *neighbour {
+// startOtherProgram compares the settings of its connection with the wanted ones, again and
+// again.
+func startOtherProgram(t *testing.T, databaseURL, want string) *otherProgram {
 	t.Helper()
-	n := &neighbour{}
+	n := &otherProgram{}
 	db := open(t, "pgx", databaseURL)
 	db.SetMaxOpenConns(1)
 	var looking sync.WaitGroup
@@ -119,13 +130,13 @@ func startNeighbour(t *testing.T, databaseURL, want string) *neighbour {
 				t.Errorf("another program's connection has\n%s, want\n%s", got, want)
 				return
 			}
-			n.looks.Add(1)
+			n.reads.Add(1)
 		}
 	})
 	return n
 }
 
-// one is the only value of a query, as text.
+// one returns the only value of a query as text.
 func one(t *testing.T, db *sql.DB, query string) (value string) {
 	t.Helper()
 	must(t, db.QueryRow(query).Scan(&value))

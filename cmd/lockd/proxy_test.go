@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// relay accepts connections until the test ends and hands each to a function of its own.
+// relay accepts connections until the test ends, and calls serve for each in a goroutine.
 func relay(t *testing.T, serve func(net.Conn)) (address string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -46,8 +46,9 @@ func relay(t *testing.T, serve func(net.Conn)) (address string) {
 	return listener.Addr().String()
 }
 
-// throughCutter returns another address for a server, whose connections are cut when they are so old. It tells of each
-// connection that the server has done with.
+// throughCutter returns the address of a proxy for a server. The proxy cuts each
+// connection at the given age. It sends to done when the server has finished with a
+// connection.
 func throughCutter(t *testing.T, serverURL string, age time.Duration, done chan<- struct{}) string {
 	t.Helper()
 	return "http://" + relay(t, func(client net.Conn) {
@@ -71,15 +72,16 @@ func throughCutter(t *testing.T, serverURL string, age time.Duration, done chan<
 	})
 }
 
-// listenerProxy stands between a server and its Postgres, and can take the connection away on which the server listens.
+// listenerProxy is a proxy between a server and its Postgres. It can cut the connections
+// on which the server listens for notifications.
 type listenerProxy struct {
 	mu        sync.Mutex
 	refuses   bool
-	refused   int                   // connections that wanted to listen
-	listening map[net.Conn]struct{} // that listen
+	refused   int                   // the number of connections that tried to listen
+	listening map[net.Conn]struct{} // the connections that listen
 }
 
-// throughListenerProxy returns another URL for a database.
+// throughListenerProxy returns the URL of a database behind a new proxy.
 func throughListenerProxy(t *testing.T, databaseURL string) (string, *listenerProxy) {
 	t.Helper()
 	u, err := url.Parse(databaseURL)
@@ -142,7 +144,8 @@ func (p *listenerProxy) allow() {
 	p.refuses = false
 }
 
-// counts tells how many listen, and how many have been refused since the last cut.
+// counts returns the number of connections that listen, and the number of those refused
+// since the last cut.
 func (p *listenerProxy) counts() (listening, refused int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

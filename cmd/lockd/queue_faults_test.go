@@ -17,22 +17,25 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// deadWithin is how soon the waiters of a server that died are passed over, and slack what a busy machine may add.
+// deadWithin is the time after which the waiters of a dead server are passed. slack is
+// what a busy machine may add.
 const (
 	deadWithin = 2 * time.Second
 	slack      = 2 * time.Second
 )
 
-// within logs how long something took and checks that it was not too long.
-func within(t *testing.T, what string, took, most time.Duration) {
+// within logs how long something took, and checks that it took at most limit.
+func within(t *testing.T, what string, took, limit time.Duration) {
 	t.Helper()
 	t.Logf("%s: %v", what, took.Round(100*time.Microsecond))
-	if took > most {
-		t.Errorf("%s took %v, want at most %v", what, took, most)
+	if took > limit {
+		t.Errorf("%s took %v, want at most %v", what, took, limit)
 	}
 }
 
-// The waiters of a server that died hold nobody up. Those who can repeat their request get their old place from another.
+// TestKilledServersWaitersArePassedOver kills a server that has waiters. Other waiters
+// are granted the lock. A request that can be retried gets its old place from another
+// server.
 func TestKilledServersWaitersArePassedOver(t *testing.T) {
 	t.Parallel()
 	for name, atOnce := range map[string]bool{"released at once": true, "released later": false} {
@@ -76,8 +79,8 @@ func TestKilledServersWaitersArePassedOver(t *testing.T) {
 	}
 }
 
-// The next waiter of another server gets the lock though the server that ended the hold has died right after that, or while
-// it was at it.
+// TestServerKilledAtTheHandover kills the server that ends a hold, during that or right
+// after it. The next waiter, on another server, is granted the lock.
 func TestServerKilledAtTheHandover(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
@@ -106,7 +109,7 @@ func TestServerKilledAtTheHandover(t *testing.T) {
 			<-time.After(upTo(random, 8*time.Millisecond))
 			dying.Kill(t)
 			releasing.Wait()
-			// The release may have been lost. Repeating it does no harm.
+			// The release may have been lost. Repeating it is harmless.
 			if r := f[0].do(t, http.MethodDelete, "/locks/release?"+query.Encode(), nil); r.Status == http.StatusOK {
 				t.Log("the release was lost")
 				sent = time.Now()
@@ -118,7 +121,8 @@ func TestServerKilledAtTheHandover(t *testing.T) {
 	}
 }
 
-// A hold outlives the server that granted it, until its time is over: then the next waiter of another server gets it.
+// TestKilledServersHoldExpires checks that a hold lives until its TTL although its server
+// died. Then the next waiter, on another server, is granted the lock.
 func TestKilledServersHoldExpires(t *testing.T) {
 	t.Parallel()
 	f := startFleet(t, testdb.Postgres(t), 3, "SWEEP_INTERVAL=1h")
@@ -134,8 +138,8 @@ func TestKilledServersHoldExpires(t *testing.T) {
 	f[1].wantHeld(t, []hold{h, forever, before})
 
 	next := first.granted(t)
-	expiry := moment(t, r, "expires_at")
-	if granted := moment(t, first.reply, "locked_at"); granted.Before(expiry) {
+	expiry := timeIn(t, r, "expires_at")
+	if granted := timeIn(t, first.reply, "locked_at"); granted.Before(expiry) {
 		t.Errorf("granted at %v, before the hold expired at %v", granted, expiry)
 	}
 	within(t, "from the expiry until the next has the lock", first.at.Sub(expiry), deadWithin)
@@ -143,7 +147,8 @@ func TestKilledServersHoldExpires(t *testing.T) {
 	f[2].wantHeld(t, []hold{forever, before})
 }
 
-// The waiters of a server that stands still are passed over as those of a dead one, and served when it goes on.
+// TestServerThatStandsStill checks that the waiters of a paused server are passed like
+// those of a dead one, and granted when it continues.
 func TestServerThatStandsStill(t *testing.T) {
 	t.Parallel()
 	f := startFleet(t, testdb.Postgres(t), 3)
@@ -168,7 +173,8 @@ func TestServerThatStandsStill(t *testing.T) {
 	f.drain(t, h, waiters[0], waiters[2], waiters[3])
 }
 
-// A server whose notifications are cut off finds out by itself whose turn has come, and is told again once it can be.
+// TestNotificationsCutOff checks that a server without notifications finds the next
+// waiter by its recheck, and uses notifications again when they are back.
 func TestNotificationsCutOff(t *testing.T) {
 	t.Parallel()
 	const recheck = 1500 * time.Millisecond
@@ -185,8 +191,9 @@ func TestNotificationsCutOff(t *testing.T) {
 		f[1].release(t, h)
 		return w.at.Sub(begun)
 	}
-	// Of several, one that is much quicker than rechecking says that they are told.
-	told := func(when string) {
+	// One of several hand-overs that is much faster than the recheck shows that
+	// notifications work.
+	wantNotified := func(when string) {
 		t.Helper()
 		best := time.Hour
 		for range 5 {
@@ -195,20 +202,22 @@ func TestNotificationsCutOff(t *testing.T) {
 		within(t, when+", the quickest of five hand-overs", best, recheck/10)
 	}
 	apptest.Eventually(t, "it listens", func() bool { listening, _ := proxy.counts(); return listening == 1 })
-	told("at first")
+	wantNotified("at first")
 
 	proxy.cut()
 	apptest.Eventually(t, "it tries to listen again", func() bool { _, refused := proxy.counts(); return refused > 1 })
 	within(t, "without notifications, a hand-over", handOver("r"), recheck+slack)
 	proxy.allow()
-	apptest.Eventually(t, "it listens again", func() bool { return strings.Contains(f[1].Output.String(), "arrive again") })
-	told("afterwards")
+	apptest.Eventually(t, "it listens again",
+		func() bool { return strings.Contains(f[1].Output.String(), "arrive again") })
+	wantNotified("afterwards")
 	if s := f[1].Output.String(); strings.Count(s, "no notifications") != 1 {
 		t.Error("the log does not say once that there are no notifications")
 	}
 }
 
-// What a server was not told while it could not listen, it looks up when it listens again.
+// TestNotificationsMissed checks that a server, when it listens again, reads what it has
+// missed.
 func TestNotificationsMissed(t *testing.T) {
 	t.Parallel()
 	databaseURL := testdb.Postgres(t)
@@ -221,18 +230,19 @@ func TestNotificationsMissed(t *testing.T) {
 	proxy.cut()
 	apptest.Eventually(t, "it tries to listen again", func() bool { _, refused := proxy.counts(); return refused > 0 })
 	f[0].release(t, h)
-	f[0].Stop(t, syscall.SIGTERM) // nobody tells it again
+	f[0].Stop(t, syscall.SIGTERM) // no other notification follows
 	proxy.allow()
 	allowed := time.Now()
 	h = w.granted(t)
-	t.Logf("granted %v after it may listen again", w.at.Sub(allowed))
+	t.Logf("granted %v after listening was permitted again", w.at.Sub(allowed))
 	f[1].release(t, h)
 }
 
-// With NOTIFICATIONS=false servers neither listen nor tell each other, and a hand-over takes place all the same.
+// TestNotificationsOff checks that servers with NOTIFICATIONS=false neither listen nor
+// notify, and that hand-overs still work.
 func TestNotificationsOff(t *testing.T) {
 	t.Parallel()
-	for setting, told := range map[string]bool{"true": true, "false": false} {
+	for setting, notifies := range map[string]bool{"true": true, "false": false} {
 		t.Run(setting, func(t *testing.T) {
 			t.Parallel()
 			databaseURL := testdb.Postgres(t)
@@ -268,15 +278,16 @@ func TestNotificationsOff(t *testing.T) {
 				must(t, err)
 				heard[strings.TrimLeft(n.Channel, "lockd_0123456789")] = true
 			}
-			if heard[""] != told || heard["superseded"] != told {
-				t.Errorf("heard on %v, want other channels than the_end: %v", heard, told)
+			if heard[""] != notifies || heard["superseded"] != notifies {
+				t.Errorf("heard on %v, want other channels than the_end: %v", heard, notifies)
 			}
 		})
 	}
 }
 
-// The places of requests that waited when the server was killed hold nobody up after its restart, and are there for those
-// who repeat their request. What they had been granted they have.
+// TestSQLiteServerKilledWithWaiters kills a server with waiting requests. After its
+// restart their places delay no other request, and a retry gets its old place. A request
+// that had been granted the lock has it.
 func TestSQLiteServerKilledWithWaiters(t *testing.T) {
 	t.Parallel()
 	databaseURL := sqliteURL(testdb.SQLite(t))
@@ -288,7 +299,10 @@ func TestSQLiteServerKilledWithWaiters(t *testing.T) {
 	held = passed.granted(t)
 	h := s.acquire(t, "r", "holder")
 	free := s.acquire(t, "free", "holder")
-	for i, body := range []map[string]any{named("r", "a", "1"), waiting("r", "lost"), named("r", "b", "2"), waiting("free", "lost")} {
+	for i, body := range []map[string]any{
+		named("r", "a", "1"), waiting("r", "lost"), named("r", "b", "2"),
+		waiting("free", "lost"),
+	} {
 		s.wait(t, body)
 		if i < 3 {
 			s.awaitQueue(t, "r", []string{"a", "lost", "b"}[:i+1]...)
@@ -314,8 +328,9 @@ func TestSQLiteServerKilledWithWaiters(t *testing.T) {
 	fleet.drain(t, h, a, b, newcomer)
 }
 
-// A request that waits on one server learns at once that the same request has been made to another, and acquires nothing
-// after that one has come and gone. No server looks by itself within the time of the test.
+// TestSupersededAcrossServers makes a waiting request again on another server. The first
+// one is answered at once, and is not granted the lock after the second one has released
+// it. No server rechecks during the test.
 func TestSupersededAcrossServers(t *testing.T) {
 	t.Parallel()
 	f := startFleet(t, testdb.Postgres(t), 2, "RECHECK_INTERVAL=1h")

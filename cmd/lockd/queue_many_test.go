@@ -9,16 +9,15 @@ import (
 	"time"
 )
 
-// Very many wait for one lock on one server, and each gets it in turn.
 func TestManyWaitersOfOneResource(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		count := 2000
 		if serversOn(databaseURL) > 1 {
-			count = 500 // Postgres takes longer for each
+			count = 500 // Postgres takes longer for each hand-over
 		}
 		s := start(t, databaseURL)
 		h := s.acquire(t, "r", "holder")
-		var served service
+		var served grantLog
 		var all sync.WaitGroup
 		for i := range count {
 			w := s.wait(t, waiting("r", fmt.Sprint("waiter ", i)))
@@ -30,14 +29,15 @@ func TestManyWaitersOfOneResource(t *testing.T) {
 				}
 				served.begin(t, w.reply)
 				served.end()
-				if r, err := s.try(http.MethodDelete, "/locks/release-all?process_id="+strings.ReplaceAll(w.process, " ", "+"), nil); err != nil || r.Status != http.StatusOK {
-					t.Errorf("%s gives up the lock: %+v, %v", w.process, r, err)
+				path := "/locks/release-all?process_id=" + strings.ReplaceAll(w.process, " ", "+")
+				if r, err := s.try(http.MethodDelete, path, nil); err != nil || r.Status != http.StatusOK {
+					t.Errorf("%s released the lock: %+v, %v", w.process, r, err)
 				}
 			})
 		}
 		begun := time.Now()
 		await(t, "length of the queue", count, func() int { return len(s.queue(t, "r")) })
-		t.Logf("%v for all to come; %s", time.Since(begun), s.Memory(t))
+		t.Logf("%v until all were queued; %s", time.Since(begun), s.Memory(t))
 		begun = time.Now()
 		s.release(t, h)
 		all.Wait()
@@ -48,13 +48,14 @@ func TestManyWaitersOfOneResource(t *testing.T) {
 	})
 }
 
-// Each of thousands of locks has a waiter, and all are released at once.
+// TestManyResourcesWithAWaiter has thousands of locks with one waiter each, and releases
+// them all at once.
 func TestManyResourcesWithAWaiter(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		const count = 2000
 		s := start(t, databaseURL)
 		waiters := make([]*waiter, count)
-		const atOnce = 50 // to dial for all of them at the same time is more than a busy machine can take
+		const atOnce = 50 // a busy machine cannot open all connections at once
 		var all sync.WaitGroup
 		for first := range atOnce {
 			all.Go(func() {

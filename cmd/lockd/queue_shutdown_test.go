@@ -15,8 +15,9 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// A server that is told to stop sends its waiters away at once. Nobody waits for them any more, and those who come back,
-// to another server or the next one, have their old places.
+// TestShutdownSendsWaitersAway stops a server that has waiters. They are answered at
+// once. Their places delay no other request, and a retry on another server or after a
+// restart gets its old place.
 func TestShutdownSendsWaitersAway(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		leaving := start(t, databaseURL)
@@ -27,7 +28,7 @@ func TestShutdownSendsWaitersAway(t *testing.T) {
 		var bodies []map[string]any
 		var names []string
 		var waiters []*waiter
-		for i := range 2 * count { // every second one can come back
+		for i := range 2 * count { // every second one has a request_id
 			name := fmt.Sprint("waiter ", i)
 			body := waiting("r", name)
 			if i%2 == 0 {
@@ -53,7 +54,8 @@ func TestShutdownSendsWaitersAway(t *testing.T) {
 		leaving.Signal(t, syscall.SIGTERM)
 		for _, w := range waiters {
 			r := w.answer(t)
-			if r.Status != http.StatusServiceUnavailable || r.Code != "shutting_down" || r.Header.Get("Retry-After") == "" {
+			if r.Status != http.StatusServiceUnavailable || r.Code != "shutting_down" ||
+				r.Header.Get("Retry-After") == "" {
 				t.Errorf("%s got %+v", w.process, r)
 			}
 		}
@@ -79,7 +81,8 @@ func TestShutdownSendsWaitersAway(t *testing.T) {
 	})
 }
 
-// A free lock that is reserved for a waiter goes to the next one when that waiter's server is told to stop.
+// TestShutdownDuringHandovers stops a server while a free lock is reserved for one of its
+// waiters. The lock goes to the next waiter.
 func TestShutdownDuringHandovers(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
@@ -120,11 +123,12 @@ func TestShutdownDuringHandovers(t *testing.T) {
 		back := staying.wait(t, named(resource, "first", "its request"))
 		fleet{staying}.drain(t, h, back)
 	}
-	t.Logf("granted before it was sent away: %d of %d", granted, rounds)
+	t.Logf("granted before the shutdown: %d of %d", granted, rounds)
 }
 
-// Three servers are restarted one after the other while clients take turns at one lock. Every client goes on being served,
-// in the order of the queue, and sees nothing of it but being sent to another server.
+// TestRollingRestart restarts three servers one after the other while clients take turns
+// at one lock. Every client is served, in the order of the queue. The clients only notice
+// that they have to use another server.
 func TestRollingRestart(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
@@ -137,7 +141,7 @@ func TestRollingRestart(t *testing.T) {
 	}
 
 	const clients = 12
-	var served service
+	var served grantLog
 	var turns [clients]atomic.Int32
 	var sentAway atomic.Int32
 	var quit atomic.Bool
@@ -145,7 +149,8 @@ func TestRollingRestart(t *testing.T) {
 	for i := range clients {
 		random := rand.New(rand.NewPCG(seed, uint64(i)))
 		process := fmt.Sprint("client ", i)
-		// ask repeats a request at one server after the other until one of them carries it out, and tells whether it had to.
+		// ask repeats a request on one server after the other until one executes it. It
+		// reports whether it had to repeat the request.
 		ask := func(method, path string, body any) (r reply, repeated, ok bool) {
 			for attempts := 0; ; attempts++ {
 				r, err := servers[random.IntN(3)].Load().try(method, path, body)
@@ -162,12 +167,13 @@ func TestRollingRestart(t *testing.T) {
 		}
 		all.Go(func() {
 			for turn := 0; !quit.Load(); turn++ {
-				r, repeated, ok := ask(http.MethodPost, "/locks/request", named("r", process, fmt.Sprint("turn ", turn)))
+				r, repeated, ok := ask(http.MethodPost, "/locks/request",
+					named("r", process, fmt.Sprint("turn ", turn)))
 				if _, granted := holdOf(r); !ok || !granted {
-					t.Errorf("%s wants the lock, got %+v", process, r)
+					t.Errorf("%s requested the lock, got %+v", process, r)
 					return
 				}
-				if repeated { // it may have been away when its turn came
+				if repeated { // it may have been disconnected when its turn came
 					served.beginOutOfOrder(t)
 				} else {
 					served.begin(t, r)
@@ -177,7 +183,7 @@ func TestRollingRestart(t *testing.T) {
 				query := url.Values{"resource_name": {"r"}, "process_id": {process}}
 				r, repeated, ok = ask(http.MethodDelete, "/locks/release?"+query.Encode(), nil)
 				if !ok || r.Status != http.StatusOK && (!repeated || r.Code != "already_released") {
-					t.Errorf("%s gives up the lock, got %+v", process, r)
+					t.Errorf("%s released the lock, got %+v", process, r)
 					return
 				}
 				turns[i].Add(1)
@@ -195,7 +201,8 @@ func TestRollingRestart(t *testing.T) {
 			want[i] = turns[i].Load() + 2
 		}
 		for i := range turns {
-			apptest.Eventually(t, fmt.Sprintf("client %d is served", i), func() bool { return t.Failed() || turns[i].Load() >= want[i] })
+			apptest.Eventually(t, fmt.Sprintf("client %d is served", i),
+				func() bool { return t.Failed() || turns[i].Load() >= want[i] })
 		}
 	}
 	everybodyServed()
@@ -213,6 +220,6 @@ func TestRollingRestart(t *testing.T) {
 	f[1].awaitFree(t, "r")
 	t.Logf("%d grants in order, requests repeated %d times", len(served.grants), sentAway.Load())
 	if sentAway.Load() == 0 {
-		t.Error("no client met a server that stops")
+		t.Error("no client used a server that was stopping")
 	}
 }

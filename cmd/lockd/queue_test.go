@@ -16,14 +16,15 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// What holds for a queue whichever way its servers hear of each other.
+// TestQueue runs the scenarios of a queue with every way in which servers learn of each
+// other's changes.
 func TestQueue(t *testing.T) {
 	scenarios := map[string]func(t *testing.T, f fleet, resource string){
 		"first come first served":      firstComeFirstServed,
 		"newcomers do not overtake":    newcomersDoNotOvertake,
 		"expiry hands over":            expiryHandsOver,
-		"hang-ups at random":           hangUpsAtRandom,
-		"hang-up as the lock comes":    hangUpAsTheLockComes,
+		"disconnects at random":        randomDisconnects,
+		"disconnect during the grant":  disconnectDuringGrant,
 		"cut off and back":             cutOffAndBack,
 		"cut off again and again":      cutOffAgainAndAgain,
 		"wait is over":                 waitIsOver,
@@ -36,13 +37,15 @@ func TestQueue(t *testing.T) {
 				scenario(t, f, name)
 			})
 		}
-	}, "SWEEP_INTERVAL=1h", "LOG_LEVEL=debug") // nothing is handed over by the sweeper; hang-ups are found in the log
+		// the sweeper grants nothing; the log shows which disconnected requests were answered
+	}, "SWEEP_INTERVAL=1h", "LOG_LEVEL=debug")
 }
 
-// Grants come in the order in which the waiters came, whichever server they wait on, and whichever ends the hold how.
+// firstComeFirstServed checks the order of grants across servers, for every way to end a
+// hold.
 func firstComeFirstServed(t *testing.T, f fleet, resource string) {
 	h := f.at(0).acquire(t, resource, "holder")
-	waiters := f.enter(t, resource, 12)
+	waiters := f.enqueue(t, resource, 12)
 	for i, w := range waiters {
 		s := f.at(i/2 + 1)
 		query := url.Values{"resource_name": {resource}, "process_id": {h.process}, "reason": {"test"}}
@@ -69,10 +72,11 @@ func firstComeFirstServed(t *testing.T, f fleet, resource string) {
 	f.at(1).awaitFree(t, resource)
 }
 
-// While anyone waits, a request that does not wait gets nothing, and one that waits is served after those before it.
+// newcomersDoNotOvertake checks that while a request waits, a request that does not wait
+// gets nothing, and one that waits is granted the lock after the earlier ones.
 func newcomersDoNotOvertake(t *testing.T, f fleet, resource string) {
 	h := f.at(0).acquire(t, resource, "holder")
-	waiters := f.enter(t, resource, 4)
+	waiters := f.enqueue(t, resource, 4)
 
 	var hammers sync.WaitGroup
 	var quit atomic.Bool
@@ -81,7 +85,8 @@ func newcomersDoNotOvertake(t *testing.T, f fleet, resource string) {
 	for i := range 2 * len(f) {
 		hammers.Go(func() {
 			for !quit.Load() {
-				r, err := f.at(i).try(http.MethodPost, "/locks/request", acquisition(resource, fmt.Sprint("newcomer ", i)))
+				r, err := f.at(i).try(http.MethodPost, "/locks/request",
+					acquisition(resource, fmt.Sprint("newcomer ", i)))
 				mu.Lock()
 				if err != nil {
 					answers[err.Error()]++
@@ -100,7 +105,7 @@ func newcomersDoNotOvertake(t *testing.T, f fleet, resource string) {
 		quit.Store(true)
 		hammers.Wait()
 	})
-	for turn := range 20 { // there is always one more waiter to come before the last one leaves
+	for turn := range 20 { // one more waiter is always queued before the last one is granted the lock
 		f.at(turn).release(t, h)
 		h = waiters[0].granted(t)
 		waiters = append(waiters[1:], f.at(turn).wait(t, waiting(resource, fmt.Sprint("later ", turn))))
@@ -114,18 +119,19 @@ func newcomersDoNotOvertake(t *testing.T, f fleet, resource string) {
 	hammers.Wait()
 	t.Logf("newcomers got %v", answers)
 	if answers["already_locked"] == 0 {
-		t.Error("no newcomer met a holder")
+		t.Error("no newcomer was refused because of a holder")
 	}
 	f.drain(t, h, waiters...)
 }
 
-// A hold whose time is over is handed on by itself: not before, and soon after, wherever it was granted or renewed.
+// expiryHandsOver checks that an expired hold is granted to the next waiter soon after
+// its end and not before, whichever servers granted and renewed it.
 func expiryHandsOver(t *testing.T, f fleet, resource string) {
 	const soon = 1500 * time.Millisecond
 	tests := map[string]struct {
 		ttl     time.Duration
 		renewed time.Duration // while another waits; 0: not at all
-		servers [3]int        // where the holder asks, where it renews, where the other waits
+		servers [3]int        // of the request, of the renewal, and of the other waiter
 	}{
 		"on one server":                   {500 * time.Millisecond, 0, [3]int{1, 0, 1}},
 		"the holder asked another":        {500 * time.Millisecond, 0, [3]int{0, 0, 1}},
@@ -144,9 +150,9 @@ func expiryHandsOver(t *testing.T, f fleet, resource string) {
 				f.at(test.servers[1]).awaitQueue(t, name, "waiter")
 				r = f.at(test.servers[1]).do(t, http.MethodPost, "/locks/renew", expiring(name, "holder", test.renewed))
 			}
-			expiry := moment(t, r, "expires_at")
+			expiry := timeIn(t, r, "expires_at")
 			w.granted(t)
-			late := moment(t, w.reply, "locked_at").Sub(expiry)
+			late := timeIn(t, w.reply, "locked_at").Sub(expiry)
 			answered := w.at.Sub(expiry) // the database is on this machine
 			t.Logf("granted %v after the expiry, answered after %v", late, answered)
 			if late < 0 || answered > soon {
@@ -156,7 +162,8 @@ func expiryHandsOver(t *testing.T, f fleet, resource string) {
 	}
 }
 
-// A client that is cut off holds nobody up, and gets its old place when it comes back, wherever that is.
+// cutOffAndBack checks that a disconnected client delays no other one, and that its retry
+// gets its old place on any server.
 func cutOffAndBack(t *testing.T, f fleet, resource string) {
 	h := f.at(0).acquire(t, resource, "holder")
 	cut := f.at(0).wait(t, named(resource, "cut", "its request"))
@@ -171,18 +178,19 @@ func cutOffAndBack(t *testing.T, f fleet, resource string) {
 	f.at(1).release(t, h)
 	h = second.granted(t)
 
-	// Another process may use the same id for something else.
+	// Another process may use the same request_id.
 	stranger := f.at(1).wait(t, named(resource, "stranger", "its request"))
 	f.at(1).awaitQueue(t, resource, "third", "stranger")
 	back := f.at(1).wait(t, named(resource, "cut", "its request"))
 	f.at(0).awaitQueue(t, resource, "cut", "third", "stranger")
 	f.drain(t, h, back, third, stranger)
-	if !cameAt(t, back.reply).Before(cameAt(t, second.reply)) {
-		t.Error("its waiting counts from when it came back, not from when it came")
+	if !queuedAt(t, back.reply).Before(queuedAt(t, second.reply)) {
+		t.Error("its wait counts from the retry, not from the first request")
 	}
 }
 
-// A proxy that cuts every connection after a short while costs a client that repeats its request no place.
+// cutOffAgainAndAgain has a proxy that cuts every connection after a short time. A client
+// that retries its request keeps its place.
 func cutOffAgainAndAgain(t *testing.T, f fleet, resource string) {
 	var proxies []*client
 	const cuts = 8
@@ -205,7 +213,7 @@ func cutOffAgainAndAgain(t *testing.T, f fleet, resource string) {
 		cut = proxies[i%len(proxies)].wait(t, body)
 	}
 	cut.end(t)
-	for range cuts { // a request that comes late would take the place of the next one
+	for range cuts { // a retry that comes too late would get a place behind the next waiter
 		<-done
 	}
 	f.at(0).wantQueue(t, resource, "second")
@@ -214,7 +222,8 @@ func cutOffAgainAndAgain(t *testing.T, f fleet, resource string) {
 	f.drain(t, h, back, second)
 }
 
-// A client that has lost the answer gets the same hold by repeating its request, also when it waited for it.
+// repeatedAfterALostAnswer checks that a retry after a lost answer gets the same hold,
+// also if the request waited.
 func repeatedAfterALostAnswer(t *testing.T, f fleet, resource string) {
 	h := f.at(0).acquire(t, resource, "holder")
 	w := f.at(0).wait(t, named(resource, "p", "its request"))
@@ -223,13 +232,14 @@ func repeatedAfterALostAnswer(t *testing.T, f fleet, resource string) {
 	granted := w.granted(t)
 	for i := range 2 {
 		if again := f.at(i+1).wait(t, named(resource, "p", "its request")).granted(t); again != granted {
-			t.Errorf("repeated it gets %+v, want %+v", again, granted)
+			t.Errorf("the retry got %+v, want %+v", again, granted)
 		}
 	}
 	f.drain(t, granted)
 }
 
-// A request that has waited as long as it may is told who holds the lock, and has no place any more.
+// waitIsOver checks that a request that times out is answered with the holder, and has no
+// place any more.
 func waitIsOver(t *testing.T, f fleet, resource string) {
 	h := f.at(0).acquire(t, resource, "holder")
 	for i, body := range []map[string]any{acquisition(resource, "p"), named(resource, "p", "its request")} {
@@ -243,7 +253,7 @@ func waitIsOver(t *testing.T, f fleet, resource string) {
 	f.drain(t, h)
 }
 
-// A place is kept for so long and no longer.
+// TestPlaceIsKeptForAWhile checks that a place is kept for KEEP_PLACE and not longer.
 func TestPlaceIsKeptForAWhile(t *testing.T) {
 	onFleets(t, func(t *testing.T, f fleet) {
 		h := f.at(0).acquire(t, "r", "holder")
@@ -260,11 +270,12 @@ func TestPlaceIsKeptForAWhile(t *testing.T) {
 	}, "KEEP_PLACE=50ms", "SWEEP_INTERVAL=1h")
 }
 
-// Of two connections with the same request the later one has the place, and the other is told so. They are one waiter.
+// TestRequestOnTwoConnections makes one request on two connections. The later one has the
+// place, and the earlier one is superseded. The queue has one waiter.
 func TestRequestOnTwoConnections(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		f := startFleet(t, databaseURL, serversOn(databaseURL), "RECHECK_INTERVAL=100ms")
-		// both returns them, the older one first, and somebody who waits behind them.
+		// both returns the two requests, the older one first, and a waiter behind them.
 		both := func(resource string) (older, newer, later *waiter) {
 			older = f.at(0).wait(t, named(resource, "p", "its request"))
 			f.at(1).awaitQueue(t, resource, "p")
@@ -287,7 +298,7 @@ func TestRequestOnTwoConnections(t *testing.T) {
 			f.at(0).release(t, h)
 			h = newer.granted(t)
 			if again := f.at(0).wait(t, named("a", "p", "its request")).granted(t); again != h {
-				t.Errorf("repeated it gets %+v, want %+v", again, h)
+				t.Errorf("the retry got %+v, want %+v", again, h)
 			}
 			f.drain(t, h, later)
 		})
@@ -313,7 +324,8 @@ func TestRequestOnTwoConnections(t *testing.T) {
 			h := f.at(0).acquire(t, "d", "holder")
 			older, newer, later := both("d")
 			f.at(0).release(t, h)
-			// Whichever has the place then is told first; the other is told of the same hold, or that it was superseded.
+			// The one that has the place is answered first. The other one is answered
+			// with the same hold, or was superseded.
 			await(t, "holder", any("p"), func() any { return f.at(0).status(t, "d").Data["locked_by"] })
 			granted := 0
 			for _, w := range []*waiter{older, newer} {
@@ -325,14 +337,14 @@ func TestRequestOnTwoConnections(t *testing.T) {
 				}
 			}
 			if granted == 0 {
-				t.Fatal("nobody was told of the hold")
+				t.Fatal("no request was answered with the hold")
 			}
 			f.drain(t, h, later)
 		})
 	})
 }
 
-// serversOn is how many servers may share a database.
+// serversOn returns the maximum number of servers on a database.
 func serversOn(databaseURL string) int {
 	if strings.HasPrefix(databaseURL, "postgres") {
 		return 2
@@ -340,11 +352,12 @@ func serversOn(databaseURL string) int {
 	return 1
 }
 
-// A queue that is full takes nobody, on any server, and takes one more for each that leaves.
+// TestQueueIsBounded checks that no server accepts a waiter into a full queue, and that
+// each waiter that leaves makes room for one.
 func TestQueueIsBounded(t *testing.T) {
 	onFleets(t, func(t *testing.T, f fleet) {
 		h := f.at(0).acquire(t, "r", "holder")
-		waiters := f.enter(t, "r", 3)
+		waiters := f.enqueue(t, "r", 3)
 		for i := range f {
 			wantQueueFull(t, f[i], "r")
 			if r := f[i].request(t, "r", "newcomer"); r.Status != http.StatusConflict {
@@ -362,7 +375,8 @@ func TestQueueIsBounded(t *testing.T) {
 	}, "MAX_WAITERS_PER_RESOURCE=3")
 }
 
-// A server that has as many waiters as it may takes no more, and its neighbour does.
+// TestWaitersOfOneServerAreBounded checks that a server with the maximum number of
+// waiters refuses further ones, and that another server accepts them.
 func TestWaitersOfOneServerAreBounded(t *testing.T) {
 	t.Parallel()
 	f := startFleet(t, testdb.Postgres(t), 2, "MAX_WAITERS=2")
@@ -390,27 +404,27 @@ func wantQueueFull(t *testing.T, s *server, resource string) {
 	t.Helper()
 	r := s.wait(t, waiting(resource, "one too many")).answer(t)
 	if r.Status != http.StatusServiceUnavailable || r.Code != "queue_full" || r.Header.Get("Retry-After") == "" {
-		t.Errorf("one too many got %+v", r)
+		t.Errorf("the request above the maximum got %+v", r)
 	}
 }
 
-// service collects what clients that were served can tell of its order.
-type service struct {
+// grantLog records the grants of clients, to check their order.
+type grantLog struct {
 	mu     sync.Mutex
 	inside int
 	grants []reply
 }
 
-// begin is called with a grant as soon as it is known, end before it is given up.
-func (s *service) begin(tb testing.TB, r reply) {
+// begin records a grant as soon as the client has it. end is called before the release.
+func (s *grantLog) begin(tb testing.TB, r reply) {
 	s.beginOutOfOrder(tb)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.grants = append(s.grants, r)
 }
 
-// beginOutOfOrder is for a grant that may have been late.
-func (s *service) beginOutOfOrder(tb testing.TB) {
+// beginOutOfOrder is begin for a grant that may have been late.
+func (s *grantLog) beginOutOfOrder(tb testing.TB) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.inside++; s.inside > 1 {
@@ -418,14 +432,14 @@ func (s *service) beginOutOfOrder(tb testing.TB) {
 	}
 }
 
-func (s *service) end() {
+func (s *grantLog) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.inside--
 }
 
-// wantInOrder checks that those who had come before were served before.
-func (s *service) wantInOrder(tb testing.TB) {
+// wantInOrder checks that the grants have the order in which the requests were queued.
+func (s *grantLog) wantInOrder(tb testing.TB) {
 	tb.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -437,13 +451,14 @@ func (s *service) wantInOrder(tb testing.TB) {
 	turns := make([]turn, len(s.grants))
 	for i, r := range s.grants {
 		h, _ := holdOf(r)
-		turns[i] = turn{h.process, h.token, cameAt(tb, r)}
+		turns[i] = turn{h.process, h.token, queuedAt(tb, r)}
 	}
 	if !slices.IsSortedFunc(turns, func(a, b turn) int { return int(a.token - b.token) }) {
 		tb.Errorf("tokens do not grow: %v", turns)
 	}
 	if !slices.IsSortedFunc(turns, func(a, b turn) int { return a.came.Compare(b.came) }) {
 		sorted := slices.SortedStableFunc(slices.Values(turns), func(a, b turn) int { return a.came.Compare(b.came) })
-		tb.Errorf("served in another order than they came (-came +served):\n%s", cmp.Diff(sorted, turns, cmp.AllowUnexported(turn{})))
+		tb.Errorf("granted in another order than queued (-queued +granted):\n%s",
+			cmp.Diff(sorted, turns, cmp.AllowUnexported(turn{})))
 	}
 }

@@ -18,10 +18,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"resource-lock-manager/internal/apptest"
 	"resource-lock-manager/internal/testdb"
 )
 
-// fence is a block of code in a document. The text before it may say under which name to save it.
+// fence is a block of code in a document. The text before it may state the name of its
+// file.
 type fence struct{ language, text, saveAs string }
 
 var (
@@ -46,7 +48,7 @@ func fencesOf(text string) (found []fence) {
 	return found
 }
 
-// readme returns the README's blocks of code from one heading to another.
+// readme returns the README's blocks of code between two headings.
 func readme(t *testing.T, from, to string) []fence {
 	t.Helper()
 	_, part, begins := strings.Cut(document(t, "README.md"), "\n## "+from+"\n")
@@ -57,7 +59,8 @@ func readme(t *testing.T, from, to string) []fence {
 	return fencesOf(part)
 }
 
-// shape is what two answers to the same command have in common: all but moments, numbers that depend on them, and ids.
+// shape returns what two answers to the same command have in common: everything except
+// timestamps, numbers that depend on them, and ids.
 func shape(value any) any {
 	switch v := value.(type) {
 	case map[string]any:
@@ -84,8 +87,9 @@ func shape(value any) any {
 	return value
 }
 
-// cut takes out of an answer the fields that an example does not show, in each object for which the example says so by a
-// line "...". It returns an error where such a line stands for nothing.
+// cut removes the fields of an answer that an example does not show. It does so in each
+// object for which the example has a line "...". It returns an error if such a line
+// stands for no field.
 func cut(example, answer any) (err error) {
 	switch example := example.(type) {
 	case map[string]any:
@@ -110,8 +114,8 @@ func cut(example, answer any) (err error) {
 	return err
 }
 
-// compare returns an error unless an answer has the shape of an example. The example has every field, unless a line "..."
-// says that it leaves some out.
+// compare returns an error unless an answer has the shape of an example. An example has
+// every field, unless a line "..." says that it omits some.
 func compare(example, answer string) error {
 	var shown, got any
 	if err := json.Unmarshal([]byte(cuts.ReplaceAllString(example, `$1"...": true`)), &shown); err != nil {
@@ -129,7 +133,8 @@ func compare(example, answer string) error {
 	return nil
 }
 
-// An example that shows something else than the server answers is found, also where it leaves fields out.
+// TestExamplesAreCompared checks that compare finds an example that differs from the
+// answer, also if it omits fields.
 func TestExamplesAreCompared(t *testing.T) {
 	t.Parallel()
 	const answer = `{"name":"alice","n":1,"inner":{"a":"long text","b":null},"list":[{"x":1,"y":"text"}]}`
@@ -150,8 +155,10 @@ func TestExamplesAreCompared(t *testing.T) {
 		"cut inside, other value": {"{\n  \"inner\": {\n    \"b\": true,\n    ...\n  },\n  ...\n}", false},
 		"cut outside only":        {"{\n  \"inner\": {\n    \"b\": null\n  },\n  ...\n}", false},
 		"cut in a list":           {"{\n  \"list\": [{\n    \"y\": \"text\",\n    ...\n  }],\n  ...\n}", true},
-		"nothing is cut":          {"{\n  \"list\": [{\n    \"x\": 1,\n    \"y\": \"text\",\n    ...\n  }],\n  ...\n}", false},
-		"another length":          {"{\n  \"list\": [],\n  ...\n}", false},
+		"nothing is cut": {
+			"{\n  \"list\": [{\n    \"x\": 1,\n    \"y\": \"text\",\n    ...\n  }],\n  ...\n}", false,
+		},
+		"another length": {"{\n  \"list\": [],\n  ...\n}", false},
 	} {
 		if err := compare(test.example, answer); (err == nil) != test.same {
 			t.Errorf("%s: %v", name, err)
@@ -159,7 +166,7 @@ func TestExamplesAreCompared(t *testing.T) {
 	}
 }
 
-// runner runs the commands of documents against a server of its own.
+// runner runs the commands of documents against its own server.
 type runner struct {
 	*server
 	folder string
@@ -182,7 +189,8 @@ func (r runner) run(t *testing.T, command string) (out, errs string, err error) 
 	return stdout.String(), stderr.String(), nil
 }
 
-// TestTour runs the tour word by word: each command prints what stands below it, to the last field.
+// TestTour runs the commands of the tour. Each must print exactly what the tour shows
+// below it, with every field.
 func TestTour(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t)
@@ -211,13 +219,14 @@ func TestTour(t *testing.T) {
 		case f.language == "json":
 			answers++
 			if printed == "" && len(waits) > 0 {
-				if released := r.do(t, "DELETE", "/locks/release?resource_name=report&process_id=first", nil); released.Status != http.StatusOK {
+				released := r.do(t, "DELETE", "/locks/release?resource_name=report&process_id=first", nil)
+				if released.Status != http.StatusOK {
 					t.Fatalf("%+v", released)
 				}
 				select {
 				case printed = <-waits[0]:
-				case <-time.After(patience):
-					t.Fatal("the command in the background is not answered")
+				case <-time.After(apptest.Timeout):
+					t.Fatal("the command in the background was not answered")
 				}
 				waits = waits[1:]
 			}
@@ -235,15 +244,16 @@ func TestTour(t *testing.T) {
 	}
 }
 
-// TestReadmeCommands runs the README's commands of curl and lockctl: each prints what stands below it, with more fields where
-// the example says so.
+// TestReadmeCommands runs the README's commands of curl and lockctl. Each must print what
+// the README shows below it, with more fields only where the example says so.
 func TestReadmeCommands(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t)
 	must(t, os.Mkdir(filepath.Join(r.folder, "bin"), 0o700))
 	buildLockctl(t, filepath.Join(r.folder, "bin"))
-	blocks := append(readme(t, "Start", "With lockctl or with curl"), readme(t, "With lockctl or with curl", "From Go")...)
-	if blocks[0].text != "make run\n" { // which TestMakeRun runs
+	blocks := append(readme(t, "Start", "With lockctl or with curl"),
+		readme(t, "With lockctl or with curl", "From Go")...)
+	if blocks[0].text != "make run\n" { // TestMakeRun runs this one
 		t.Errorf("the first command is %q", blocks[0].text)
 	}
 	blocks = blocks[1:]
@@ -260,7 +270,7 @@ func TestReadmeCommands(t *testing.T) {
 		if answer.language == "json" {
 			err = compare(answer.text, out)
 		} else if diff := cmp.Diff(plain(answer.text), plain(errs+out)); diff != "" {
-			err = fmt.Errorf("%s prints something else (-example +answer):\n%s", command.text, diff)
+			err = fmt.Errorf("%s printed something else (-example +answer):\n%s", command.text, diff)
 		}
 		if err != nil {
 			t.Error(err)
@@ -268,14 +278,14 @@ func TestReadmeCommands(t *testing.T) {
 	}
 }
 
-// plain is what lockctl prints without what depends on the time.
+// plain returns the output of lockctl without what depends on the time.
 func plain(text string) string {
 	text = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`).ReplaceAllString(text, "TIME")
 	text = regexp.MustCompile(`\([\dms]+ ago\)|\(in [\dms]+\)`).ReplaceAllString(text, "(DURATION)")
 	return regexp.MustCompile(`\d{16}`).ReplaceAllString(text, "TOKEN")
 }
 
-// TestReadmeGo compiles the README's lines of Go in a module of its own, and runs them.
+// TestReadmeGo compiles the README's Go code in a module of its own, and runs it.
 func TestReadmeGo(t *testing.T) {
 	t.Parallel()
 	s := start(t, sqliteURL(testdb.SQLite(t)))
@@ -305,7 +315,8 @@ func main() {
 	}
 }
 `)
-	if out, err := exec.CommandContext(t.Context(), program).CombinedOutput(); err != nil || string(out) != "deploying <nil>\n" {
+	out, err := exec.CommandContext(t.Context(), program).CombinedOutput()
+	if err != nil || string(out) != "deploying <nil>\n" {
 		t.Errorf("it printed %q, %v", out, err)
 	}
 	history := s.get(t, "/locks/history?resource_name=deploy/web")
@@ -314,7 +325,8 @@ func main() {
 	}
 }
 
-// goProgram compiles a program that uses the client, as the README says how, and returns its path.
+// goProgram compiles a program that uses the client, as the README describes, and returns
+// its path.
 func goProgram(t *testing.T, source string) string {
 	t.Helper()
 	root, err := filepath.Abs("../..")
@@ -353,7 +365,8 @@ func TestMakeInstall(t *testing.T) {
 		t.Fatalf("%v: %v\n%s", cmd, err, out)
 	}
 	for _, program := range []string{"lockd", "lockctl"} {
-		if out, err := exec.CommandContext(t.Context(), filepath.Join(folder, "usr/bin", program), "--help").CombinedOutput(); err != nil {
+		cmd := exec.CommandContext(t.Context(), filepath.Join(folder, "usr/bin", program), "--help")
+		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", program, err, out)
 		}
 	}
@@ -361,13 +374,15 @@ func TestMakeInstall(t *testing.T) {
 		"man/man1/lockctl-run.1", "bash-completion/completions/lockctl", "zsh/site-functions/_lockctl",
 		"fish/vendor_completions.d/lockctl.fish",
 	} {
-		if text, err := os.ReadFile(filepath.Join(folder, "usr/share", file)); err != nil || !bytes.Contains(text, []byte("lockctl")) {
+		text, err := os.ReadFile(filepath.Join(folder, "usr/share", file))
+		if err != nil || !bytes.Contains(text, []byte("lockctl")) {
 			t.Errorf("%s: %v, %d bytes", file, err, len(text))
 		}
 	}
 }
 
-// TestLinks: each link of a document to another, or to a heading, leads somewhere.
+// TestLinks checks that each link of a document to another one, or to a heading, has a
+// target.
 func TestLinks(t *testing.T) {
 	t.Parallel()
 	documents, err := filepath.Glob("../../docs/*.md")
@@ -387,7 +402,8 @@ func TestLinks(t *testing.T) {
 			}
 			if _, err := os.Stat(target); err != nil {
 				t.Errorf("%s links to %s: %v", path, m[1], err)
-			} else if content, _ := os.ReadFile(target); m[2] != "" && !slices.Contains(anchors(string(content)), m[2]) {
+			} else if content, _ := os.ReadFile(target); m[2] != "" &&
+				!slices.Contains(anchors(string(content)), m[2]) {
 				t.Errorf("%s links to %s%s, which has the headings %q", path, m[1], m[2], anchors(string(content)))
 			}
 		}
@@ -397,7 +413,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// anchors returns those that Git hosts give to the headings of a document.
+// anchors returns the anchors that Git hosts give to the headings of a document.
 func anchors(text string) (found []string) {
 	for _, m := range regexp.MustCompile(`(?m)^##+ (.+)$`).FindAllStringSubmatch(text, -1) {
 		anchor := regexp.MustCompile(`[^a-z0-9 -]`).ReplaceAllString(strings.ToLower(m[1]), "")
@@ -406,7 +422,8 @@ func anchors(text string) (found []string) {
 	return found
 }
 
-// TestDocumentsNameEveryWord: whoever meets a code finds it in the README, and a reason that the server wrote in the tour.
+// TestDocumentsNameEveryWord checks that the README explains every code, and that the
+// tour explains every reason that a server writes.
 func TestDocumentsNameEveryWord(t *testing.T) {
 	t.Parallel()
 	source := document(t, "internal/wire/wire.go")

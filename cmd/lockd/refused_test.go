@@ -19,10 +19,11 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// secret is in the settings of some servers and must not be in what they print.
+// secret is in the settings of some servers. They must not print it.
 const secret = "hunter2%40x"
 
-// wantRefusal checks that lockd soon ends with code 1 and with a short text that says what is wrong.
+// wantRefusal checks that lockd soon ends with exit code 1 and a short message with the
+// wanted texts.
 func wantRefusal(t *testing.T, p *apptest.Process, wants ...string) {
 	t.Helper()
 	begun := time.Now()
@@ -35,7 +36,7 @@ func wantRefusal(t *testing.T, p *apptest.Process, wants ...string) {
 	text := p.Output.String()
 	for _, want := range wants {
 		if !strings.Contains(text, want) {
-			t.Errorf("the output does not have %q", want)
+			t.Errorf("the output does not contain %q", want)
 		}
 	}
 	if lines := p.Output.Lines(); len(lines) > max(5, len(wants)) || len(text) > 1500 {
@@ -43,7 +44,7 @@ func wantRefusal(t *testing.T, p *apptest.Process, wants ...string) {
 	}
 	for _, noise := range []string{"goroutine ", "panic", "Usage", "-env-file", "hunter2", "listening"} {
 		if strings.Contains(text, noise) {
-			t.Errorf("the output has %q", noise)
+			t.Errorf("the output contains %q", noise)
 		}
 	}
 	if t.Failed() {
@@ -73,12 +74,12 @@ func TestSQLiteFileThatCannotBeUsed(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		if now, err := os.ReadFile(filepath.Join(folder, "text.db")); err != nil || string(now) != text {
-			t.Errorf("the file that is no database was changed: %v", err)
+			t.Errorf("the file that is not a database was changed: %v", err)
 		}
 	})
 }
 
-// freeAddress is one that nothing listens on.
+// freeAddress returns an address that no process listens on.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -97,7 +98,7 @@ func TestPostgresThatCannotBeUsed(t *testing.T) {
 	})
 	t.Run("it never answers", func(t *testing.T) {
 		t.Parallel()
-		silent, err := net.Listen("tcp", "127.0.0.1:0") // the system accepts connections for it
+		silent, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts connections for it
 		must(t, err)
 		t.Cleanup(func() { _ = silent.Close() })
 		p := launch(t, t.TempDir(), environment("postgresql://u:"+secret+"@"+silent.Addr().String()+"/d"))
@@ -118,12 +119,13 @@ func TestPostgresThatCannotBeUsed(t *testing.T) {
 		s.wantHeld(t, []hold{s.acquire(t, "r", "p")})
 		s.Stop(t, syscall.SIGTERM)
 		if strings.Contains(s.Output.String(), "hunter2") {
-			t.Error("the log of a server in order has the password")
+			t.Error("the log of a server contains the password")
 		}
 	})
 }
 
-// withPassword makes a role that owns the database and needs a password, and returns its URL.
+// withPassword creates a role with a password that owns the database, and returns its
+// URL.
 func withPassword(t *testing.T, databaseURL, password string) string {
 	t.Helper()
 	db := open(t, "pgx", databaseURL)
@@ -150,7 +152,7 @@ func open(t *testing.T, driver, source string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open(driver, source)
 	must(t, err)
-	db.SetMaxIdleConns(0) // each use looks at the server as it is now
+	db.SetMaxIdleConns(0) // each statement uses a new connection to the current server
 	t.Cleanup(func() { _ = db.Close() })
 	return db
 }
@@ -173,21 +175,24 @@ func TestPortThatIsTaken(t *testing.T) {
 	p := launch(t, t.TempDir(), []string{"DATABASE_URL=" + sqliteURL(file), "PORT=" + port})
 	wantRefusal(t, p, taken.Addr().String(), "PORT", "address already in use")
 	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a server that cannot serve made a database: %v", err)
+		t.Errorf("a server that cannot listen created a database: %v", err)
 	}
 }
 
 func TestEveryBadSettingIsNamedAtOnce(t *testing.T) {
 	t.Parallel()
 	p := launch(t, t.TempDir(), []string{
-		"DATABASE_URL=mysql://u:" + secret + "@h/d", "HOST=h:1", "PORT=http", "LOG_LEVEL=loud", "LOG_FORMAT=xml", "SWEEP_INTERVAL=10",
+		"DATABASE_URL=mysql://u:" + secret + "@h/d", "HOST=h:1", "PORT=http",
+		"LOG_LEVEL=loud", "LOG_FORMAT=xml", "SWEEP_INTERVAL=10",
 		"IDLE_RETENTION=-1h", "MAX_TTL=0s", "MAX_QUEUE=0", "SHUTDOWN_TIMEOUT=soon",
 	})
-	wantRefusal(t, p, "DATABASE_URL", "HOST", `"http"`, "LOG_LEVEL", "LOG_FORMAT", "SWEEP_INTERVAL", "IDLE_RETENTION", "MAX_TTL",
+	wantRefusal(t, p, "DATABASE_URL", "HOST", `"http"`, "LOG_LEVEL", "LOG_FORMAT", "SWEEP_INTERVAL",
+		"IDLE_RETENTION", "MAX_TTL",
 		"MAX_QUEUE", `"soon"`)
 }
 
-// A newer version may keep more in the database than this one knows, so this one must not write to it.
+// TestDatabaseOfANewerVersionIsRefused starts a server on a newer schema. The server must
+// not write to it, because it may not know all of it.
 func TestDatabaseOfANewerVersionIsRefused(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		s := start(t, databaseURL)

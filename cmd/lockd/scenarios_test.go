@@ -11,24 +11,35 @@ import (
 	"resource-lock-manager/internal/apptest"
 )
 
-// The first scenario of the seed, with the bodies that its README shows and what was added to them.
+// TestScenarioBasicLockAndRelease is the first scenario of the seed, with the bodies of
+// its README and the fields added since.
 func TestScenarioBasicLockAndRelease(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		s := start(t, databaseURL)
 
 		granted := s.request(t, "database_backup", "process_123")
-		want := reply{Success: true, Message: "Lock acquired successfully for resource 'database_backup'", Data: map[string]any{
-			"lock_id": 1.0, "resource_name": "database_backup", "process_id": "process_123", "expires_at": nil, "expires_in_seconds": nil,
-			"waited_seconds": 0.0,
-		}}
+		want := reply{
+			Success: true, Message: "Lock acquired successfully for resource 'database_backup'",
+			Data: map[string]any{
+				"lock_id": 1.0, "resource_name": "database_backup", "process_id": "process_123", "expires_at": nil,
+				"expires_in_seconds": nil,
+				"waited_seconds":     0.0,
+			},
+		}
 		lockedAt, token := granted.Data["locked_at"], granted.Data["fencing_token"]
 		wantReply(t, http.StatusOK, want, granted, "locked_at", "fencing_token")
 
-		want = reply{Success: true, Message: "Resource 'database_backup' status retrieved successfully", Data: map[string]any{
-			"resource_name": "database_backup", "is_locked": true, "locked_by": "process_123", "locked_at": lockedAt, "expires_at": nil,
-			"expires_in_seconds": nil, "fencing_token": token, "reason": nil, "metadata": nil, "renewals": 0.0, "min_hold_until": nil,
-			"released_at": nil, "waiters": 0.0,
-		}}
+		want = reply{
+			Success: true, Message: "Resource 'database_backup' status retrieved successfully",
+			Data: map[string]any{
+				"resource_name": "database_backup", "is_locked": true, "locked_by": "process_123",
+				"locked_at":          lockedAt,
+				"expires_at":         nil,
+				"expires_in_seconds": nil, "fencing_token": token, "reason": nil, "metadata": nil,
+				"renewals": 0.0, "min_hold_until": nil,
+				"released_at": nil, "waiters": 0.0,
+			},
+		}
 		wantReply(t, http.StatusOK, want, s.status(t, "database_backup"))
 
 		refused := s.request(t, "database_backup", "other")
@@ -37,22 +48,28 @@ func TestScenarioBasicLockAndRelease(t *testing.T) {
 			t.Errorf("a second process got %+v", refused)
 		}
 
-		released := s.do(t, http.MethodDelete, "/locks/release?resource_name=database_backup&process_id=process_123", nil)
-		want = reply{Success: true, Message: "Lock released successfully for resource 'database_backup'", Data: map[string]any{
-			"resource_name": "database_backup", "process_id": "process_123",
-		}}
+		released := s.do(t, http.MethodDelete,
+			"/locks/release?resource_name=database_backup&process_id=process_123", nil)
+		want = reply{
+			Success: true, Message: "Lock released successfully for resource 'database_backup'",
+			Data: map[string]any{
+				"resource_name": "database_backup", "process_id": "process_123",
+			},
+		}
 		wantReply(t, http.StatusOK, want, released, "released_at")
 
 		want = reply{Success: true, Message: "Resource 'database_backup' is not locked", Data: map[string]any{
-			"resource_name": "database_backup", "is_locked": false, "locked_by": nil, "locked_at": nil, "expires_at": nil,
-			"expires_in_seconds": nil, "fencing_token": nil, "reason": nil, "metadata": nil, "renewals": nil, "min_hold_until": nil,
-			"released_at": nil, "waiters": 0.0,
+			"resource_name": "database_backup", "is_locked": false, "locked_by": nil,
+			"locked_at": nil, "expires_at": nil,
+			"expires_in_seconds": nil, "fencing_token": nil, "reason": nil, "metadata": nil, "renewals": nil,
+			"min_hold_until": nil,
+			"released_at":    nil, "waiters": 0.0,
 		}}
 		wantReply(t, http.StatusOK, want, s.status(t, "database_backup"))
 	})
 }
 
-// wantReply compares all but the fields of Data that vary, which must be there.
+// wantReply compares everything except the varying fields of Data, which must exist.
 func wantReply(t *testing.T, status int, want, got reply, varying ...string) {
 	t.Helper()
 	for _, field := range varying {
@@ -69,7 +86,8 @@ func wantReply(t *testing.T, status int, want, got reply, varying ...string) {
 
 func TestScenarioTTLExpiration(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
-		// The default interval of the sweeper is far longer than the test: an expired hold is gone at once, swept or not.
+		// The default interval of the sweeper is much longer than the test. An expired
+		// hold ends without the sweeper.
 		s := start(t, databaseURL)
 		const ttl = 200 * time.Millisecond
 		before := time.Now()
@@ -82,7 +100,7 @@ func TestScenarioTTLExpiration(t *testing.T) {
 
 		apptest.Eventually(t, "status unlocked", func() bool { return s.status(t, "r").Data["is_locked"] == false })
 		if held := time.Since(before); held < ttl {
-			t.Errorf("unlocked after %v, before its TTL of %v was over", held, ttl)
+			t.Errorf("unlocked after %v, before its TTL of %v had passed", held, ttl)
 		}
 		if names := s.locked(t); len(names) > 0 {
 			t.Errorf("still in the list: %q", names)
@@ -93,11 +111,12 @@ func TestScenarioTTLExpiration(t *testing.T) {
 	})
 }
 
-// The sweeper of a running server ends expired holds, and forgets what was idle for long: a new row has a new id.
+// TestSweeperForgetsIdleResources checks that the sweeper of a running server ends
+// expired holds and deletes resources that were idle for long. A new row has a new id.
 func TestSweeperForgetsIdleResources(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		s := start(t, databaseURL, "SWEEP_INTERVAL=20ms", "IDLE_RETENTION=1ms")
-		s.acquire(t, "kept", "p") // keeps SQLite from giving the same id again
+		s.acquire(t, "kept", "p") // so that SQLite does not use the same id again
 		granted := s.do(t, http.MethodPost, "/locks/request",
 			map[string]any{"resource_name": "r", "process_id": "p", "ttl_seconds": 0.001})
 		last, _ := holdOf(granted)

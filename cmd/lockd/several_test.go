@@ -14,11 +14,12 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// Two servers on one SQLite file would have two clocks, so the second is refused, whatever name it knows the file by.
+// TestSecondServerOnASQLiteFileIsRefused checks that a second server on a SQLite file is
+// refused, whatever path it uses. Two servers would have two clocks.
 func TestSecondServerOnASQLiteFileIsRefused(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
-		exists        bool // the file, before the first server starts
+		exists        bool // the file exists before the first server starts
 		first, second string
 	}{
 		"same path":                             {false, "data/locks.db", "data/locks.db"},
@@ -48,28 +49,21 @@ func TestSecondServerOnASQLiteFileIsRefused(t *testing.T) {
 	}
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// wantInUse checks that a process was refused because another has the file.
+// wantInUse checks that a process was refused because another one uses the file.
 func wantInUse(t *testing.T, p *apptest.Process) {
 	t.Helper()
 	select {
 	case address := <-p.Listening:
 		t.Fatalf("a second server listens on %s", address)
 	case <-p.Exited:
-	case <-time.After(patience):
+	case <-time.After(apptest.Timeout):
 		t.Fatal("the second server neither listens nor ends")
 	}
 	if code := p.ExitCode(t); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
 	if line := only(t, p.Output.Lines()); !strings.Contains(line, "in use") || !strings.Contains(line, "locks.db") {
-		t.Errorf("it says: %s", line)
+		t.Errorf("the log is: %s", line)
 	}
 }
 
@@ -85,8 +79,8 @@ func TestOneOfTwoServersStartedAtOnceGetsTheSQLiteFile(t *testing.T) {
 			case <-a.Exited:
 				winner, loser = b, a
 			case <-b.Exited:
-			case <-time.After(patience):
-				t.Fatal("both go on")
+			case <-time.After(apptest.Timeout):
+				t.Fatal("both servers run")
 			}
 			wantInUse(t, loser)
 			listening(t, winner).acquire(t, "r", "p")
@@ -94,7 +88,8 @@ func TestOneOfTwoServersStartedAtOnceGetsTheSQLiteFile(t *testing.T) {
 	}
 }
 
-// Servers started at once on one empty Postgres database all come up, and are one lock service.
+// TestSeveralServersOnOnePostgres starts several servers at once on an empty Postgres
+// database. All start, and they are one lock service.
 func TestSeveralServersOnOnePostgres(t *testing.T) {
 	t.Parallel()
 	databaseURL := testdb.Postgres(t)
@@ -132,20 +127,22 @@ func TestSeveralServersOnOnePostgres(t *testing.T) {
 	t.Run("one of many wins", func(t *testing.T) {
 		for n := range 20 {
 			resource := fmt.Sprintf("contended %d", n)
-			contend(t, servers[:], resource) // when it has no row
-			contend(t, servers[:], resource) // when it has one
+			contend(t, servers[:], resource) // without a row
+			contend(t, servers[:], resource) // with a row
 		}
 	})
 }
 
-// contend lets many clients ask for one resource at once, one of whom must get it, and releases it again.
+// contend has many clients request one resource at once. Exactly one must get it. It
+// releases the resource again.
 func contend(t *testing.T, servers []*server, resource string) {
 	t.Helper()
 	replies := make(chan reply, 12)
 	var clients sync.WaitGroup
 	for i := range cap(replies) {
 		clients.Go(func() {
-			r, err := servers[i%len(servers)].try(http.MethodPost, "/locks/request", acquisition(resource, fmt.Sprint("p", i)))
+			r, err := servers[i%len(servers)].try(http.MethodPost, "/locks/request",
+				acquisition(resource, fmt.Sprint("p", i)))
 			if err != nil {
 				t.Error(err)
 			}

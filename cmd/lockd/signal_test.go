@@ -17,7 +17,7 @@ import (
 	"resource-lock-manager/internal/apptest"
 )
 
-// busy is a request that keeps a server from stopping until it is finished.
+// busy starts a request that keeps a server from stopping until finish is called.
 func (s *server) busy(t *testing.T) (finish func()) {
 	t.Helper()
 	c := dial(t, s)
@@ -35,7 +35,8 @@ func (s *server) busy(t *testing.T) (finish func()) {
 	}
 }
 
-// Of a terminal that closes, the kernel tells the server, and then the shell does: that is one request to stop.
+// TestHangUpSignal checks that two SIGHUPs are one request to stop. When a terminal
+// closes, both the kernel and the shell send one.
 func TestHangUpSignal(t *testing.T) {
 	t.Parallel()
 	s := start(t, "sqlite://")
@@ -47,7 +48,7 @@ func TestHangUpSignal(t *testing.T) {
 	s.WantStopped(t)
 }
 
-// nohup starts a program with that signal ignored.
+// TestHangUpSignalThatIsIgnored starts lockd with SIGHUP ignored, as nohup does.
 func TestHangUpSignalThatIsIgnored(t *testing.T) {
 	t.Parallel()
 	s := listening(t, launchInto(t, nil, []string{"sh", "-c", `trap "" HUP; exec "$0"`}))
@@ -58,7 +59,7 @@ func TestHangUpSignalThatIsIgnored(t *testing.T) {
 	_, err = fmt.Sscanf(rest, "%x", &ignored)
 	must(t, err)
 	if ignored&(1<<(syscall.SIGHUP-1)) == 0 {
-		t.Error("the server does not ignore SIGHUP any more")
+		t.Error("the server did not ignore SIGHUP")
 	}
 	s.Signal(t, syscall.SIGHUP)
 	s.acquire(t, "r", "p")
@@ -75,7 +76,8 @@ func TestSignalsThatMeanNothing(t *testing.T) {
 	s.Stop(t, syscall.SIGTERM)
 }
 
-// A shell that ends a job signals the process group, and make passes the signal on to its child.
+// TestSignalThatComesTwice checks that two signals in quick succession are one. A shell
+// signals the process group, and make forwards the signal to its child.
 func TestSignalThatComesTwice(t *testing.T) {
 	t.Parallel()
 	apptest.Eventually(t, "two signals in quick succession", func() bool {
@@ -84,7 +86,7 @@ func TestSignalThatComesTwice(t *testing.T) {
 		begun := time.Now()
 		s.Signal(t, syscall.SIGTERM)
 		s.waitForRefusal(t)
-		if time.Since(begun) > 100*time.Millisecond { // a busy machine: too late to be the same
+		if time.Since(begun) > 100*time.Millisecond { // on a busy machine the second signal may be too late
 			finish()
 			s.WantStopped(t)
 			return false
@@ -99,7 +101,7 @@ func TestSignalThatComesTwice(t *testing.T) {
 func TestSecondSignalEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	s := start(t, "sqlite://", "SHUTDOWN_TIMEOUT=1h")
-	s.busy(t) // and never finished
+	s.busy(t) // this request is never finished
 	s.signalAndWaitForRefusal(t)
 	apptest.Eventually(t, "it ends", func() bool {
 		select {
@@ -115,7 +117,8 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	}
 }
 
-// A server that cannot start yet obeys too, and that is no failure.
+// TestSignalWhileStarting checks that a server that is still starting stops too, with
+// exit code 0.
 func TestSignalWhileStarting(t *testing.T) {
 	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
@@ -128,10 +131,10 @@ func TestSignalWhileStarting(t *testing.T) {
 	p.Stop(t, syscall.SIGTERM)
 }
 
-// What ends "make run" ends the server.
+// TestMakeRun checks that what ends "make run" ends the server.
 func TestMakeRun(t *testing.T) {
 	t.Parallel()
-	// The build may take minutes, so it is not measured by the patience for a server.
+	// The build may take minutes, so it is not part of a timed step.
 	build := exec.CommandContext(t.Context(), "make", "build")
 	build.Dir = "../.."
 	if out, err := build.CombinedOutput(); err != nil {
@@ -162,15 +165,15 @@ func TestMakeRun(t *testing.T) {
 				whom = -whom
 			}
 			must(t, syscall.Kill(whom, test.signal))
-			p.ExitCode(t) // of make, which ends by the signal too
+			p.ExitCode(t) // of make, which the signal ends too
 			if !strings.Contains(p.Output.String(), `"msg":"stopped"`) {
 				t.Error("the server has not stopped in order")
 			}
 			if _, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://")); !errors.Is(err, syscall.ECONNREFUSED) {
-				t.Errorf("the server is still there: %v", err)
+				t.Errorf("the server still runs: %v", err)
 			}
 			if err := syscall.Kill(-p.ID(), 0); !errors.Is(err, syscall.ESRCH) {
-				t.Errorf("something of make's process group is left: %v", err)
+				t.Errorf("a process of make's group still runs: %v", err)
 			}
 		})
 	}

@@ -15,8 +15,10 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// While a synchronous standby is silent, a COMMIT is not answered. That is told as an unknown outcome, in time, and until the
-// standby has it nobody sees what was committed: a fail-over might lose it. Nor do the waiting connections pile up.
+// TestSilentStandby has a synchronous standby that does not answer, so that a COMMIT is
+// not answered either. The client gets an unknown outcome in time. Until the standby has
+// the commit no client sees it, because a fail-over might lose it. The number of waiting
+// connections stays small.
 func TestSilentStandby(t *testing.T) {
 	t.Parallel()
 	primary, err := testdb.NewCluster()
@@ -35,7 +37,8 @@ func TestSilentStandby(t *testing.T) {
 		"impatient": primary.URL("impatient"),
 	}
 	var cutting atomic.Bool
-	urls["cut"] = strings.Replace(primary.URL("cut"), primary.Address(), throughCommitCutter(t, primary.Address(), &cutting), 1)
+	urls["cut"] = strings.Replace(primary.URL("cut"), primary.Address(),
+		throughCommitCutter(t, primary.Address(), &cutting), 1)
 	fleets := map[string]fleet{}
 	for name, url := range urls {
 		fleets[name] = startFleet(t, url, 2, "NOTIFICATIONS=false", "SWEEP_INTERVAL=1h")
@@ -60,7 +63,7 @@ func TestSilentStandby(t *testing.T) {
 				t.Errorf("%s: %+v, %v", name, r, err)
 			}
 			within(t, name+": from the request to the answer", time.Since(begun), 10*time.Second+slack)
-			// The next one does not get as far as a COMMIT.
+			// The next request does not reach a COMMIT.
 			begun = time.Now()
 			r, err = f[0].try(http.MethodPost, "/locks/request", acquisition("next", "p"))
 			if err != nil || r.Status != http.StatusServiceUnavailable || r.Code == "outcome_unknown" {
@@ -83,11 +86,12 @@ func TestSilentStandby(t *testing.T) {
 		for name, f := range fleets {
 			for i, s := range f {
 				if r := s.status(t, "r"); r.Status != http.StatusOK || r.Data["is_locked"] != false {
-					t.Fatalf("%s: server %d says %+v", name, i, r)
+					t.Fatalf("%s: server %d answered %+v", name, i, r)
 				}
 			}
-			if got := one(t, open(t, "pgx", primary.URL(name)), "SELECT count(*) FROM resource_locks WHERE resource_name <> 'before'"); got != "0" {
-				t.Fatalf("%s: %s rows are seen", name, got)
+			if got := one(t, open(t, "pgx", primary.URL(name)),
+				"SELECT count(*) FROM resource_locks WHERE resource_name <> 'before'"); got != "0" {
+				t.Fatalf("%s: %s rows are visible", name, got)
 			}
 		}
 	}
@@ -114,7 +118,8 @@ func TestSilentStandby(t *testing.T) {
 	}
 }
 
-// throughCommitCutter returns another address for a Postgres. When told so, it cuts each connection when COMMIT has passed.
+// throughCommitCutter returns the address of a proxy for a Postgres. While cutting is
+// set, it cuts each connection when a COMMIT has passed.
 func throughCommitCutter(t *testing.T, address string, cutting *atomic.Bool) string {
 	t.Helper()
 	return relay(t, func(client net.Conn) {
@@ -133,7 +138,8 @@ func throughCommitCutter(t *testing.T, address string, cutting *atomic.Bool) str
 			if err != nil {
 				break
 			}
-			if _, err := database.Write(buf[:n]); err != nil || cutting.Load() && bytes.Contains(buf[:n], []byte("commit\x00")) {
+			_, err = database.Write(buf[:n])
+			if err != nil || cutting.Load() && bytes.Contains(buf[:n], []byte("commit\x00")) {
 				break
 			}
 		}

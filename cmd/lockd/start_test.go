@@ -19,12 +19,12 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// startError is a way in which lockd cannot start: its command line and environment, and the words that say what is in the way
-// and what to do.
+// startError is a reason why lockd cannot start: its command line and environment, and
+// the words that state the problem and the remedy.
 type startError struct {
 	environment []string
 	args        []string
-	bound       bool // by the permissions of files, as an ordinary user is
+	bound       bool // file permissions apply, as for an ordinary user
 	want        string
 }
 
@@ -36,16 +36,18 @@ func (e startError) try(t *testing.T, folder string) {
 	}
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Dir = folder
-	cmd.Env = append([]string{runMain + "=1", "PATH=" + os.Getenv("PATH"), "DATABASE_URL=sqlite://", "PORT=0"}, e.environment...)
+	cmd.Env = append([]string{runMain + "=1", "PATH=" + os.Getenv("PATH"), "DATABASE_URL=sqlite://", "PORT=0"},
+		e.environment...)
 	p := apptest.Launch(t, cmd)
 	wantRefusal(t, p, e.want)
 	if !strings.HasPrefix(p.Output.String(), "lockd: ") {
-		t.Error("the output does not begin with lockd:")
+		t.Error("the output does not start with lockd:")
 	}
 }
 
-// Every setting, with a value that is wrong, in quotes, with a space behind it, and without its unit. The
-// faults are told all at once, so that each kind is one start.
+// TestStartErrorsOfSettings gives every setting a wrong value, a quoted value, a value
+// with a trailing space, and one without its unit. All faults are reported at once, so
+// each kind of fault is one start.
 func TestStartErrorsOfSettings(t *testing.T) {
 	t.Parallel()
 	example, err := os.ReadFile("../../.env.example")
@@ -96,7 +98,8 @@ func TestStartErrorsOfSettings(t *testing.T) {
 			}
 			for i, line := range lines {
 				line = strings.TrimPrefix(line, "lockd: ")
-				if !strings.HasPrefix(line, wants[i]) || !strings.Contains(line, "want ") && k.hint == "" || !strings.HasSuffix(line, k.hint) {
+				if !strings.HasPrefix(line, wants[i]) || !strings.Contains(line, "want ") && k.hint == "" ||
+					!strings.HasSuffix(line, k.hint) {
 					t.Errorf("got %s\nwant %s...%s", line, wants[i], k.hint)
 				}
 			}
@@ -125,7 +128,8 @@ func TestStartErrorsOfFilesAndPorts(t *testing.T) {
 	me, err := user.Current()
 	must(t, err)
 	forbidden := func(name, mode string) string {
-		return fmt.Sprintf("permission denied: %s belongs to the user %s and has the mode %s, and this program runs as the user %[2]s",
+		return fmt.Sprintf("permission denied: %s belongs to the user %s and has the mode %s, "+
+			"and this program runs as the user %[2]s",
 			filepath.Join(folder, name), me.Username, mode)
 	}
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -138,48 +142,142 @@ func TestStartErrorsOfFilesAndPorts(t *testing.T) {
 	}
 
 	tests := map[string]startError{
-		"-env-file missing":            {args: []string{"-env-file", "missing.env"}, want: "settings file " + folder + "/missing.env: no such file"},
-		"-env-file is a folder":        {args: []string{"-env-file", "."}, want: "settings file " + folder + ": is a directory"},
-		"-env-file below a file":       {args: []string{"-env-file", "text/x"}, want: "settings file " + folder + "/text/x: not a directory"},
-		"-env-file malformed":          {args: []string{"-env-file", "malformed.env"}, want: "settings file " + folder + "/malformed.env, line 2: want NAME=value"},
-		"-env-file may not be read":    {args: []string{"-env-file", "forbidden.env"}, bound: true, want: forbidden("forbidden.env", "----------")},
-		"-env-file in a closed folder": {args: []string{"-env-file", "closed/in.env"}, bound: true, want: forbidden("closed", "d---------")},
-		"a misspelt name":              {args: []string{"-env-file", "misspelt.env"}, want: "DEFAUTL_TTL in " + folder + "/misspelt.env: there is no such setting: write DEFAULT_TTL"},
-		"a bad value in the file":      {args: []string{"-env-file=bad.env"}, environment: []string{"PORT="}, want: "PORT in " + folder + `/bad.env: "many" is not a port`},
-		"DEFAULT_TTL above MAX_TTL":    {environment: []string{"DEFAULT_TTL=2h", "MAX_TTL=1h"}, want: `DEFAULT_TTL: "2h" is above MAX_TTL, which is 1h0m0s`},
+		"-env-file missing": {
+			args: []string{"-env-file", "missing.env"},
+			want: "settings file " + folder + "/missing.env: no such file",
+		},
+		"-env-file is a folder": {
+			args: []string{"-env-file", "."},
+			want: "settings file " + folder + ": is a directory",
+		},
+		"-env-file below a file": {
+			args: []string{"-env-file", "text/x"},
+			want: "settings file " + folder + "/text/x: not a directory",
+		},
+		"-env-file malformed": {
+			args: []string{"-env-file", "malformed.env"},
+			want: "settings file " + folder + "/malformed.env, line 2: want NAME=value",
+		},
+		"-env-file may not be read": {
+			args: []string{"-env-file", "forbidden.env"}, bound: true,
+			want: forbidden("forbidden.env", "----------"),
+		},
+		"-env-file in a closed folder": {
+			args: []string{"-env-file", "closed/in.env"}, bound: true,
+			want: forbidden("closed", "d---------"),
+		},
+		"a misspelt name": {
+			args: []string{"-env-file", "misspelt.env"},
+			want: "DEFAUTL_TTL in " + folder + "/misspelt.env: there is no such setting: write DEFAULT_TTL",
+		},
+		"a bad value in the file": {
+			args: []string{"-env-file=bad.env"}, environment: []string{"PORT="},
+			want: "PORT in " + folder + `/bad.env: "many" is not a port`,
+		},
+		"DEFAULT_TTL above MAX_TTL": {
+			environment: []string{"DEFAULT_TTL=2h", "MAX_TTL=1h"},
+			want:        `DEFAULT_TTL: "2h" is above MAX_TTL, which is 1h0m0s`,
+		},
 
-		"HOST unknown":         {environment: []string{"HOST=nosuch.invalid"}, want: `HOST: "nosuch.invalid" cannot be found`},
-		"HOST of another":      {environment: []string{"HOST=192.0.2.1"}, want: `HOST: "192.0.2.1" is not an address of this machine: want one that is`},
-		"PORT taken":           {environment: []string{"PORT=" + port}, want: "PORT: another program listens on 127.0.0.1:" + port},
-		"PORT taken by a name": {environment: []string{"HOST=localhost", "PORT=" + port}, want: "PORT: another program listens on localhost:" + port},
+		"HOST unknown": {
+			environment: []string{"HOST=nosuch.invalid"},
+			want:        `HOST: "nosuch.invalid" cannot be found`,
+		},
+		"HOST of another": {
+			environment: []string{"HOST=192.0.2.1"},
+			want:        `HOST: "192.0.2.1" is not an address of this machine: want one that is`,
+		},
+		"PORT taken": {
+			environment: []string{"PORT=" + port},
+			want:        "PORT: another program listens on 127.0.0.1:" + port,
+		},
+		"PORT taken by a name": {
+			environment: []string{"HOST=localhost", "PORT=" + port},
+			want:        "PORT: another program listens on localhost:" + port,
+		},
 
-		"URL with a space":         {environment: []string{"DATABASE_URL=sqlite:///x.db "}, want: "DATABASE_URL: the URL must not begin or end with a space"},
-		"URL of another database":  {environment: []string{"DATABASE_URL=mysql://u:" + secret + "@h/d"}, want: "DATABASE_URL: not the URL of a known database: want sqlite:"},
-		"port of Postgres":         {environment: []string{"DATABASE_URL=postgres://u:" + secret + "@h:99999/d"}, want: "DATABASE_URL: the port, or PGPORT: want a whole number"},
-		"PGPORT":                   {environment: []string{postgres(""), "PGPORT=x"}, want: "DATABASE_URL: the port, or PGPORT: want a whole number"},
-		"sslmode":                  {environment: []string{postgres("sslmode=maybe")}, want: "DATABASE_URL: sslmode or PGSSLMODE: want disable,"},
-		"PGSSLMODE":                {environment: []string{postgres(""), "PGSSLMODE=maybe"}, want: "DATABASE_URL: sslmode or PGSSLMODE: want disable,"},
-		"connect_timeout":          {environment: []string{postgres("connect_timeout=5s")}, want: "DATABASE_URL: connect_timeout or PGCONNECT_TIMEOUT: want"},
-		"target_session_attrs":     {environment: []string{postgres("target_session_attrs=rw")}, want: "DATABASE_URL: target_session_attrs or PGTARGETSESSIONATTRS: want"},
-		"sslrootcert missing":      {environment: []string{postgres("sslrootcert=x.crt")}, want: "DATABASE_URL: sslrootcert or PGSSLROOTCERT: " + folder + "/x.crt: no such file"},
-		"sslrootcert may not be":   {environment: []string{postgres("sslrootcert=forbidden.crt")}, bound: true, want: forbidden("forbidden.crt", "----------")},
-		"sslrootcert is none":      {environment: []string{postgres("sslrootcert=text")}, want: "DATABASE_URL: sslrootcert or PGSSLROOTCERT: the file holds no certificate"},
-		"sslkey missing":           {environment: []string{postgres("sslcert=text&sslkey=x.key")}, want: "DATABASE_URL: sslkey or PGSSLKEY: " + folder + "/x.key: no such file"},
-		"sslkey alone":             {environment: []string{postgres("sslkey=text")}, want: "DATABASE_URL: sslcert and sslkey: want both or none"},
-		"PGSERVICEFILE missing":    {environment: []string{postgres(""), "PGSERVICE=x", "PGSERVICEFILE=y"}, want: "DATABASE_URL: servicefile or PGSERVICEFILE: " + folder + "/y: no such file"},
-		"Postgres host unknown":    {environment: []string{"DATABASE_URL=postgres://u:" + secret + "@nosuch.invalid/d"}, want: "DATABASE_URL: the host cannot be found: correct it (nosuch.invalid: "},
-		"Postgres does not listen": {environment: []string{"DATABASE_URL=postgres://u:" + secret + "@" + freeAddress(t) + "/d"}, want: "DATABASE_URL: connection refused: start the server there, or correct host and port (Postgres at 127.0.0.1:"},
-		"Postgres' socket missing": {environment: []string{"DATABASE_URL=postgres://u:" + secret + "@/d?host=" + folder}, want: "DATABASE_URL: no such file or directory: start the server there, or correct host and port (Postgres at " + folder + "/.s.PGSQL.5432)"},
+		"URL with a space": {
+			environment: []string{"DATABASE_URL=sqlite:///x.db "},
+			want:        "DATABASE_URL: the URL must not begin or end with a space",
+		},
+		"URL of another database": {
+			environment: []string{"DATABASE_URL=mysql://u:" + secret + "@h/d"},
+			want:        "DATABASE_URL: not the URL of a known database: want sqlite:",
+		},
+		"port of Postgres": {
+			environment: []string{"DATABASE_URL=postgres://u:" + secret + "@h:99999/d"},
+			want:        "DATABASE_URL: the port, or PGPORT: want a whole number",
+		},
+		"PGPORT": {
+			environment: []string{postgres(""), "PGPORT=x"},
+			want:        "DATABASE_URL: the port, or PGPORT: want a whole number",
+		},
+		"sslmode": {
+			environment: []string{postgres("sslmode=maybe")},
+			want:        "DATABASE_URL: sslmode or PGSSLMODE: want disable,",
+		},
+		"PGSSLMODE": {
+			environment: []string{postgres(""), "PGSSLMODE=maybe"},
+			want:        "DATABASE_URL: sslmode or PGSSLMODE: want disable,",
+		},
+		"connect_timeout": {
+			environment: []string{postgres("connect_timeout=5s")},
+			want:        "DATABASE_URL: connect_timeout or PGCONNECT_TIMEOUT: want",
+		},
+		"target_session_attrs": {
+			environment: []string{postgres("target_session_attrs=rw")},
+			want:        "DATABASE_URL: target_session_attrs or PGTARGETSESSIONATTRS: want",
+		},
+		"sslrootcert missing": {
+			environment: []string{postgres("sslrootcert=x.crt")},
+			want:        "DATABASE_URL: sslrootcert or PGSSLROOTCERT: " + folder + "/x.crt: no such file",
+		},
+		"sslrootcert may not be": {
+			environment: []string{postgres("sslrootcert=forbidden.crt")}, bound: true,
+			want: forbidden("forbidden.crt", "----------"),
+		},
+		"sslrootcert is none": {
+			environment: []string{postgres("sslrootcert=text")},
+			want:        "DATABASE_URL: sslrootcert or PGSSLROOTCERT: the file holds no certificate",
+		},
+		"sslkey missing": {
+			environment: []string{postgres("sslcert=text&sslkey=x.key")},
+			want:        "DATABASE_URL: sslkey or PGSSLKEY: " + folder + "/x.key: no such file",
+		},
+		"sslkey alone": {
+			environment: []string{postgres("sslkey=text")},
+			want:        "DATABASE_URL: sslcert and sslkey: want both or none",
+		},
+		"PGSERVICEFILE missing": {
+			environment: []string{postgres(""), "PGSERVICE=x", "PGSERVICEFILE=y"},
+			want:        "DATABASE_URL: servicefile or PGSERVICEFILE: " + folder + "/y: no such file",
+		},
+		"Postgres host unknown": {
+			environment: []string{"DATABASE_URL=postgres://u:" + secret + "@nosuch.invalid/d"},
+			want:        "DATABASE_URL: the host cannot be found: correct it (nosuch.invalid: ",
+		},
+		"Postgres does not listen": {
+			environment: []string{"DATABASE_URL=postgres://u:" + secret + "@" + freeAddress(t) + "/d"},
+			want: "DATABASE_URL: connection refused: start the server there, or correct host and port " +
+				"(Postgres at 127.0.0.1:",
+		},
+		"Postgres' socket missing": {
+			environment: []string{"DATABASE_URL=postgres://u:" + secret + "@/d?host=" + folder},
+			want: "DATABASE_URL: no such file or directory: start the server there, or correct host and port " +
+				"(Postgres at " + folder + "/.s.PGSQL.5432)",
+		},
 	}
 	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start"); err == nil {
-		if first, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && first > 1 { // as it is unless all are free
+		// this limit applies unless all ports are free
+		if first, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && first > 1 {
 			tests["PORT that needs a privilege"] = startError{
 				environment: []string{fmt.Sprint("PORT=", first-1)}, bound: true,
-				want: fmt.Sprintf("PORT: this user may not listen on 127.0.0.1:%d (permission denied): choose a port from 1024 up", first-1),
+				want: fmt.Sprintf("PORT: this user may not listen on 127.0.0.1:%d (permission denied): "+
+					"choose a port from 1024 up", first-1),
 			}
 		}
 	}
-	t.Run("all", func(t *testing.T) { // the folder is opened again when these have ended
+	t.Run("all", func(t *testing.T) { // the folder is made readable again when these tests have ended
 		for name, test := range tests {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -189,18 +287,23 @@ func TestStartErrorsOfFilesAndPorts(t *testing.T) {
 	})
 }
 
-// What a Postgres server, or whatever else is there, has against the start.
+// TestStartErrorsOfPostgres has reasons of a Postgres server, or of another program in
+// its place.
 func TestStartErrorsOfPostgres(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(t *testing.T, p *role) (databaseURL, want string){
 		"no such database": func(_ *testing.T, p *role) (string, string) {
 			p.url.Path = "/missing_" + p.name
-			return p.url.String(), `DATABASE_URL: database "missing_` + p.name + `" does not exist: create it, or correct its name (Postgres at 127.0.0.1:`
+			return p.url.String(),
+				`DATABASE_URL: database "missing_` + p.name +
+					`" does not exist: create it, or correct its name (Postgres at 127.0.0.1:`
 		},
 		"no such database, with TLS tried before": func(_ *testing.T, p *role) (string, string) {
 			p.url.Path = "/missing_" + p.name
 			p.url.RawQuery = ""
-			return p.url.String(), `DATABASE_URL: database "missing_` + p.name + `" does not exist: create it, or correct its name (Postgres at 127.0.0.1:`
+			return p.url.String(),
+				`DATABASE_URL: database "missing_` + p.name +
+					`" does not exist: create it, or correct its name (Postgres at 127.0.0.1:`
 		},
 		"no such user": func(_ *testing.T, p *role) (string, string) {
 			p.url.User = url.User("missing")
@@ -212,51 +315,70 @@ func TestStartErrorsOfPostgres(t *testing.T) {
 		},
 		"user that may not connect": func(t *testing.T, p *role) (string, string) {
 			execute(t, p.admin, "REVOKE CONNECT ON DATABASE "+p.name+" FROM public")
-			return p.url.String(), `DATABASE_URL: permission denied for database "` + p.name + `": GRANT CONNECT ON DATABASE "` + p.name + `" TO "` + p.name + `"`
+			return p.url.String(),
+				`DATABASE_URL: permission denied for database "` + p.name + `": GRANT CONNECT ON DATABASE "` +
+					p.name + `" TO "` + p.name + `"`
 		},
 		"no connection left": func(t *testing.T, p *role) (string, string) {
 			execute(t, p.admin, "ALTER ROLE "+p.name+" CONNECTION LIMIT 0")
-			return p.url.String(), `DATABASE_URL: too many connections for role "` + p.name + `": raise that limit, or close other connections`
+			return p.url.String(),
+				`DATABASE_URL: too many connections for role "` + p.name +
+					`": raise that limit, or close other connections`
 		},
 		"TLS demanded": func(_ *testing.T, p *role) (string, string) {
 			p.url.RawQuery = "sslmode=require"
-			return p.url.String(), "DATABASE_URL: the server has no TLS, which sslmode demands: switch it on there, or change sslmode"
+			return p.url.String(),
+				"DATABASE_URL: the server has no TLS, which sslmode demands: switch it on there, or change sslmode"
 		},
 		"unknown parameter": func(_ *testing.T, p *role) (string, string) {
 			p.url.RawQuery += "&colour=red"
-			return p.url.String(), `DATABASE_URL: unrecognized configuration parameter "colour": correct the parameters of the URL`
+			return p.url.String(),
+				`DATABASE_URL: unrecognized configuration parameter "colour": correct the parameters of the URL`
 		},
 		"a standby is wanted": func(_ *testing.T, p *role) (string, string) {
 			p.url.RawQuery += "&target_session_attrs=standby"
-			return p.url.String(), "DATABASE_URL: server is not in hot standby mode: target_session_attrs asks for another server"
+			return p.url.String(),
+				"DATABASE_URL: server is not in hot standby mode: target_session_attrs asks for another server"
 		},
 		"read-only": func(t *testing.T, p *role) (string, string) {
 			execute(t, p.admin, "ALTER ROLE "+p.name+" SET default_transaction_read_only = on")
-			return p.url.String(), `DATABASE_URL: the transactions of the role "` + p.name + `" in the database "` + p.name + `" are read-only`
+			return p.url.String(),
+				`DATABASE_URL: the transactions of the role "` + p.name + `" in the database "` + p.name +
+					`" are read-only`
 		},
 		"encoding LATIN1": func(t *testing.T, p *role) (string, string) {
-			return p.withEncoding(t, "LATIN1"), `has the encoding LATIN1, which cannot hold every name: create one with ENCODING 'UTF8'`
+			return p.withEncoding(t, "LATIN1"),
+				`has the encoding LATIN1, which cannot hold every name: create one with ENCODING 'UTF8'`
 		},
 		"encoding SQL_ASCII": func(t *testing.T, p *role) (string, string) {
-			return p.withEncoding(t, "SQL_ASCII"), `has the encoding SQL_ASCII, which cannot hold every name: create one with ENCODING 'UTF8'`
+			return p.withEncoding(t, "SQL_ASCII"),
+				`has the encoding SQL_ASCII, which cannot hold every name: create one with ENCODING 'UTF8'`
 		},
 		"no schema": func(t *testing.T, p *role) (string, string) {
 			execute(t, p.admin, "REVOKE ALL ON SCHEMA public FROM public")
-			return p.url.String(), `DATABASE_URL: the role "` + p.name + `" may use no schema of its search_path: GRANT USAGE, CREATE ON SCHEMA public TO "` + p.name + `"`
+			return p.url.String(),
+				`DATABASE_URL: the role "` + p.name +
+					`" may use no schema of its search_path: GRANT USAGE, CREATE ON SCHEMA public TO "` + p.name + `"`
 		},
 		"no right to create tables": func(t *testing.T, p *role) (string, string) {
 			execute(t, p.admin, "REVOKE CREATE ON SCHEMA public FROM public")
-			return p.url.String(), `DATABASE_URL: the role "` + p.name + `" may not create tables in the schema "public": GRANT CREATE ON SCHEMA "public" TO "` + p.name + `"`
+			return p.url.String(),
+				`DATABASE_URL: the role "` + p.name +
+					`" may not create tables in the schema "public": GRANT CREATE ON SCHEMA "public" TO "` +
+					p.name + `"`
 		},
 		"no right to insert": func(t *testing.T, p *role) (string, string) {
 			p.migrate(t)
 			execute(t, p.admin, "REVOKE INSERT, UPDATE ON lock_waiters FROM "+p.name)
-			return p.url.String(), `DATABASE_URL: the role "` + p.name + `" lacks INSERT, UPDATE on the table lock_waiters: GRANT it`
+			return p.url.String(),
+				`DATABASE_URL: the role "` + p.name + `" lacks INSERT, UPDATE on the table lock_waiters: GRANT it`
 		},
 		"no right to the sequence": func(t *testing.T, p *role) (string, string) {
 			p.migrate(t)
 			execute(t, p.admin, "REVOKE USAGE ON SEQUENCE lock_events_id_seq FROM "+p.name)
-			return p.url.String(), `DATABASE_URL: the role "` + p.name + `" lacks USAGE on the sequence public.lock_events_id_seq: GRANT it`
+			return p.url.String(),
+				`DATABASE_URL: the role "` + p.name +
+					`" lacks USAGE on the sequence public.lock_events_id_seq: GRANT it`
 		},
 		"no right to any table": func(t *testing.T, p *role) (string, string) {
 			p.migrate(t)
@@ -286,7 +408,8 @@ func TestStartErrorsOfPostgres(t *testing.T) {
 			standby, err := primary.NewStandby()
 			must(t, err)
 			t.Cleanup(func() { must(t, standby.Close()) })
-			return standby.URL("postgres"), "DATABASE_URL: this Postgres is a standby, which cannot be written: name its primary"
+			return standby.URL("postgres"),
+				"DATABASE_URL: this Postgres is a standby, which cannot be written: name its primary"
 		},
 	}
 	for name, prepare := range tests {
@@ -298,7 +421,7 @@ func TestStartErrorsOfPostgres(t *testing.T) {
 	}
 }
 
-// role is one without any rights of its own. There is a database of the same name for it.
+// role is a role without rights of its own. A database of the same name exists for it.
 type role struct {
 	name  string
 	url   *url.URL // of the database, for this role
@@ -320,7 +443,7 @@ func newRole(t *testing.T) *role {
 	return r
 }
 
-// migrate has a superuser make the tables, and gives the role what it needs to work with them.
+// migrate creates the tables as a superuser, and grants the role the rights to use them.
 func (r *role) migrate(t *testing.T) {
 	t.Helper()
 	start(t, r.owner).Stop(t, syscall.SIGTERM)
@@ -328,7 +451,7 @@ func (r *role) migrate(t *testing.T) {
 		"; GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO "+r.name)
 }
 
-// withEncoding returns the URL of another database.
+// withEncoding returns the URL of another database with an encoding.
 func (r *role) withEncoding(t *testing.T, encoding string) string {
 	t.Helper()
 	name := r.name + "_" + strings.ToLower(encoding)
@@ -337,7 +460,8 @@ func (r *role) withEncoding(t *testing.T, encoding string) string {
 	return strings.Replace(r.owner, "/"+r.name, "/"+name, 1)
 }
 
-// The one who makes the tables and the one who works with them need not be the same.
+// TestStartWithRightsOnTheTablesOnly checks that the role that creates the tables and the
+// role that uses them may differ.
 func TestStartWithRightsOnTheTablesOnly(t *testing.T) {
 	t.Parallel()
 	r := newRole(t)
@@ -347,7 +471,8 @@ func TestStartWithRightsOnTheTablesOnly(t *testing.T) {
 	s.Stop(t, syscall.SIGTERM)
 }
 
-// Names are stored as they are, and servers are told of them, whatever encoding the role's connections have by default.
+// TestRoleWithAnotherEncoding checks that names are stored unchanged and notified,
+// whatever the default encoding of the role's connections is.
 func TestRoleWithAnotherEncoding(t *testing.T) {
 	t.Parallel()
 	r := newRole(t)

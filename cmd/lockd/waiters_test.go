@@ -11,16 +11,18 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"resource-lock-manager/internal/apptest"
 	"resource-lock-manager/internal/testdb"
 )
 
-// fleet is servers on one database.
+// fleet is a number of servers on one database.
 type fleet []*server
 
-// at goes round the servers.
+// at returns the servers in turn.
 func (f fleet) at(i int) *server { return f[i%len(f)] }
 
-// startFleet starts one after the other: those that start at once wait for a second for each other's migrations.
+// startFleet starts the servers one after the other. Servers that start at the same time
+// wait a second for each other's migrations.
 func startFleet(tb testing.TB, databaseURL string, servers int, settings ...string) fleet {
 	tb.Helper()
 	f := make(fleet, servers)
@@ -30,19 +32,19 @@ func startFleet(tb testing.TB, databaseURL string, servers int, settings ...stri
 	return f
 }
 
-// onFleets runs a test on all kinds of servers that serve a queue together. Those that tell each other do not look for
-// themselves, so that nothing is handed over by luck.
+// onFleets runs a test on every kind of servers that serve a queue together. Servers with
+// notifications do not recheck, so that every hand-over is due to a notification.
 func onFleets(t *testing.T, test func(t *testing.T, f fleet), settings ...string) {
 	t.Parallel()
-	told := append([]string{"RECHECK_INTERVAL=1h"}, settings...)
+	notified := append([]string{"RECHECK_INTERVAL=1h"}, settings...)
 	polling := append([]string{"NOTIFICATIONS=false", "RECHECK_INTERVAL=50ms"}, settings...)
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
-		test(t, startFleet(t, sqliteURL(testdb.SQLite(t)), 1, told...))
+		test(t, startFleet(t, sqliteURL(testdb.SQLite(t)), 1, notified...))
 	})
 	t.Run("three servers, notified", func(t *testing.T) {
 		t.Parallel()
-		test(t, startFleet(t, testdb.Postgres(t), 3, told...))
+		test(t, startFleet(t, testdb.Postgres(t), 3, notified...))
 	})
 	t.Run("two servers, polling", func(t *testing.T) {
 		t.Parallel()
@@ -50,34 +52,34 @@ func onFleets(t *testing.T, test func(t *testing.T, f fleet), settings ...string
 	})
 }
 
-// waiting is the body of a request that may wait for longer than any test takes.
+// waiting returns the body of a request that may wait for longer than any test takes.
 func waiting(resource, process string) map[string]any {
 	body := acquisition(resource, process)
-	body["wait_seconds"] = 2 * patience.Seconds()
+	body["wait_seconds"] = 2 * apptest.Timeout.Seconds()
 	return body
 }
 
-// named can be repeated.
+// named returns the body of a waiting request that can be retried.
 func named(resource, process, requestID string) map[string]any {
 	body := waiting(resource, process)
 	body["request_id"] = requestID
 	return body
 }
 
-// expiring is a request for a hold that ends by itself.
+// expiring returns the body of a request for a hold with a TTL.
 func expiring(resource, process string, ttl time.Duration) map[string]any {
 	body := acquisition(resource, process)
 	body["ttl_seconds"] = ttl.Seconds()
 	return body
 }
 
-// waiter is a request under way.
+// waiter is an open request.
 type waiter struct {
 	process string
 	hangUp  context.CancelFunc
-	done    chan struct{} // closed when it has been answered, or its connection has ended
+	done    chan struct{} // closed when it was answered or its connection ended
 
-	// Only after done.
+	// The following fields are valid after done.
 	reply reply
 	err   error
 	at    time.Time
@@ -109,17 +111,17 @@ func (w *waiter) isDone() bool {
 	}
 }
 
-// end waits until the request is over.
+// end waits until the request has ended.
 func (w *waiter) end(tb testing.TB) {
 	tb.Helper()
 	select {
 	case <-w.done:
-	case <-time.After(patience):
-		tb.Fatalf("%s is not answered", w.process)
+	case <-time.After(apptest.Timeout):
+		tb.Fatalf("%s was not answered", w.process)
 	}
 }
 
-// answer must come.
+// answer waits for the answer.
 func (w *waiter) answer(tb testing.TB) reply {
 	tb.Helper()
 	w.end(tb)
@@ -129,18 +131,18 @@ func (w *waiter) answer(tb testing.TB) reply {
 	return w.reply
 }
 
-// granted must come, and is the lock.
+// granted waits for the answer, which must be a grant.
 func (w *waiter) granted(tb testing.TB) hold {
 	tb.Helper()
 	r := w.answer(tb)
 	h, ok := holdOf(r)
 	if !ok || h.process != w.process {
-		tb.Fatalf("%s waits for the lock, got %+v", w.process, r)
+		tb.Fatalf("%s waited for the lock, got %+v", w.process, r)
 	}
 	return h
 }
 
-// queue lists the processes that wait for a resource, in their order.
+// queue returns the processes that wait for a resource, in their order.
 func (c *client) queue(tb testing.TB, resource string) []string {
 	tb.Helper()
 	var processes []string
@@ -155,7 +157,7 @@ func (c *client) queue(tb testing.TB, resource string) []string {
 			waiter := entry.(map[string]any)
 			processes = append(processes, waiter["process_id"].(string))
 			if waiter["position"] != float64(len(processes)) {
-				tb.Errorf("the %d. entry of the queue has position %v", len(processes), waiter["position"])
+				tb.Errorf("entry %d of the queue has position %v", len(processes), waiter["position"])
 			}
 		}
 		next, more := r.Data["next_cursor"].(string)
@@ -173,22 +175,22 @@ func (c *client) wantQueue(tb testing.TB, resource string, want ...string) {
 	}
 }
 
-// awaitQueue waits until just these processes wait.
+// awaitQueue waits until exactly these processes wait.
 func (c *client) awaitQueue(tb testing.TB, resource string, want ...string) {
 	tb.Helper()
 	await(tb, "queue", want, func() []string { return c.queue(tb, resource) })
 }
 
-// awaitFree waits until nobody holds the resource.
+// awaitFree waits until no process holds the resource.
 func (c *client) awaitFree(tb testing.TB, resource string) {
 	tb.Helper()
 	await(tb, "holder", nil, func() any { return c.status(tb, resource).Data["locked_by"] })
 }
 
-// await asks until it gets what it wants.
+// await calls get until it returns want.
 func await[T any](tb testing.TB, what string, want T, get func() T) {
 	tb.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(apptest.Timeout)
 	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
 		got := get()
 		if cmp.Equal(want, got) {
@@ -202,8 +204,8 @@ func await[T any](tb testing.TB, what string, want T, get func() T) {
 	}
 }
 
-// enter lets waiters come one after the other, each to another server.
-func (f fleet) enter(tb testing.TB, resource string, n int) []*waiter {
+// enter queues n waiters one after the other, each on another server.
+func (f fleet) enqueue(tb testing.TB, resource string, n int) []*waiter {
 	tb.Helper()
 	waiters := make([]*waiter, n)
 	names := make([]string, n)
@@ -215,8 +217,8 @@ func (f fleet) enter(tb testing.TB, resource string, n int) []*waiter {
 	return waiters
 }
 
-// drain releases the hold, and those that the waiters get in turn, through varying servers. The waiters must get theirs in
-// the order in which they are given.
+// drain releases the hold, and those that the waiters are granted in turn, on varying
+// servers. The waiters must be granted theirs in the given order.
 func (f fleet) drain(tb testing.TB, h hold, waiters ...*waiter) {
 	tb.Helper()
 	for i, w := range waiters {
@@ -232,8 +234,8 @@ func (f fleet) drain(tb testing.TB, h hold, waiters ...*waiter) {
 	f.at(1).awaitFree(tb, h.resource)
 }
 
-// moment reads a time in an answer.
-func moment(tb testing.TB, r reply, field string) time.Time {
+// timeIn returns a time of an answer.
+func timeIn(tb testing.TB, r reply, field string) time.Time {
 	tb.Helper()
 	text, _ := r.Data[field].(string)
 	at, err := time.Parse(time.RFC3339Nano, text)
@@ -243,9 +245,10 @@ func moment(tb testing.TB, r reply, field string) time.Time {
 	return at
 }
 
-// cameAt is when a request that has been granted came into the queue, or when it was granted if that was at once.
-func cameAt(tb testing.TB, r reply) time.Time {
+// queuedAt returns when a granted request was queued, or when it was granted if it was
+// granted at once.
+func queuedAt(tb testing.TB, r reply) time.Time {
 	tb.Helper()
 	waited, _ := r.Data["waited_seconds"].(float64)
-	return moment(tb, r, "locked_at").Add(-time.Duration(waited * float64(time.Second))).Round(time.Microsecond)
+	return timeIn(tb, r, "locked_at").Add(-time.Duration(waited * float64(time.Second))).Round(time.Microsecond)
 }

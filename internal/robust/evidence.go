@@ -41,8 +41,10 @@ func (s span) String() string {
 }
 
 func newResourceHistory(resource string, operations []Operation, faults []Fault) *resourceHistory {
-	r := &resourceHistory{resource: resource, operations: operations, faults: faults,
-		acquires: map[string][]Operation{}}
+	r := &resourceHistory{
+		resource: resource, operations: operations, faults: faults,
+		acquires: map[string][]Operation{},
+	}
 	byToken := map[int64]*holdEvidence{}
 	byProcess := map[string][]*holdEvidence{}
 	for _, o := range operations {

@@ -95,7 +95,8 @@ var corruptions = []struct {
 		}
 		return (was == wire.CodeExpired || was == wire.CodeAlreadyReleased) && shown && !ended
 	}},
-	{"a waiter was queued before another one that was served",
+	{
+		"a waiter was queued before another one that was served",
 		func(o *robust.Operation, operations []robust.Operation) bool {
 			i := slices.IndexFunc(operations, func(other robust.Operation) bool {
 				return granted(other) && other.Process != o.Process && other.Holder.Token < o.Holder.Token
@@ -106,7 +107,8 @@ var corruptions = []struct {
 			queued := operations[i].Holder.LockedAt.Add(-operations[i].Waited)
 			o.Waited = o.Holder.LockedAt.Sub(queued) + time.Microsecond
 			return granted(*o)
-		}},
+		},
+	},
 }
 
 func granted(o robust.Operation) bool { return o.Kind == robust.Acquire && o.Outcome == robust.Done }

@@ -12,8 +12,10 @@ func TestCheckClaims(t *testing.T) {
 	t.Parallel()
 	const ms = time.Millisecond
 	grant := func(token int64, returned time.Duration) robust.Operation {
-		return robust.Operation{Kind: robust.Acquire, Outcome: robust.Done, Resource: "r", Returned: returned,
-			Holder: robust.Hold{Token: token}}
+		return robust.Operation{
+			Kind: robust.Acquire, Outcome: robust.Done, Resource: "r", Returned: returned,
+			Holder: robust.Hold{Token: token},
+		}
 	}
 	for name, test := range map[string]struct {
 		claims     []robust.Claim

@@ -94,8 +94,10 @@ func newSlow(t *testing.T, server *robust.Server, many bool) *slow {
 			_ = c.conn.(*net.TCPConn).SetReadBuffer(1 << 12)
 			send(strings.Repeat(getText("/locks/all-locked", nil), 50))
 		case 3:
-			send(acquireText(robust.Operation{Resource: "wanted", Process: fmt.Sprint("waiter ", i),
-				Wait: time.Minute}))
+			send(acquireText(robust.Operation{
+				Resource: "wanted", Process: fmt.Sprint("waiter ", i),
+				Wait: time.Minute,
+			}))
 		}
 	}
 	return s
