@@ -169,7 +169,7 @@ func (c *client) wantHeld(tb testing.TB, holds []hold) {
 			tb.Errorf("the acknowledged hold %+v does not exist", h)
 			continue
 		}
-		r := c.request(tb, h.resource, "somebody else")
+		r := c.request(tb, h.resource, "another process")
 		if r.Status != http.StatusConflict || r.Holder["process_id"] != h.process ||
 			r.Holder["fencing_token"] != h.token {
 			tb.Errorf("the acknowledged hold is %+v, another request for it got %+v", h, r)

@@ -112,14 +112,14 @@ func startOtherProgram(t *testing.T, databaseURL, want string) *otherProgram {
 	n := &otherProgram{}
 	db := open(t, "pgx", databaseURL)
 	db.SetMaxOpenConns(1)
-	var looking sync.WaitGroup
+	var reading sync.WaitGroup
 	var quit atomic.Bool
 	n.stop = func() {
 		quit.Store(true)
-		looking.Wait()
+		reading.Wait()
 	}
 	t.Cleanup(n.stop)
-	looking.Go(func() {
+	reading.Go(func() {
 		for !quit.Load() {
 			var got string
 			switch err := db.QueryRow(settings).Scan(&got); {

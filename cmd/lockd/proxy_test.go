@@ -46,6 +46,29 @@ func relay(t *testing.T, serve func(net.Conn)) (address string) {
 	return listener.Addr().String()
 }
 
+// forward connects a client with a server. It calls write for what the client sends, and
+// returns when write fails or one side disconnects.
+func forward(client net.Conn, upstream string, write func(server io.Writer, data []byte) error) {
+	server, err := net.Dial("tcp", upstream)
+	if err != nil {
+		return
+	}
+	var answers sync.WaitGroup
+	answers.Go(func() {
+		_, _ = io.Copy(client, server)
+		_ = client.Close()
+	})
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := client.Read(buf)
+		if err != nil || write(server, buf[:n]) != nil {
+			break
+		}
+	}
+	_ = server.Close()
+	answers.Wait()
+}
+
 // throughCutter returns the address of a proxy for a server. The proxy cuts each
 // connection at the given age. It sends to done when the server has finished with a
 // connection.
@@ -89,30 +112,16 @@ func throughListenerProxy(t *testing.T, databaseURL string) (string, *listenerPr
 	upstream := u.Host
 	p := &listenerProxy{listening: map[net.Conn]struct{}{}}
 	u.Host = relay(t, func(client net.Conn) {
-		database, err := net.Dial("tcp", upstream)
-		if err != nil {
-			return
-		}
-		var answers sync.WaitGroup
-		answers.Go(func() {
-			_, _ = io.Copy(client, database)
-			_ = client.Close()
+		forward(client, upstream, func(database io.Writer, data []byte) error {
+			if bytes.Contains(data, []byte("LISTEN ")) && !p.mayListen(client) {
+				return net.ErrClosed
+			}
+			_, err := database.Write(data)
+			return err
 		})
-		buf := make([]byte, 64<<10)
-		for {
-			n, err := client.Read(buf)
-			if err != nil || bytes.Contains(buf[:n], []byte("LISTEN ")) && !p.mayListen(client) {
-				break
-			}
-			if _, err := database.Write(buf[:n]); err != nil {
-				break
-			}
-		}
 		p.mu.Lock()
 		delete(p.listening, client)
 		p.mu.Unlock()
-		_ = database.Close()
-		answers.Wait()
 	})
 	return u.String(), p
 }

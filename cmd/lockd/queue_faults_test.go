@@ -181,7 +181,7 @@ func TestNotificationsCutOff(t *testing.T) {
 	databaseURL := testdb.Postgres(t)
 	proxied, proxy := throughListenerProxy(t, databaseURL)
 	f := fleet{start(t, databaseURL), start(t, proxied, "RECHECK_INTERVAL="+recheck.String())}
-	handOver := func(resource string) time.Duration {
+	measureHandOver := func(resource string) time.Duration {
 		h := f[0].acquire(t, resource, "holder")
 		w := f[1].wait(t, waiting(resource, "waiter"))
 		f[0].awaitQueue(t, resource, "waiter")
@@ -197,7 +197,7 @@ func TestNotificationsCutOff(t *testing.T) {
 		t.Helper()
 		best := time.Hour
 		for range 5 {
-			best = min(best, handOver("r"))
+			best = min(best, measureHandOver("r"))
 		}
 		within(t, when+", the quickest of five hand-overs", best, recheck/10)
 	}
@@ -206,7 +206,7 @@ func TestNotificationsCutOff(t *testing.T) {
 
 	proxy.cut()
 	apptest.Eventually(t, "it tries to listen again", func() bool { _, refused := proxy.counts(); return refused > 1 })
-	within(t, "without notifications, a hand-over", handOver("r"), recheck+slack)
+	within(t, "without notifications, a hand-over", measureHandOver("r"), recheck+slack)
 	proxy.allow()
 	apptest.Eventually(t, "it listens again",
 		func() bool { return strings.Contains(f[1].Output.String(), "arrive again") })

@@ -173,7 +173,7 @@ func cutOffAndBack(t *testing.T, f fleet, resource string) {
 	third := f.at(2).wait(t, waiting(resource, "third"))
 	f.at(0).awaitQueue(t, resource, "cut", "second", "third")
 
-	cut.hangUp()
+	cut.disconnect()
 	f.at(1).awaitQueue(t, resource, "second", "third")
 	f.at(1).release(t, h)
 	h = second.granted(t)
@@ -204,7 +204,7 @@ func cutOffAgainAndAgain(t *testing.T, f fleet, resource string) {
 	f.at(0).awaitQueue(t, resource, "cut")
 	second := f.at(1).wait(t, waiting(resource, "second"))
 	f.at(0).awaitQueue(t, resource, "cut", "second")
-	cut.hangUp()
+	cut.disconnect()
 	for i := range cuts {
 		cut.end(t)
 		if cut.err == nil {
@@ -261,7 +261,7 @@ func TestPlaceIsKeptForAWhile(t *testing.T) {
 		f.at(1).awaitQueue(t, "r", "cut")
 		second := f.at(1).wait(t, waiting("r", "second"))
 		f.at(0).awaitQueue(t, "r", "cut", "second")
-		cut.hangUp()
+		cut.disconnect()
 		f.at(1).awaitQueue(t, "r", "second")
 		<-time.After(50 * time.Millisecond)
 		back := f.at(1).wait(t, named("r", "cut", "its request"))
@@ -306,7 +306,7 @@ func TestRequestOnTwoConnections(t *testing.T) {
 			h := f.at(0).acquire(t, "b", "holder")
 			older, newer, later := both("b")
 			wantSuperseded(older)
-			older.hangUp()
+			older.disconnect()
 			f.at(0).wantQueue(t, "b", "p", "later")
 			f.drain(t, h, newer, later)
 		})
@@ -314,7 +314,7 @@ func TestRequestOnTwoConnections(t *testing.T) {
 			h := f.at(0).acquire(t, "c", "holder")
 			older, newer, later := both("c")
 			wantSuperseded(older)
-			newer.hangUp()
+			newer.disconnect()
 			f.at(0).awaitQueue(t, "c", "later")
 			back := f.at(0).wait(t, named("c", "p", "its request"))
 			f.at(0).awaitQueue(t, "c", "p", "later")
@@ -366,7 +366,7 @@ func TestQueueIsBounded(t *testing.T) {
 		}
 		f.at(0).wantQueue(t, "r", "waiter 0", "waiter 1", "waiter 2")
 
-		waiters[1].hangUp()
+		waiters[1].disconnect()
 		f.at(0).awaitQueue(t, "r", "waiter 0", "waiter 2")
 		late := f.at(0).wait(t, waiting("r", "late"))
 		f.at(1).awaitQueue(t, "r", "waiter 0", "waiter 2", "late")

@@ -27,9 +27,9 @@ import (
 type fence struct{ language, text, saveAs string }
 
 var (
-	fences  = regexp.MustCompile("(?ms)(?:Save it as `([^`]+)`:\n\n)?^```(\\w+)\n(.*?)^```$")
-	moments = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00$`)
-	cuts    = regexp.MustCompile(`(?m)^( *)\.\.\.$`)
+	fences     = regexp.MustCompile("(?ms)(?:Save it as `([^`]+)`:\n\n)?^```(\\w+)\n(.*?)^```$")
+	timestamps = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00$`)
+	cuts       = regexp.MustCompile(`(?m)^( *)\.\.\.$`)
 )
 
 // document returns a document of the repository.
@@ -74,8 +74,8 @@ func shape(value any) any {
 		}
 		return v
 	case string:
-		if moments.MatchString(v) {
-			return "a moment"
+		if timestamps.MatchString(v) {
+			return "a timestamp"
 		}
 		if len(v) < 4 && strings.Trim(v, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") == "" {
 			return "a cursor or word"

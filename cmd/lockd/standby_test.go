@@ -123,28 +123,12 @@ func TestSilentStandby(t *testing.T) {
 func throughCommitCutter(t *testing.T, address string, cutting *atomic.Bool) string {
 	t.Helper()
 	return relay(t, func(client net.Conn) {
-		database, err := net.Dial("tcp", address)
-		if err != nil {
-			return
-		}
-		var answers sync.WaitGroup
-		answers.Go(func() {
-			_, _ = io.Copy(client, database)
-			_ = client.Close()
+		forward(client, address, func(database io.Writer, data []byte) error {
+			_, err := database.Write(data)
+			if cutting.Load() && bytes.Contains(data, []byte("commit\x00")) {
+				return net.ErrClosed
+			}
+			return err
 		})
-		buf := make([]byte, 64<<10)
-		for {
-			n, err := client.Read(buf)
-			if err != nil {
-				break
-			}
-			_, err = database.Write(buf[:n])
-			if err != nil || cutting.Load() && bytes.Contains(buf[:n], []byte("commit\x00")) {
-				break
-			}
-		}
-		_ = client.Close()
-		_ = database.Close()
-		answers.Wait()
 	})
 }

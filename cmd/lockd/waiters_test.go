@@ -75,9 +75,9 @@ func expiring(resource, process string, ttl time.Duration) map[string]any {
 
 // waiter is an open request.
 type waiter struct {
-	process string
-	hangUp  context.CancelFunc
-	done    chan struct{} // closed when it was answered or its connection ended
+	process    string
+	disconnect context.CancelFunc
+	done       chan struct{} // closed when it was answered or its connection ended
 
 	// The following fields are valid after done.
 	reply reply
@@ -88,7 +88,7 @@ type waiter struct {
 // wait sends a request that waits.
 func (c *client) wait(tb testing.TB, body map[string]any) *waiter {
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &waiter{process: body["process_id"].(string), hangUp: cancel, done: make(chan struct{})}
+	w := &waiter{process: body["process_id"].(string), disconnect: cancel, done: make(chan struct{})}
 	body = maps.Clone(body)
 	go func() {
 		defer close(w.done)

@@ -29,7 +29,7 @@ func checkerCases() []checkerCase {
 			status(7, 8, noHold), acquired(9, 11, b))},
 		{name: "two holds at once", model: "G1", rules: "G1", history: history(
 			acquired(0, 2, a), acquired(9, 11, b))},
-		{name: "two holds at once, and the first goes on", model: "G1", rules: "G1", history: history(
+		{name: "two holds at once, and the first continues", model: "G1", rules: "G1", history: history(
 			acquired(0, 2, a), acquired(9, 11, b), renewed(12, 13, 12, a, 50))},
 		{name: "two holds at once by the service's clock only", model: "G1", rules: "G1", history: history(
 			acquired(0, 20, a), acquired(0, 20, b), released(12, 20, 15, a))},

@@ -125,7 +125,7 @@ func (h *holdEvidence) end() time.Time {
 }
 
 // span returns when the hold definitely existed: from the first answer that shows it to the
-// call of the last request that shows it. If its client knows of it, the span goes on until
+// call of the last request that shows it. If its client knows of it, the span continues until
 // the hold might have been released or might have expired.
 func (h *holdEvidence) span() span {
 	s := span{from: forever}
@@ -160,7 +160,7 @@ func (h *holdEvidence) endsAfter(end time.Time) (at time.Duration) {
 }
 
 // maySeemFree reports whether a status can state that no process holds the resource although
-// the hold goes on. A renewal is decided before the old end, and committed after it. A
+// the hold continues. A renewal is decided before the old end, and committed after it. A
 // status in between reads the old end, which is all that is committed, and that end has
 // passed.
 func (h *holdEvidence) maySeemFree(status Operation) bool {

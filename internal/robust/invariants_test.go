@@ -67,7 +67,7 @@ var corruptions = []struct {
 		o.Holder.Process = "p0"
 		return shown
 	}},
-	{"a status says that nobody holds the lock", func(o *robust.Operation, operations []robust.Operation) bool {
+	{"a status says that no process holds the lock", func(o *robust.Operation, operations []robust.Operation) bool {
 		token, before, after, renewing := o.Holder.Token, false, false, false
 		for _, other := range operations {
 			shows := token != 0 && other.Holder.Token == token

@@ -142,7 +142,7 @@ func lostUpdatesPostgres(t *testing.T, r *robust.Run) {
 }
 
 // lostUpdates shows what a lock with a TTL cannot prevent and the token can: the update
-// of a holder that paused for too long. It goes on until each register has met one.
+// of a holder that paused for too long. It continues until each register has met one.
 func lostUpdates(t *testing.T, r *robust.Run, registers []*register, servers ...*robust.Server) {
 	const workers = 5
 	r.Work(robust.Workload{Clients: 2}, servers...)

@@ -283,7 +283,7 @@ func clocksWrong(t *testing.T, r *robust.Run) {
 }
 
 // clockSetBack runs a SQLite server whose machine was an hour ahead and is set back
-// before each start. The clock of the service goes on: no hold lives longer, and no hold
+// before each start. The clock of the service continues: no hold lives longer, and no hold
 // gets a lower token.
 func clockSetBack(t *testing.T, r *robust.Run) {
 	s := robust.StartServer(t, withWrongClock(t), sqlite(t), clockAhead(time.Hour))

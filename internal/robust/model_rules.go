@@ -86,7 +86,7 @@ func (m *model) end(s state, c call) (state, reason) {
 	switch {
 	case s.hold == holdID{}:
 	case !m.complete(s):
-		return s, reason{"G1", "later answers show that the hold before goes on"}
+		return s, reason{"G1", "later answers show that the hold before continues"}
 	case s.expires != 0 && s.expires <= c.decided:
 	case !m.endsUnseen(&s, c):
 		return s, reason{"G1", "the hold before has not ended"}
@@ -110,7 +110,7 @@ func (m *model) free(s state, c call) (state, reason) {
 }
 
 // maySeemFree reports whether a status can state that no process holds the resource although
-// the hold goes on. A renewal is decided before the old end, and committed after it. A
+// the hold continues. A renewal is decided before the old end, and committed after it. A
 // status in between reads the old end, which is all that is committed, and that end has
 // passed.
 func (m *model) maySeemFree(s state, c call) bool {
@@ -192,7 +192,7 @@ func (m *model) release(s state, c call) (state, reason) {
 	}
 	s, no := m.update(s, c)
 	if no == (reason{}) && !m.complete(s) {
-		no = reason{"G5", "later answers show that the hold goes on"}
+		no = reason{"G5", "later answers show that the hold continues"}
 	}
 	s.hold = holdID{}
 	return s, no

@@ -62,8 +62,8 @@ func (w owner) takeTurn(c *client.Client, resource string) {
 		w.pause(time.Millisecond)
 	}
 	w.history.AddClaim(claim)
-	release, over := context.WithTimeout(w.alive, w.AnswerTimeout)
-	defer over()
+	release, cancel := context.WithTimeout(w.alive, w.AnswerTimeout)
+	defer cancel()
 	if err := lock.Unlock(release); err != nil && !errors.Is(err, client.ErrLost) &&
 		!errors.Is(err, client.ErrUnavailable) && release.Err() == nil {
 		w.tb.Errorf("Unlock returned %v", err)

@@ -83,7 +83,7 @@ func TestStatusWhileARenewalIsCommitted(t *testing.T) {
 		unanswered := slices.ContainsFunc(operations, func(renewal robust.Operation) bool {
 			return renewal.Kind == robust.Renew && renewal.Holder == o.Holder && renewal.Returned > o.Called
 		})
-		// so long before the old end that the clients know that the hold exists
+		// early enough before the old end that the clients know that the hold exists
 		early := o.Holder.ExpiresAt.Sub(o.At) > 3*slowest
 		if o.Kind != robust.Status || o.Holder == (robust.Hold{}) || unanswered || !early {
 			continue

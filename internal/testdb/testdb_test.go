@@ -172,8 +172,8 @@ func TestPromotedStandbyHasWhatWasCommitted(t *testing.T) {
 		if err := standby.Stop(); err != nil {
 			t.Fatal(err)
 		}
-		moment, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		if _, err := db.ExecContext(moment, "INSERT INTO t VALUES (-1)"); !errors.Is(err, context.DeadlineExceeded) {
+		short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		if _, err := db.ExecContext(short, "INSERT INTO t VALUES (-1)"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a commit without the standby: %v", err)
 		}
 		cancel()
