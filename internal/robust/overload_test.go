@@ -162,8 +162,7 @@ func (l *load) wantKept(reader *caller) {
 func manyHoldsSQLite(t *testing.T, r *robust.Run)   { manyHolds(t, r, sqlite(t)) }
 func manyHoldsPostgres(t *testing.T, r *robust.Run) { manyHolds(t, r, testdb.Postgres(t)) }
 
-// manyHolds has more held locks than fit into the permitted
-// memory.
+// manyHolds has more held locks than fit into the permitted memory.
 func manyHolds(t *testing.T, r *robust.Run, databaseURL string) {
 	count := 100_000
 	if r.Long() {
