@@ -11,8 +11,9 @@ import (
 	"strconv"
 )
 
-// conn is one connection of the load. It implements only the part of HTTP that the answers
-// need, because the client often shares the machine with the server and must cost little.
+// conn is one connection of the load. It implements only the part of HTTP that the
+// answers need, because the client often shares the machine with the server and must cost
+// little.
 type conn struct {
 	net    net.Conn
 	reader *bufio.Reader

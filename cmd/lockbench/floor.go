@@ -24,8 +24,8 @@ const ballast = 32 << 20
 // lockd's.
 const noDatabase = "00000000000000000000000000000000"
 
-// serveFloor serves the HTTP API of lockd without storage, with a log of the same level. It
-// shows the cost of HTTP alone on this machine. It prints its URL and ends when its
+// serveFloor serves the HTTP API of lockd without storage, with a log of the same level.
+// It shows the cost of HTTP alone on this machine. It prints its URL and ends when its
 // standard input ends.
 func serveFloor(level slog.Level) error {
 	defer runtime.KeepAlive(make([]byte, ballast))
@@ -48,7 +48,8 @@ func serveFloor(level slog.Level) error {
 	return nil
 }
 
-// startFloor runs serveFloor in a process of its own, like the server. It discards the log.
+// startFloor runs serveFloor in a process of its own, like the server. It discards the
+// log.
 func startFloor(level slog.Level) (server *url.URL, stop func(), err error) {
 	program, err := os.Executable()
 	if err != nil {

@@ -89,8 +89,8 @@ func field(t *testing.T, file, name string) string {
 
 const syncs = 500
 
-// medianSync returns how long a write and sync of a page takes on the disk of the databases,
-// in milliseconds. A durable answer takes at least that long.
+// medianSync returns how long a write and sync of a page takes on the disk of the
+// databases, in milliseconds. A durable answer takes at least that long.
 func medianSync(t *testing.T) float64 {
 	file, err := os.Create(filepath.Join(t.TempDir(), "pages"))
 	must(t, err)

@@ -15,7 +15,8 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	// With its default the race detector makes every process wait for a second before it exits.
+	// With its default the race detector makes every process wait for a second before it
+	// exits.
 	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
 		panic(err)
 	}
@@ -60,8 +61,8 @@ func TestFloor(t *testing.T) {
 	}
 }
 
-// TestFloorHasTheServersBallast compares the two constants. With a smaller ballast the floor
-// would collect garbage more often, and the ratio would be too high.
+// TestFloorHasTheServersBallast compares the two constants. With a smaller ballast the
+// floor would collect garbage more often, and the ratio would be too high.
 func TestFloorHasTheServersBallast(t *testing.T) {
 	lockd, err := os.ReadFile("../lockd/main.go")
 	must(t, err)

@@ -13,9 +13,9 @@ import (
 )
 
 // result is what one round measured. Latencies are in milliseconds. In an open loop they
-// count from the time at which the operation was due, so that a stall of the server counts
-// for all operations that wait during it. If the connection was ready before that time,
-// they count from the sending: a late timer is not the server's latency.
+// count from the time at which the operation was due, so that a stall of the server
+// counts for all operations that wait during it. If the connection was ready before that
+// time, they count from the sending: a late timer is not the server's latency.
 type result struct {
 	Operations int64   `json:"operations"`
 	Seconds    float64 `json:"seconds"`
@@ -32,7 +32,8 @@ type result struct {
 // three significant digits.
 func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, 120_000_000, 3) }
 
-// measure runs a workload for the duration of the options. It fails if any operation fails.
+// measure runs a workload for the duration of the options. It fails if any operation
+// fails.
 func measure(w workload, o options, label string, progress io.Writer) (result, error) {
 	var (
 		all        sync.WaitGroup

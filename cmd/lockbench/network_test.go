@@ -51,10 +51,10 @@ func roundTrip(t *testing.T, databaseURL string) float64 {
 	return took[len(took)/2]
 }
 
-// delayed returns the address of a proxy. It delays the data of the upstream server without
-// reducing the throughput: any number of pieces may be delayed at once. It does not delay
-// the other direction, because Go's timers are too coarse for half a millisecond in each. A
-// client that waits for answers sees no difference.
+// delayed returns the address of a proxy. It delays the data of the upstream server
+// without reducing the throughput: any number of pieces may be delayed at once. It does
+// not delay the other direction, because Go's timers are too coarse for half a
+// millisecond in each. A client that waits for answers sees no difference.
 func delayed(t *testing.T, upstream string, delay time.Duration) (address string) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
@@ -81,7 +81,8 @@ func delayed(t *testing.T, upstream string, delay time.Duration) (address string
 	return listener.Addr().String()
 }
 
-// pass forwards data from one connection to the other until it ends, and then closes both.
+// pass forwards data from one connection to the other until it ends, and then closes
+// both.
 func pass(from, to net.Conn, delay time.Duration) {
 	type piece struct {
 		due  time.Time

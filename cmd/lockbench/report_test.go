@@ -34,8 +34,8 @@ type sizes struct {
 	settings     []string
 }
 
-// newSizes returns the full sizes with -lockbench.long. Without it they are small: make test
-// runs every section, but its figures mean nothing.
+// newSizes returns the full sizes with -lockbench.long. Without it they are small: make
+// test runs every section, but its figures mean nothing.
 func newSizes() sizes {
 	if !*long {
 		return sizes{
@@ -77,8 +77,8 @@ var sections = []struct {
 }
 
 // TestReport measures and writes the tables of docs/benchmarks.md with -lockbench.long.
-// Otherwise it tests that the measurements work. With -run TestReport/speed it measures and
-// prints only that section.
+// Otherwise it tests that the measurements work. With -run TestReport/speed it measures
+// and prints only that section.
 func TestReport(t *testing.T) {
 	s := &suite{sizes: newSizes(), program: robust.Build(t), capacity: map[string]float64{}}
 	var err error

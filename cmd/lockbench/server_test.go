@@ -38,7 +38,8 @@ var kinds = []struct {
 func (*suite) sqlite(t *testing.T) database {
 	path := testdb.SQLite(t)
 	return database{"sqlite:///" + path, func(t *testing.T) int64 {
-		// The header of the WAL's index counts the transactions: https://sqlite.org/walformat.html
+		// The header of the WAL's index counts the transactions:
+		// https://sqlite.org/walformat.html
 		index, err := os.ReadFile(path + "-shm")
 		must(t, err)
 		return int64(binary.NativeEndian.Uint32(index[8:12]))
@@ -149,7 +150,8 @@ func (s *suite) capacityOf(t *testing.T, kind string, of *server, connections in
 
 func key(kind string, connections int) string { return fmt.Sprint(kind, connections) }
 
-// each runs a part of a section for each kind of database, with a new server and database.
+// each runs a part of a section for each kind of database, with a new server and
+// database.
 func (s *suite) each(t *testing.T, run func(t *testing.T, kind string, on *server, db database)) {
 	for _, kind := range kinds {
 		if !t.Run(kind.name, func(t *testing.T) {

@@ -62,8 +62,8 @@ const (
 	phases
 )
 
-// sweep measures pairs at a steady rate while many locks that expired within one second are
-// swept.
+// sweep measures pairs at a steady rate while many locks that expired within one second
+// are swept.
 func (s *suite) sweep(t *testing.T) string {
 	table := newTable("database", "pairs a second", "when", "seconds", "p50 ms", "p99 ms", "p99.9 ms", "max ms")
 	s.each(t, func(t *testing.T, kind string, on *server, _ database) {

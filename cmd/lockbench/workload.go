@@ -22,8 +22,8 @@ type workload struct {
 	operation func(c *conn, number int, r *round) operation
 }
 
-// operation runs one iteration that is due at from. It returns the latency to record, or a
-// negative duration to record none.
+// operation runs one iteration that is due at from. It returns the latency to record, or
+// a negative duration to record none.
 type operation func(from time.Time) (took time.Duration, err error)
 
 // whole returns an operation that records its whole duration.

@@ -22,7 +22,7 @@ import (
 //
 //	handovers/s  hand-overs a second
 //	p50-ms, p99-ms  from the sending of a release to the next holder's answer
-//	commit-p50-ms, commit-p99-ms  a release of a lock without waiters on the same server, measured right before
+//	commit-p50-ms, commit-p99-ms  a release without waiters, measured right before
 //	spread-%  the most grants of a worker less the fewest, relative to the mean
 func BenchmarkHandover(b *testing.B) {
 	setups := []struct {
@@ -262,13 +262,13 @@ func benchCrowd(b *testing.B, url string, crowd, resources int) {
 		_, err := waiters[i].conn.Write(asked(i, fmt.Sprint("p", i)))
 		must(b, err)
 		if wait := i + 1 - 1000; wait >= 0 && i%100 == 99 { // no more at once than the server accepts
-			apptest.Eventually(b, "most wait", func() bool {
+			apptest.Eventually(b, "most requests wait", func() bool {
 				return status.status(b, name(wait)).Data["waiters"].(float64) > float64(wait/resources)
 			})
 		}
 	}
 	for i := range resources {
-		apptest.Eventually(b, "all wait",
+		apptest.Eventually(b, "all requests wait",
 			func() bool { return status.status(b, name(i)).Data["waiters"] == float64(crowd/resources) })
 	}
 	b.ReportMetric(float64(crowd)/time.Since(begun).Seconds(), "queued/s")

@@ -25,7 +25,7 @@ func TestPostgresGoneForAWhile(t *testing.T) {
 	l.await(t, 50)
 
 	must(t, cluster.Stop())
-	apptest.Eventually(t, "the server notices",
+	apptest.Eventually(t, "the server is not ready",
 		func() bool { return s.get(t, "/readyz").Status == http.StatusServiceUnavailable })
 	for name, r := range map[string]reply{
 		"acquire":    s.request(t, "late", "p"),
@@ -43,7 +43,7 @@ func TestPostgresGoneForAWhile(t *testing.T) {
 	}
 
 	must(t, cluster.Start())
-	apptest.Eventually(t, "the server recovers", func() bool { return s.get(t, "/readyz").Status == http.StatusOK })
+	apptest.Eventually(t, "the server is ready again", func() bool { return s.get(t, "/readyz").Status == http.StatusOK })
 	l.await(t, len(l.granted)+50)
 	l.finish()
 	for _, err := range l.errors {

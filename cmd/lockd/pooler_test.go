@@ -105,8 +105,8 @@ type otherProgram struct {
 	stop  func()
 }
 
-// startOtherProgram compares the settings of its connection with the wanted ones, again and
-// again.
+// startOtherProgram compares the settings of its connection with the wanted ones, again
+// and again.
 func startOtherProgram(t *testing.T, databaseURL, want string) *otherProgram {
 	t.Helper()
 	n := &otherProgram{}

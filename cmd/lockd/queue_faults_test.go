@@ -56,7 +56,7 @@ func TestKilledServersWaitersArePassedOver(t *testing.T) {
 			killed := time.Now()
 			if !atOnce {
 				f[2].awaitQueue(t, "r", "second", "third")
-				within(t, "from the kill until the others do not see them", time.Since(killed), deadWithin+slack)
+				within(t, "from the kill until other servers pass its waiters", time.Since(killed), deadWithin+slack)
 			}
 			f[0].release(t, h)
 			released := time.Now()
@@ -65,9 +65,9 @@ func TestKilledServersWaitersArePassedOver(t *testing.T) {
 			}
 			h = second.granted(t)
 			if atOnce {
-				within(t, "from the kill until the next has the lock", second.at.Sub(killed), deadWithin+slack)
+				within(t, "from the kill until the next waiter has the lock", second.at.Sub(killed), deadWithin+slack)
 			} else {
-				within(t, "from the release until the next has the lock", second.at.Sub(released), slack)
+				within(t, "from the release until the next waiter has the lock", second.at.Sub(released), slack)
 			}
 			if dead.end(t); dead.err == nil {
 				t.Errorf("a killed server answered %+v", dead.reply)
@@ -116,7 +116,7 @@ func TestServerKilledAtTheHandover(t *testing.T) {
 			}
 		}
 		h = waiters[0].granted(t)
-		within(t, "from the release until the next has the lock", waiters[0].at.Sub(sent), slack)
+		within(t, "from the release until the next waiter has the lock", waiters[0].at.Sub(sent), slack)
 		f.drain(t, h, waiters[1])
 	}
 }
@@ -142,7 +142,7 @@ func TestKilledServersHoldExpires(t *testing.T) {
 	if granted := timeIn(t, first.reply, "locked_at"); granted.Before(expiry) {
 		t.Errorf("granted at %v, before the hold expired at %v", granted, expiry)
 	}
-	within(t, "from the expiry until the next has the lock", first.at.Sub(expiry), deadWithin)
+	within(t, "from the expiry until the next waiter has the lock", first.at.Sub(expiry), deadWithin)
 	f[1:].drain(t, next, second)
 	f[2].wantHeld(t, []hold{forever, before})
 }
@@ -165,7 +165,7 @@ func TestServerThatStandsStill(t *testing.T) {
 	t.Cleanup(func() { _ = syscall.Kill(f[1].ID(), syscall.SIGCONT) })
 	f[0].release(t, h)
 	h = waiters[1].granted(t)
-	within(t, "from the stop until the next has the lock", waiters[1].at.Sub(stopped), deadWithin+slack)
+	within(t, "from the stop until the next waiter has the lock", waiters[1].at.Sub(stopped), deadWithin+slack)
 	f[2].wantQueue(t, "r", "fourth")
 	<-time.After(4*time.Second - time.Since(stopped))
 	f[1].Signal(t, syscall.SIGCONT)
@@ -199,16 +199,16 @@ func TestNotificationsCutOff(t *testing.T) {
 		for range 5 {
 			best = min(best, measureHandOver("r"))
 		}
-		within(t, when+", the quickest of five hand-overs", best, recheck/10)
+		within(t, when+", the fastest of five hand-overs", best, recheck/10)
 	}
-	apptest.Eventually(t, "it listens", func() bool { listening, _ := proxy.counts(); return listening == 1 })
+	apptest.Eventually(t, "the server listens", func() bool { listening, _ := proxy.counts(); return listening == 1 })
 	wantNotified("at first")
 
 	proxy.cut()
-	apptest.Eventually(t, "it tries to listen again", func() bool { _, refused := proxy.counts(); return refused > 1 })
+	apptest.Eventually(t, "the server tries to listen again", func() bool { _, refused := proxy.counts(); return refused > 1 })
 	within(t, "without notifications, a hand-over", measureHandOver("r"), recheck+slack)
 	proxy.allow()
-	apptest.Eventually(t, "it listens again",
+	apptest.Eventually(t, "the server listens again",
 		func() bool { return strings.Contains(f[1].Output.String(), "arrive again") })
 	wantNotified("afterwards")
 	if s := f[1].Output.String(); strings.Count(s, "no notifications") != 1 {
@@ -223,12 +223,12 @@ func TestNotificationsMissed(t *testing.T) {
 	databaseURL := testdb.Postgres(t)
 	proxied, proxy := throughListenerProxy(t, databaseURL)
 	f := fleet{start(t, databaseURL, "RECHECK_INTERVAL=1h"), start(t, proxied, "RECHECK_INTERVAL=1h")}
-	apptest.Eventually(t, "it listens", func() bool { listening, _ := proxy.counts(); return listening == 1 })
+	apptest.Eventually(t, "the server listens", func() bool { listening, _ := proxy.counts(); return listening == 1 })
 	h := f[0].acquire(t, "r", "holder")
 	w := f[1].wait(t, waiting("r", "waiter"))
 	f[0].awaitQueue(t, "r", "waiter")
 	proxy.cut()
-	apptest.Eventually(t, "it tries to listen again", func() bool { _, refused := proxy.counts(); return refused > 0 })
+	apptest.Eventually(t, "the server tries to listen again", func() bool { _, refused := proxy.counts(); return refused > 0 })
 	f[0].release(t, h)
 	f[0].Stop(t, syscall.SIGTERM) // no other notification follows
 	proxy.allow()
@@ -342,7 +342,7 @@ func TestSupersededAcrossServers(t *testing.T) {
 	if r := frozen.answer(t); r.Status != http.StatusConflict || r.Code != "superseded" {
 		t.Errorf("the first request was answered %+v", r)
 	}
-	within(t, "from the repeat until the first request was answered", time.Since(repeated), 100*time.Millisecond+slack)
+	within(t, "from the retry until the first request was answered", time.Since(repeated), 100*time.Millisecond+slack)
 	f[0].release(t, h)
 	f[1].release(t, repeat.granted(t))
 	f[0].awaitFree(t, "r")

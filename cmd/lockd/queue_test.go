@@ -37,7 +37,8 @@ func TestQueue(t *testing.T) {
 				scenario(t, f, name)
 			})
 		}
-		// the sweeper grants nothing; the log shows which disconnected requests were answered
+		// the sweeper grants nothing; the log shows which disconnected requests were
+		// answered
 	}, "SWEEP_INTERVAL=1h", "LOG_LEVEL=debug")
 }
 
@@ -290,7 +291,7 @@ func TestRequestOnTwoConnections(t *testing.T) {
 				t.Errorf("the older connection got %+v", r)
 			}
 		}
-		t.Run("both stay", func(t *testing.T) {
+		t.Run("both stay connected", func(t *testing.T) {
 			h := f.at(0).acquire(t, "a", "holder")
 			older, newer, later := both("a")
 			wantSuperseded(older)
@@ -302,7 +303,7 @@ func TestRequestOnTwoConnections(t *testing.T) {
 			}
 			f.drain(t, h, later)
 		})
-		t.Run("the older one hangs up", func(t *testing.T) {
+		t.Run("the older one disconnects", func(t *testing.T) {
 			h := f.at(0).acquire(t, "b", "holder")
 			older, newer, later := both("b")
 			wantSuperseded(older)
@@ -310,7 +311,7 @@ func TestRequestOnTwoConnections(t *testing.T) {
 			f.at(0).wantQueue(t, "b", "p", "later")
 			f.drain(t, h, newer, later)
 		})
-		t.Run("the newer one hangs up", func(t *testing.T) {
+		t.Run("the newer one disconnects", func(t *testing.T) {
 			h := f.at(0).acquire(t, "c", "holder")
 			older, newer, later := both("c")
 			wantSuperseded(older)
@@ -320,7 +321,7 @@ func TestRequestOnTwoConnections(t *testing.T) {
 			f.at(0).awaitQueue(t, "c", "p", "later")
 			f.drain(t, h, back, later)
 		})
-		t.Run("the lock comes at once", func(t *testing.T) {
+		t.Run("the lock is free", func(t *testing.T) {
 			h := f.at(0).acquire(t, "d", "holder")
 			older, newer, later := both("d")
 			f.at(0).release(t, h)

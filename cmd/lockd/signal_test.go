@@ -103,7 +103,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	s := start(t, "sqlite://", "SHUTDOWN_TIMEOUT=1h")
 	s.busy(t) // this request is never finished
 	s.signalAndWaitForRefusal(t)
-	apptest.Eventually(t, "it ends", func() bool {
+	apptest.Eventually(t, "the process has ended", func() bool {
 		select {
 		case <-s.Exited:
 			return true

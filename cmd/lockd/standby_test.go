@@ -106,7 +106,7 @@ func TestSilentStandby(t *testing.T) {
 	thaw()
 	for name, f := range fleets {
 		for _, s := range f {
-			await(t, name+": the truth", "p", func() string {
+			await(t, name+": the holder after the standby answers", "p", func() string {
 				by, _ := s.status(t, "r").Data["locked_by"].(string)
 				return by
 			})

@@ -302,8 +302,8 @@ func checkerCases() []checkerCase {
 	}
 }
 
-// TestCheckers has each checker accept legal histories and name the guarantee that another
-// history breaks, if the checker judges that guarantee.
+// TestCheckers has each checker accept legal histories and name the guarantee that
+// another history breaks, if the checker judges that guarantee.
 func TestCheckers(t *testing.T) {
 	for _, test := range checkerCases() {
 		t.Run(test.name, func(t *testing.T) {

@@ -94,8 +94,8 @@ func newResourceHistory(resource string, operations []Operation, faults []Fault)
 }
 
 // add notes a release or renewal that may be about the hold. A release without a token is
-// definitely about the hold if it is the only one that its process can have had. A balancer
-// may send a release again if it did not get the answer.
+// definitely about the hold if it is the only one that its process can have had. A
+// balancer may send a release again if it did not get the answer.
 func (h *holdEvidence) add(o Operation, onlyOne bool) {
 	unknown := o.Outcome == Unknown || o.Outcome == Refused && o.Server == Balancer
 	if o.Kind == Renew && (o.Outcome == Done || o.Outcome == Unknown) {
@@ -124,9 +124,9 @@ func (h *holdEvidence) end() time.Time {
 	return h.ExpiresAt
 }
 
-// span returns when the hold definitely existed: from the first answer that shows it to the
-// call of the last request that shows it. If its client knows of it, the span continues until
-// the hold might have been released or might have expired.
+// span returns when the hold definitely existed: from the first answer that shows it to
+// the call of the last request that shows it. If its client knows of it, the span
+// continues until the hold might have been released or might have expired.
 func (h *holdEvidence) span() span {
 	s := span{from: forever}
 	end := h.end()
@@ -147,9 +147,9 @@ func (h *holdEvidence) span() span {
 	return s
 }
 
-// endsAfter returns a time of the run at which an end of the hold has not come. It follows
-// from the times at which answers were decided, because a call is decided after it was
-// called.
+// endsAfter returns a time of the run at which an end of the hold has not come. It
+// follows from the times at which answers were decided, because a call is decided after
+// it was called.
 func (h *holdEvidence) endsAfter(end time.Time) (at time.Duration) {
 	for _, o := range h.answers {
 		if !o.At.IsZero() {
@@ -159,10 +159,10 @@ func (h *holdEvidence) endsAfter(end time.Time) (at time.Duration) {
 	return at
 }
 
-// maySeemFree reports whether a status can state that no process holds the resource although
-// the hold continues. A renewal is decided before the old end, and committed after it. A
-// status in between reads the old end, which is all that is committed, and that end has
-// passed.
+// maySeemFree reports whether a status can state that no process holds the resource
+// although the hold continues. A renewal is decided before the old end, and committed
+// after it. A status in between reads the old end, which is all that is committed, and
+// that end has passed.
 func (h *holdEvidence) maySeemFree(status Operation) bool {
 	var committed []Operation // versions that were definitely committed before the status was called
 	for _, o := range h.answers {
@@ -199,9 +199,9 @@ func follows(o, old Operation) bool {
 	return o.Kind == Renew // after the acquire
 }
 
-// version returns the index of the version that has an end: the first one that was answered
-// with that end, otherwise the first one that was not answered. It returns -1 if there is
-// none.
+// version returns the index of the version that has an end: the first one that was
+// answered with that end, otherwise the first one that was not answered. It returns -1 if
+// there is none.
 func (h *holdEvidence) version(end time.Time) int {
 	i := slices.IndexFunc(h.versions,
 		func(o Operation) bool { return o.Outcome == Done && o.Holder.ExpiresAt.Equal(end) })
@@ -227,9 +227,9 @@ func (r *resourceHistory) requested(h *holdEvidence) time.Duration {
 	return granted.Called
 }
 
-// waitedUndisturbed reports whether the request that was granted the hold was connected from
-// its place in the queue to its grant. A place is kept for a request that was cut off and
-// retries, but other waiters pass it meanwhile.
+// waitedUndisturbed reports whether the request that was granted the hold was connected
+// from its place in the queue to its grant. A place is kept for a request that was cut
+// off and retries, but other waiters pass it meanwhile.
 func (r *resourceHistory) waitedUndisturbed(h *holdEvidence) bool {
 	o := h.acquires[0]
 	return r.requested(h) == o.Called && !r.disturbed(o.Server, o.Called, o.Returned)
@@ -243,9 +243,9 @@ func (r *resourceHistory) disturbed(server int, from, to time.Duration) bool {
 	})
 }
 
-// grantedAfter reports whether a hold was definitely granted after a time of the run. Either
-// a call that was called after that time was decided before the grant, or nothing could be
-// committed from the first request for the hold until that time.
+// grantedAfter reports whether a hold was definitely granted after a time of the run.
+// Either a call that was called after that time was decided before the grant, or nothing
+// could be committed from the first request for the hold until that time.
 func (r *resourceHistory) grantedAfter(h *holdEvidence, at time.Duration) bool {
 	first := forever
 	for _, o := range r.acquires[h.Process] {
@@ -259,8 +259,8 @@ func (r *resourceHistory) grantedAfter(h *holdEvidence, at time.Duration) bool {
 	})
 }
 
-// gaps returns the periods in which one of several servers gave no answer. Its waiters may
-// have been passed meanwhile.
+// gaps returns the periods in which one of several servers gave no answer. Its waiters
+// may have been passed meanwhile.
 func gaps(operations []Operation) (faults []Fault) {
 	answers := map[int][]time.Duration{}
 	for _, o := range operations {

@@ -9,8 +9,9 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// operation is an operation of a history that a test writes by hand. It is about the resource
-// r. Its times are in milliseconds, and the clocks of clients and service are the same.
+// operation is an operation of a history that a test writes by hand. It is about the
+// resource r. Its times are in milliseconds, and the clocks of clients and service are
+// the same.
 type operation robust.Operation
 
 func ms(n int) time.Duration { return time.Duration(n) * time.Millisecond }

@@ -12,11 +12,12 @@ import (
 
 // CheckInvariants judges a history, sorted by the times of the calls, guarantee by
 // guarantee. It does not track the state of a resource and does not search for an order.
-// Each rule compares what answers state about holds, and when they were given. A guarantee
-// counts as kept if the history cannot decide it, because of a fault or a missing answer.
+// Each rule compares what answers state about holds, and when they were given. A
+// guarantee counts as kept if the history cannot decide it, because of a fault or a
+// missing answer.
 //
-// It assumes that the clock of the service runs evenly. It cannot judge a history in which
-// the database's clock was stepped.
+// It assumes that the clock of the service runs evenly. It cannot judge a history in
+// which the database's clock was stepped.
 func CheckInvariants(operations []Operation, faults []Fault) []Violation {
 	byResource := map[string][]Operation{}
 	for _, o := range operations {
@@ -45,8 +46,9 @@ const (
 	// recovery is how long the effects of a fault may last after it: leases have to be
 	// renewed, connections opened and places given up.
 	recovery = 3 * time.Second
-	// disconnectDelay is how long the server may take to notice a disconnect. A request that
-	// is granted a hold until then may have been answered, although no client read it.
+	// disconnectDelay is how long the server may take to notice a disconnect. A request
+	// that is granted a hold until then may have been answered, although no client read
+	// it.
 	disconnectDelay = 250 * time.Millisecond
 	// maxGap is how long a server may give no answer while its lease is definitely alive.
 	maxGap = time.Second
@@ -140,8 +142,8 @@ func (r *resourceHistory) nothingLost() {
 	}
 }
 
-// tokensGrow requires that tokens are within their bounds, belong to one hold each, and have
-// the order of the grants by both clocks.
+// tokensGrow requires that tokens are within their bounds, belong to one hold each, and
+// have the order of the grants by both clocks.
 func (r *resourceHistory) tokensGrow() {
 	for i, h := range r.holds {
 		if h.Token <= 0 || h.Token >= 1<<53 {
@@ -178,8 +180,8 @@ func (r *resourceHistory) tokensGrow() {
 }
 
 // firstComeFirstServed compares the order of the grants with the times at which their
-// requests were queued, and with what clients read of the queue. A process must not have two
-// open requests at once.
+// requests were queued, and with what clients read of the queue. A process must not have
+// two open requests at once.
 func (r *resourceHistory) firstComeFirstServed() {
 	var first *holdEvidence // of the undisturbed holds with higher tokens, the one that was queued first
 	for _, h := range slices.Backward(r.holds) {
@@ -307,8 +309,9 @@ func (r *resourceHistory) endReasonsAreRight() {
 
 // clientsKnowTheirHolds requires that a process does not hold the resource after all its
 // requests were refused or answered with other tokens (G9), and that a request is not
-// granted a hold after its client disconnected (G7). It does not judge a hold whose answer
-// was lost, or whose server died before it could answer: the server cannot know of either.
+// granted a hold after its client disconnected (G7). It does not judge a hold whose
+// answer was lost, or whose server died before it could answer: the server cannot know of
+// either.
 func (r *resourceHistory) clientsKnowTheirHolds() {
 	for _, h := range r.holds {
 		if len(h.acquires) > 0 {
@@ -321,8 +324,8 @@ func (r *resourceHistory) clientsKnowTheirHolds() {
 			otherHold = otherHold || o.Outcome == Done
 			if o.Outcome == Unknown {
 				guarantee = "G7"
-				// A request that does not wait and can be retried keeps its hold. The server cannot
-				// know that an answer was lost.
+				// A request that does not wait and can be retried keeps its hold. The
+				// server cannot know that an answer was lost.
 				excused = excused || o.Wait == 0 && (!o.Disconnected || !o.Direct || o.RequestID != "")
 			}
 			if o.Wait > 0 || o.Disconnected { // the server has to undo a grant after the disconnect
@@ -346,9 +349,9 @@ func (r *resourceHistory) clientsKnowTheirHolds() {
 	}
 }
 
-// supersededGetNothing requires that of two requests of one process with one request_id, the
-// one whose client reads nothing is not granted the resource after the other one was. Each
-// such process makes no other request.
+// supersededGetNothing requires that of two requests of one process with one request_id,
+// the one whose client reads nothing is not granted the resource after the other one was.
+// Each such process makes no other request.
 func (r *resourceHistory) supersededGetNothing() {
 	for _, h := range r.holds {
 		for _, o := range r.acquires[h.Process] {

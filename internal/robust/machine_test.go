@@ -283,8 +283,8 @@ func clocksWrong(t *testing.T, r *robust.Run) {
 }
 
 // clockSetBack runs a SQLite server whose machine was an hour ahead and is set back
-// before each start. The clock of the service continues: no hold lives longer, and no hold
-// gets a lower token.
+// before each start. The clock of the service continues: no hold lives longer, and no
+// hold gets a lower token.
 func clockSetBack(t *testing.T, r *robust.Run) {
 	s := robust.StartServer(t, withWrongClock(t), sqlite(t), clockAhead(time.Hour))
 	client := r.Client(0, s.URL)

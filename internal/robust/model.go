@@ -17,21 +17,23 @@ import (
 //
 // The history is prepared first, so that the search hardly ever has to choose:
 //
-//   - A hold that any answer shows was granted to a request of its process at the time that
-//     the answer states, whether or not that request was answered. If no request was answered
-//     with the hold, it may end at any time: the server undoes a grant whose client
-//     disconnected.
+//   - A hold that any answer shows was granted to a request of its process at the time
+//     that the answer states, whether or not that request was answered. If no request was
+//     answered with the hold, it may end at any time: the server undoes a grant whose
+//     client disconnected.
 //   - A request with an unknown outcome whose hold no answer shows is left out. If it was
-//     granted a hold, no client learnt of that hold. All other answers are as valid without
-//     it. The one exception is a release by the same process, which may have ended it.
-//   - A release with an unknown outcome permits the hold to end from then on. A renewal with
-//     an unknown outcome permits it to end earlier or later than stated. Which of them
-//     happened is decided when the next answer needs one or the other, so that the search
-//     does not have to try both.
+//     granted a hold, no client learnt of that hold. All other answers are as valid
+//     without it. The one exception is a release by the same process, which may have
+//     ended it.
+//   - A release with an unknown outcome permits the hold to end from then on. A renewal
+//     with an unknown outcome permits it to end earlier or later than stated. Which of
+//     them happened is decided when the next answer needs one or the other, so that the
+//     search does not have to try both.
 //   - Grants, renewals and releases state when they were decided, and the clock of the
 //     service does not go back. So they happened in the order of these times.
-//   - Answers that only show a hold change nothing. The one that returned first and the one
-//     that was called last stand for all that show the same hold. thinOut does more of this.
+//   - Answers that only show a hold change nothing. The one that returned first and the
+//     one that was called last stand for all that show the same hold. thinOut does more
+//     of this.
 //
 // The model knows nothing of minimum holds and force-releases, which the workloads do not
 // use, of the queue, and of how the service's clock relates to the clients' clock.

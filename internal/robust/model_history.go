@@ -9,8 +9,8 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// micros returns a time in microseconds, the unit of the answers. It returns 0 for the zero
-// time.
+// micros returns a time in microseconds, the unit of the answers. It returns 0 for the
+// zero time.
 func micros(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
@@ -95,8 +95,9 @@ func newModel(operations []Operation) *model {
 	answers := map[holdID][]Operation{}
 	for _, o := range operations {
 		if o.Kind == Acquire && (o.Outcome == Done || o.Outcome == Unknown || o.Wait > 0) {
-			// A request that timed out holds nothing when it is answered. It may have held the
-			// resource before, if the database did not report that it had committed the grant.
+			// A request that timed out holds nothing when it is answered. It may have
+			// held the resource before, if the database did not report that it had
+			// committed the grant.
 			m.acquires[o.Process] = append(m.acquires[o.Process], o)
 		}
 		if o.Holder != (Hold{}) {
@@ -129,8 +130,8 @@ func (m *model) addGrant(id holdID, answers []Operation) {
 	}
 	for _, o := range m.acquires[id.process] {
 		answered := o.Outcome == Done && idOf(o.Holder) == id
-		// A waiting request may be granted a hold that it does not learn of, and another one
-		// when it executes its acquire again.
+		// A waiting request may be granted a hold that it does not learn of, and another
+		// one when it executes its acquire again.
 		if answered || (o.Outcome == Unknown || o.Wait > 0) && o.Called < c.to {
 			c.op = o
 			h.from = min(h.from, o.Called)
@@ -220,8 +221,8 @@ func (m *model) addUnknown(o Operation) {
 	}
 }
 
-// repeats reports whether the hold that an acquire was refused for was granted to that very
-// request.
+// repeats reports whether the hold that an acquire was refused for was granted to that
+// very request.
 func (m *model) repeats(o Operation) bool {
 	return o.RequestID != "" && o.Process == o.Holder.Process &&
 		slices.ContainsFunc(m.acquires[o.Process], func(other Operation) bool {
@@ -229,8 +230,8 @@ func (m *model) repeats(o Operation) bool {
 		})
 }
 
-// thinOut removes the calls that are explained whenever others are, so that the search need
-// not try them in every order.
+// thinOut removes the calls that are explained whenever others are, so that the search
+// need not try them in every order.
 func (m *model) thinOut() {
 	first, last := map[version]int{}, map[version]int{}
 	endedBy := map[int64]time.Duration{} // by token: when the hold had definitely ended
@@ -263,8 +264,8 @@ func (m *model) thinOut() {
 			kept = append(kept, c)
 		}
 	}
-	// An isFree call that encloses another one states nothing more. The others happened in the
-	// order of their answers, or may as well have.
+	// An isFree call that encloses another one states nothing more. The others happened
+	// in the order of their answers, or may as well have.
 	slices.SortStableFunc(frees,
 		func(c, d call) int { return cmp.Or(cmp.Compare(c.to, d.to), cmp.Compare(d.from, c.from)) })
 	for _, c := range frees {
@@ -277,8 +278,8 @@ func (m *model) thinOut() {
 	m.calls = kept
 }
 
-// count counts the calls that must come before a hold can end. With these numbers the model
-// refuses a call that comes too early at once, rather than after many others.
+// count counts the calls that must come before a hold can end. With these numbers the
+// model refuses a call that comes too early at once, rather than after many others.
 func (m *model) count() {
 	started := map[version]bool{}
 	for _, c := range m.calls {

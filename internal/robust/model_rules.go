@@ -109,10 +109,10 @@ func (m *model) free(s state, c call) (state, reason) {
 	return s, reason{}
 }
 
-// maySeemFree reports whether a status can state that no process holds the resource although
-// the hold continues. A renewal is decided before the old end, and committed after it. A
-// status in between reads the old end, which is all that is committed, and that end has
-// passed.
+// maySeemFree reports whether a status can state that no process holds the resource
+// although the hold continues. A renewal is decided before the old end, and committed
+// after it. A status in between reads the old end, which is all that is committed, and
+// that end has passed.
 func (m *model) maySeemFree(s state, c call) bool {
 	if c.op.Kind != Status || s.hold == (holdID{}) || m.complete(s) {
 		return false
@@ -149,8 +149,8 @@ func (m *model) endsUnseen(s *state, c call) bool {
 	return h.mayEndFrom <= c.to
 }
 
-// movesUnseen reports whether the end of the hold may have changed before a call without an
-// answer that says so.
+// movesUnseen reports whether the end of the hold may have changed before a call without
+// an answer that says so.
 func (m *model) movesUnseen(s *state, c call) bool {
 	h := m.holds[s.hold]
 	s.now = max(s.now, min(h.mayMoveFrom, c.to))

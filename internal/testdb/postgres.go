@@ -198,8 +198,8 @@ func (c *Cluster) Thaw() error {
 	return errors.Join(err, c.server.Process.Signal(syscall.SIGCONT))
 }
 
-// awaitStopped returns when the first process of the server is stopped. From then on it starts
-// no other process.
+// awaitStopped returns when the first process of the server is stopped. From then on it
+// starts no other process.
 func (c *Cluster) awaitStopped() error {
 	if err := c.server.Process.Signal(syscall.SIGSTOP); err != nil {
 		return err
