@@ -349,7 +349,7 @@ func TestLogBesideAListThatNobodyReads(t *testing.T) {
 	path := testdb.SQLite(t)
 	s := start(t, sqliteURL(path))
 	const locks, renewals = 1500, 6000
-	// so that the list is longer than the buffers of the network
+	// The metadata makes the list longer than the buffers of the network.
 	metadata := map[string]any{"a": strings.Repeat("x", 4000)}
 	s.each(t, locks, func(i int) (reply, error) {
 		return s.try(http.MethodPost, "/locks/request",

@@ -37,8 +37,8 @@ func TestQueue(t *testing.T) {
 				scenario(t, f, name)
 			})
 		}
-		// the sweeper grants nothing; the log shows which disconnected requests were
-		// answered
+		// The sweeper grants nothing. The log shows which disconnected requests were
+		// answered.
 	}, "SWEEP_INTERVAL=1h", "LOG_LEVEL=debug")
 }
 

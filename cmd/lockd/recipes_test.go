@@ -65,7 +65,7 @@ func cronJob(t *testing.T, r *recipe) {
 		case regexp.MustCompile(`^[A-Z_]+=`).MatchString(line):
 			variables = append(variables, line)
 		default:
-			// cron replaces % by a new line
+			// cron replaces % by a new line.
 			m := regexp.MustCompile(`^(?:[\d*/,-]+ +){5}([^%]+)$`).FindStringSubmatch(line)
 			if m == nil || job != "" {
 				t.Fatalf("the crontab has the line %q", line)

@@ -268,7 +268,7 @@ func TestStartErrorsOfFilesAndPorts(t *testing.T) {
 		},
 	}
 	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start"); err == nil {
-		// this limit applies unless all ports are free
+		// If the first unprivileged port is at most 1, no port needs a privilege.
 		if first, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && first > 1 {
 			tests["PORT that needs a privilege"] = startError{
 				environment: []string{fmt.Sprint("PORT=", first-1)}, bound: true,

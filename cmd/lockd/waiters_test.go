@@ -204,7 +204,7 @@ func await[T any](tb testing.TB, what string, want T, get func() T) {
 	}
 }
 
-// enter queues n waiters one after the other, each on another server.
+// enqueue queues n waiters one after the other, each on another server.
 func (f fleet) enqueue(tb testing.TB, resource string, n int) []*waiter {
 	tb.Helper()
 	waiters := make([]*waiter, n)

@@ -35,20 +35,20 @@ func behindBalancer(t *testing.T, r *robust.Run, kind robust.FaultKind, end func
 	urls := []string{robust.StartBalancer(t, true, servers...), robust.StartBalancer(t, false, servers...)}
 	r.Work(robust.Workload{Clients: 3}, servers...)
 
-	working, rest := context.WithCancel(context.Background())
-	defer rest()
+	working, stop := context.WithCancel(context.Background())
+	defer stop()
 	var all sync.WaitGroup
 	holders := make([]atomic.Int32, resources)
-	clientsBehind := make([]*balancedClient, clients)
-	for i := range clientsBehind {
-		g := &balancedClient{
+	balanced := make([]*balancedClient, clients)
+	for i := range balanced {
+		b := &balancedClient{
 			t:       t,
 			client:  r.Client(robust.Balancer, urls[i%len(urls)]),
 			process: fmt.Sprint("client ", i),
 			rand:    rand.New(rand.NewPCG(r.Rand.Uint64(), 0)),
 		}
-		clientsBehind[i] = g
-		all.Go(func() { g.work(working, holders) })
+		balanced[i] = b
+		all.Go(func() { b.work(working, holders) })
 	}
 	for n := 0; r.Running() || n < len(servers); n++ {
 		server := n % len(servers)
@@ -58,12 +58,12 @@ func behindBalancer(t *testing.T, r *robust.Run, kind robust.FaultKind, end func
 			servers[server].Start(t)
 		})
 	}
-	rest()
+	stop()
 	all.Wait()
 	var turns, repeats [2]int
-	for i, g := range clientsBehind {
-		turns[i%len(urls)] += g.turns
-		repeats[i%len(urls)] += g.repeats
+	for i, b := range balanced {
+		turns[i%len(urls)] += b.turns
+		repeats[i%len(urls)] += b.repeats
 	}
 	fmt.Fprintf(t.Output(),
 		"%d turns and %d client retries behind an nginx that retries; %d and %d behind one that does not\n",
@@ -86,32 +86,32 @@ type balancedClient struct {
 
 // work takes turns until the work ends. It counts the processes inside at the same time:
 // none of its holds expires.
-func (g *balancedClient) work(working context.Context, holders []atomic.Int32) {
+func (b *balancedClient) work(working context.Context, holders []atomic.Int32) {
 	for working.Err() == nil {
-		n := g.rand.IntN(len(holders))
+		n := b.rand.IntN(len(holders))
 		resource := fmt.Sprint("turns ", n)
-		g.turns++
+		b.turns++
 		request := robust.Operation{
-			Resource: resource, Process: g.process, RequestID: fmt.Sprint("turn ", g.turns), Wait: 20 * time.Second,
+			Resource: resource, Process: b.process, RequestID: fmt.Sprint("turn ", b.turns), Wait: 20 * time.Second,
 		}
-		got := g.untilAnswered(func(ctx context.Context) robust.Operation { return g.client.Acquire(ctx, request) })
+		got := b.untilAnswered(func(ctx context.Context) robust.Operation { return b.client.Acquire(ctx, request) })
 		if got.Outcome != robust.Done {
-			g.t.Errorf("a client behind the balancer did not get the lock that it waited for: %+v", got)
+			b.t.Errorf("a client behind the balancer did not get the lock that it waited for: %+v", got)
 			return
 		}
 		if others := holders[n].Add(1) - 1; others != 0 {
-			g.t.Errorf("G1 on %s: %s is inside with %d others", resource, g.process, others)
+			b.t.Errorf("G1 on %s: %s is inside with %d others", resource, b.process, others)
 		}
-		<-time.After(time.Duration(g.rand.Int64N(int64(10 * time.Millisecond))))
+		<-time.After(time.Duration(b.rand.Int64N(int64(10 * time.Millisecond))))
 		holders[n].Add(-1)
 		token := got.Holder.Token
-		got = g.untilAnswered(func(ctx context.Context) robust.Operation {
-			return g.client.Release(ctx, resource, g.process, token)
+		got = b.untilAnswered(func(ctx context.Context) robust.Operation {
+			return b.client.Release(ctx, resource, b.process, token)
 		})
 		// If the balancer sent the release twice, the client may see the answer to the
 		// second one.
 		if got.Outcome != robust.Done && got.Code != wire.CodeAlreadyReleased {
-			g.t.Errorf("a client behind the balancer could not release what it held: %+v", got)
+			b.t.Errorf("a client behind the balancer could not release what it held: %+v", got)
 			return
 		}
 	}
@@ -119,7 +119,7 @@ func (g *balancedClient) work(working context.Context, holders []atomic.Int32) {
 
 // untilAnswered repeats a call until the service grants or refuses it, or a minute has
 // passed.
-func (g *balancedClient) untilAnswered(call func(context.Context) robust.Operation) robust.Operation {
+func (b *balancedClient) untilAnswered(call func(context.Context) robust.Operation) robust.Operation {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for {
@@ -127,7 +127,7 @@ func (g *balancedClient) untilAnswered(call func(context.Context) robust.Operati
 		if o.Outcome == robust.Done || o.Outcome == robust.Refused || ctx.Err() != nil {
 			return o
 		}
-		g.repeats++
-		<-time.After(time.Duration(g.rand.Int64N(int64(100 * time.Millisecond))))
+		b.repeats++
+		<-time.After(time.Duration(b.rand.Int64N(int64(100 * time.Millisecond))))
 	}
 }

@@ -56,8 +56,8 @@ type Operation struct {
 	Outcome Outcome
 	Code    wire.Code // of an answer other than 200
 
-	// that the answer shows: the caller's own if granted or renewed, otherwise the one in
-	// the way; zero: none
+	// Holder is the hold that the answer shows: the caller's own if it was granted or
+	// renewed, otherwise the one in the way. It is zero if the answer shows none.
 	Holder Hold
 	At     time.Time     // when the service decided, if the answer states it
 	Waited time.Duration // in the queue, as a grant states

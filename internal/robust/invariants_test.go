@@ -39,7 +39,7 @@ func TestLegalHistoriesAreAccepted(t *testing.T) {
 // ended since. While a renewal is being committed, the old end is right.
 var corruptions = []struct {
 	name string
-	// reports whether the checkers must find the change
+	// change corrupts o. It reports whether the checkers must find that.
 	change func(o *robust.Operation, operations []robust.Operation) bool
 }{
 	{"an answer shows another token", func(o *robust.Operation, operations []robust.Operation) bool {

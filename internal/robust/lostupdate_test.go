@@ -205,8 +205,8 @@ func (to *register) metPauses(t *testing.T) bool {
 // addTogether runs the adders while a function runs.
 func addTogether(t *testing.T, adders []*adder, while func()) {
 	t.Helper()
-	working, rest := context.WithCancel(context.Background())
-	defer rest()
+	working, stop := context.WithCancel(context.Background())
+	defer stop()
 	var all sync.WaitGroup
 	for _, a := range adders {
 		all.Go(func() {
@@ -216,7 +216,7 @@ func addTogether(t *testing.T, adders []*adder, while func()) {
 		})
 	}
 	while()
-	rest()
+	stop()
 	all.Wait()
 }
 
