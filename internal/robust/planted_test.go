@@ -131,18 +131,18 @@ var plants = []robust.Patch{
 	},
 	{
 		File: "internal/api/disconnect.go",
-		Old:  "return !known || !resetWithin(conn, resetPatience)",
-		New:  `return !known || os.Getenv("PLANTED") == "abandoned" || !resetWithin(conn, resetPatience)`,
+		Old:  "return !found || !resetWithin(conn, resetTimeout)",
+		New:  `return !found || os.Getenv("PLANTED") == "abandoned" || !resetWithin(conn, resetTimeout)`,
 	},
 	{
-		File: "internal/api/locks.go",
-		Old:  "import (\n\t\"context\"",
-		New:  "import (\n\t\"os\"\n\t\"context\"",
+		File: "internal/api/acquire.go",
+		Old:  "import (\n\t\"errors\"",
+		New:  "import (\n\t\"os\"\n\t\"errors\"",
 	},
 	{
-		File: "internal/api/locks.go",
-		Old:  "grant, err := a.locks.Acquire(r.Context(), command)",
-		New: `grant, err := a.locks.Acquire(r.Context(), command)
+		File: "internal/api/acquire.go",
+		Old:  "grant, err := a.locks.Acquire(r.Context(), request)",
+		New: `grant, err := a.locks.Acquire(r.Context(), request)
 		if os.Getenv("PLANTED") == "half-closed" && r.Context().Err() != nil {
 			w.WriteHeader(499)
 			return nil
