@@ -113,7 +113,7 @@ func onTerminal() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(125)
 	}
-	watchdog := time.AfterFunc(apptest.Patience, func() { _ = cmd.Process.Kill() })
+	watchdog := time.AfterFunc(apptest.Timeout, func() { _ = cmd.Process.Kill() })
 	if input := os.Args[1]; input != "" {
 		_, _ = tty.WriteString(input + "\n")
 	}
@@ -196,7 +196,7 @@ func await(ts *testscript.TestScript, base, body string) {
 	c, err := client.New(base, client.Options{})
 	ts.Check(err)
 	defer c.CloseIdleConnections()
-	for ctx, stop := context.WithTimeout(ctx, apptest.Patience); ; {
+	for ctx, stop := context.WithTimeout(ctx, apptest.Timeout); ; {
 		for waiter, err := range c.Queue(ctx, request.Resource, 0) {
 			ts.Check(err)
 			if waiter.Owner == request.Process {

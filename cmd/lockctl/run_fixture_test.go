@@ -221,7 +221,7 @@ func (j *job) follow(tb testing.TB, out io.Reader) {
 			_ = j.cmd.Process.Signal(syscall.SIGTERM)
 			select {
 			case <-j.exited:
-			case <-time.After(apptest.Patience):
+			case <-time.After(apptest.Timeout):
 				_ = j.cmd.Process.Kill()
 				tb.Error("lockctl did not end after TERM")
 			}
@@ -239,7 +239,7 @@ func (j *job) follow(tb testing.TB, out io.Reader) {
 // line.
 func (j *job) line(tb testing.TB, with string) string {
 	tb.Helper()
-	timeout := time.After(apptest.Patience)
+	timeout := time.After(apptest.Timeout)
 	for {
 		select {
 		case line, open := <-j.lines:
@@ -259,7 +259,7 @@ func (j *job) line(tb testing.TB, with string) string {
 // rest waits until stdout is closed, and returns all its lines.
 func (j *job) rest(tb testing.TB) []string {
 	tb.Helper()
-	timeout := time.After(apptest.Patience)
+	timeout := time.After(apptest.Timeout)
 	for {
 		select {
 		case line, open := <-j.lines:
@@ -315,7 +315,7 @@ func (j *job) code(tb testing.TB) int {
 	tb.Helper()
 	select {
 	case <-j.exited:
-	case <-time.After(apptest.Patience):
+	case <-time.After(apptest.Timeout):
 		_ = j.cmd.Process.Signal(syscall.SIGQUIT)
 		tb.Fatalf("%v does not end\n%s", j.cmd.Args, j.stderr)
 	}

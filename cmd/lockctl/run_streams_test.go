@@ -117,7 +117,7 @@ func TestEvents(t *testing.T) {
 	events := j.events(t)
 	var names []string
 	for _, e := range events {
-		if e.ResourceName != "events" || time.Since(e.At).Abs() > apptest.Patience {
+		if e.ResourceName != "events" || time.Since(e.At).Abs() > apptest.Timeout {
 			t.Errorf("%+v", e)
 		}
 		if len(names) == 0 || names[len(names)-1] != e.Event {

@@ -237,6 +237,3 @@ func Eventually(tb testing.TB, what string, condition func() bool) {
 		}
 	}
 }
-
-// Patience is the old name of Timeout.
-const Patience = Timeout
