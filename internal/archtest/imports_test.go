@@ -21,7 +21,7 @@ const (
 var mayImport = map[string][]string{
 	"client":               {"internal/wire"},
 	"client/locktest":      {"client", "internal/api", "internal/lock", "internal/memstore", "internal/service"},
-	"cmd/lockbench":        {"internal/api", "internal/lock"},
+	"cmd/lockbench":        {"internal/api", "internal/lock", "internal/service"},
 	"cmd/lockctl":          {"client", "internal/version", "internal/wire"},
 	"cmd/lockd":            {"internal/app", "internal/config", "internal/logbuffer", "internal/version"},
 	"docs":                 {},
