@@ -18,7 +18,7 @@ import (
 )
 
 // wordsOfGo extends TestWords from Markdown to the comments and strings of Go files.
-const wordsOfGo = false
+const wordsOfGo = true
 
 // word is a line of .ci/words.
 type word struct {
