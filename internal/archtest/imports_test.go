@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"internal/notify":      {"internal/lifecycle"},
 	"internal/openapigen":  {"internal/version", "internal/wire"},
 	"internal/service":     {"internal/lifecycle", "internal/lock"},
-	"internal/store":       {"internal/groupcommit", "internal/lock", "internal/service", "migrations"},
+	"internal/store":       {"internal/groupcommit", "internal/lifecycle", "internal/lock", "internal/service", "migrations"},
 	"internal/sweep":       {"internal/lifecycle"},
 	"internal/version":     {},
 	"internal/wire":        {},

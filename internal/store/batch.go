@@ -2,8 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -17,56 +15,59 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// attempts is how often a batch is tried when another server's transaction, or a connection that broke before COMMIT,
-// came in its way.
-const attempts = 5
+// maxAttempts is the maximum number of times that a batch is run because the transaction of
+// another server, or a connection that broke before COMMIT, made it fail.
+const maxAttempts = 5
+
+type results = []groupcommit.Result[lock.Outcome]
 
 // commit is the committer's transaction.
-func (s *Store) commit(batch []lock.Command) ([]groupcommit.Result[lock.Outcome], error) {
-	if err := s.file.check(); err != nil {
+func (s *Store) commit(batch []lock.Command) (results, error) {
+	if err := s.backend.checkWritable(); err != nil {
 		return nil, fmt.Errorf("%w: %w", groupcommit.ErrUnavailable, err)
 	}
 	needs := needsOf(batch)
 	for attempt := 1; ; attempt++ {
-		results, commit, err := s.transact(needs, batch)
-		if err == nil { // what was committed to a file that is not there any more may be lost
-			if missing := s.file.check(); missing != nil {
+		results, commit, err := s.runBatch(needs, batch)
+		if err == nil { // what was committed to a file that has been moved away may be lost
+			if missing := s.backend.checkWritable(); missing != nil {
 				err = fmt.Errorf("%w: %w", groupcommit.ErrOutcomeUnknown, missing)
 			}
 		}
 		commit.Unknown = errors.Is(err, groupcommit.ErrOutcomeUnknown)
 		s.unproven = s.unproven || commit.Unknown
 		if err == nil || commit.Unknown {
-			if len(commit.Events)+len(commit.Contended)+len(commit.Granted)+len(commit.Superseded) > 0 {
+			if commit.Unknown || len(commit.Events) > 0 || slices.ContainsFunc(results, changed) {
 				s.onCommit(commit)
 			}
 			return results, err
 		}
 		switch s.classify(err) {
-		case faulty:
+		case permanent:
 			return nil, err
 		case unavailable:
 			return nil, fmt.Errorf("%w: %w", groupcommit.ErrUnavailable, err)
-		case again:
-			if attempt == attempts {
-				return nil, fmt.Errorf("%w: after %d attempts: %w", groupcommit.ErrUnavailable, attempts, err)
+		case retryable:
+			if attempt == maxAttempts {
+				return nil, fmt.Errorf("%w: after %d attempts: %w", groupcommit.ErrUnavailable, attempt, err)
 			}
 			time.Sleep(time.Duration(attempt) * rand.N(5*time.Millisecond)) //nolint:forbidigo // the loop is the timer here
 		}
 	}
 }
 
-// prove returns nil when the database commits. It asks after a COMMIT of unknown outcome: as
-// long as a synchronous standby is silent, each COMMIT would leave a connection of the database
-// waiting, and soon there would be none left. What it commits may be shown early, so it can be
-// cancelled, which ends the wait.
+// changed reports whether a command changed a resource.
+func changed(r groupcommit.Result[lock.Outcome]) bool { return len(r.Value.Changed) > 0 }
+
+// prove returns an error if the outcome of the last COMMIT is unknown and the database does
+// not commit now: see [backend].
 func (s *Store) prove() error {
-	if !s.unproven || s.dialect.proof == "" {
+	if !s.unproven {
 		return nil
 	}
-	ctx, cancel := s.bounded(context.Background())
+	ctx, cancel := s.withTimeout(context.Background())
 	defer cancel()
-	err := s.writer.WithContext(ctx).Exec(s.dialect.proof, s.server).Error
+	err := s.backend.prove(ctx)
 	s.unproven = err != nil
 	return err
 }
@@ -91,14 +92,13 @@ func namesOf(needs []lock.Needs) []string {
 	return slices.Compact(names)
 }
 
-// transact runs one transaction. What it returns of the commit is sound when it was committed, or may have been.
-func (s *Store) transact(needs []lock.Needs, batch []lock.Command) (
-	results []groupcommit.Result[lock.Outcome], commit service.Commit, err error,
-) {
+// runBatch runs one transaction. The returned Commit is meaningful only if the transaction
+// committed or its outcome is unknown.
+func (s *Store) runBatch(needs []lock.Needs, batch []lock.Command) (results results, commit service.Commit, err error) {
 	if err := s.prove(); err != nil {
 		return nil, commit, err
 	}
-	ctx, cancel := s.bounded(context.Background())
+	ctx, cancel := s.withTimeout(context.Background())
 	defer cancel()
 	var committed map[string]lock.Resource
 	err = s.transaction(ctx, func(tx *gorm.DB) error {
@@ -112,15 +112,15 @@ func (s *Store) transact(needs []lock.Needs, batch []lock.Command) (
 			return err
 		}
 		var changed []string
-		var replaced []notice
 		results, changed, commit.Events = decide(now, states, needs, batch)
-		s.known.drop(changed)
+		s.backend.changing(changed)
 		if err := s.save(tx, states, changed, commit.Events); err != nil {
 			return err
 		}
 		if err := s.saveQueues(tx, queues, states, changed); err != nil {
 			return err
 		}
+		var replaced []notice
 		for i := range results {
 			out := &results[i].Value
 			out.AssignIDs(func(name string) int64 { return states[name].ID })
@@ -145,15 +145,15 @@ func (s *Store) transact(needs []lock.Needs, batch []lock.Command) (
 		return nil
 	})
 	if err == nil {
-		s.known.keep(committed)
+		s.backend.committed(committed)
 	}
 	return results, commit, err
 }
 
-// decide runs the commands in their order. It updates states and returns the names of those that changed, sorted, and all
-// events.
+// decide runs the commands in their order. It updates states and returns the names of the
+// resources that changed, sorted, and all events.
 func decide(now time.Time, states map[string]lock.Resource, needs []lock.Needs, batch []lock.Command) (
-	results []groupcommit.Result[lock.Outcome], changed []string, events []lock.Event,
+	results results, changed []string, events []lock.Event,
 ) {
 	results = make([]groupcommit.Result[lock.Outcome], len(batch))
 	for i, c := range batch {
@@ -172,27 +172,20 @@ func decide(now time.Time, states map[string]lock.Resource, needs []lock.Needs, 
 	return results, slices.Compact(changed), events
 }
 
-// lockRows returns the state of every named resource, their rows locked until the transaction ends, and the moment after
-// that.
+var (
+	selectTokenFloor = statement("token_floor.sql")
+	raiseTokenFloor  = statement("raise_token_floor.sql")
+)
+
+// lockRows returns the state of every named resource and the time after their rows were
+// locked. The rows stay locked until the transaction ends.
 func (s *Store) lockRows(tx *gorm.DB, names []string) (map[string]lock.Resource, time.Time, error) {
-	states, unknown, err := s.known.recall(tx, names)
-	if err != nil {
-		return nil, time.Time{}, err
-	}
-	var now time.Time
-	if len(unknown) > 0 {
-		if now, err = s.readRows(tx, unknown, states); err != nil {
-			return nil, time.Time{}, err
-		}
-	}
-	if s.dialect.clock != nil {
-		now = s.dialect.clock()
-	}
-	if len(states) == len(names) {
-		return states, now, nil
+	states, now, err := s.backend.lockRows(tx, names)
+	if err != nil || len(states) == len(names) {
+		return states, now, err
 	}
 	var floor int64
-	if err := tx.Raw("SELECT fencing_token FROM token_floor").Row().Scan(&floor); err != nil {
+	if err := tx.Raw(selectTokenFloor).Row().Scan(&floor); err != nil {
 		return nil, time.Time{}, err
 	}
 	for _, name := range names {
@@ -203,56 +196,36 @@ func (s *Store) lockRows(tx *gorm.DB, names []string) (map[string]lock.Resource,
 	return states, now, nil
 }
 
-// readRows adds the states of those named resources that have a row, and returns the moment by the database.
-func (s *Store) readRows(tx *gorm.DB, names []string, states map[string]lock.Resource) (now time.Time, err error) {
-	wanted, err := json.Marshal(names)
-	if err != nil {
-		return now, err
-	}
-	err = s.statements.query(tx, func(rows *sql.Rows) error {
-		var moment instant
-		var row lockRow
-		err := row.scan(rows, &moment)
-		if moment.After(now) { // of several rows the last was read after all were locked
-			now = moment.Time
-		}
-		if row.ID != 0 {
-			states[row.ResourceName] = row.resource()
-		}
-		return err
-	}, s.dialect.lock, string(wanted))
-	return now, err
-}
-
-// save writes the states of the named resources, gives new ones their ids, and appends the events.
+// save writes the states of the named resources, sets the ids of new ones, and appends the
+// events.
 func (s *Store) save(tx *gorm.DB, states map[string]lock.Resource, names []string, events []lock.Event) error {
 	saved := make([]lockRow, 0, len(names))
-	var forgotten []int64
+	var deleted []int64
 	var floor int64
 	for _, name := range names {
 		if r := states[name]; r.Deleted {
-			forgotten = append(forgotten, r.ID)
+			deleted = append(deleted, r.ID)
 			floor = max(floor, r.Token)
 		} else {
 			saved = append(saved, rowOf(r))
 		}
 	}
-	if len(forgotten) > 0 {
-		if err := tx.Exec("UPDATE token_floor SET fencing_token = ? WHERE fencing_token < ?", floor, floor).Error; err != nil {
+	if len(deleted) > 0 {
+		if err := tx.Exec(raiseTokenFloor, floor).Error; err != nil {
 			return err
 		}
-		if err := tx.Exec("DELETE FROM resource_locks WHERE id IN ?", forgotten).Error; err != nil {
+		if err := tx.Exec("DELETE FROM resource_locks WHERE id IN ?", deleted).Error; err != nil {
 			return err
 		}
 	}
 	if len(saved)+len(events) == 0 {
 		return nil
 	}
-	eventRows := make([]eventRow, len(events)) // as JSON a list, also when it is empty
+	eventRows := make([]eventRow, len(events)) // not nil: as JSON it is a list, even if it is empty
 	for i, e := range events {
 		eventRows[i] = eventRowOf(e)
 	}
-	if err := s.dialect.write(tx, saved, eventRows); err != nil {
+	if err := s.backend.write(tx, saved, eventRows); err != nil {
 		return err
 	}
 	for _, row := range saved {

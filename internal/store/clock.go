@@ -8,11 +8,12 @@ import (
 	"gorm.io/gorm"
 )
 
-// steadyClock is the clock of a SQLite database: wall time at a start, then a steady clock that counts through suspend, so
-// that stepping the wall clock neither ends nor extends a hold. As long as the machine is not booted it counts through
-// restarts as well: the database keeps the moment at which the steady clock was zero.
+// steadyClock is the clock of a SQLite database: wall time at a start, then a steady clock
+// that counts through suspend, so that setting the wall clock neither ends nor extends a
+// hold. Until the machine is booted again it counts through restarts as well: the database
+// keeps the time at which the steady clock was zero.
 type steadyClock struct {
-	zero   time.Time            // the moment at which steady was zero
+	zero   time.Time            // the time at which steady was zero
 	steady func() time.Duration // grows evenly, also while the machine is suspended
 }
 
@@ -20,9 +21,11 @@ func (c *steadyClock) now() time.Time {
 	return c.zero.Add(c.steady()).Truncate(time.Microsecond)
 }
 
-// newSteadyClock goes on with the clock of the last server, or adopts the wall clock: where nothing is held and nobody waits,
-// so that it makes no difference, and where it must, because the machine was booted since. Then it starts no earlier than the
-// newest moment in the database, so that a wall clock that went back does not extend holds.
+// newSteadyClock continues the clock of the last server, or adopts the wall clock. It adopts
+// the wall clock where nothing is held and no request waits, so that it makes no difference,
+// and where it must, because the machine was booted since. In that case the clock starts no
+// earlier than the newest timestamp in the database, so that a wall clock that went back does
+// not extend holds.
 func newSteadyClock(db *gorm.DB, cfg Config) (*steadyClock, error) {
 	wall, steady, boot := time.Now, sinceBoot, cfg.BootID
 	if cfg.Wall != nil {
@@ -40,11 +43,10 @@ func newSteadyClock(db *gorm.DB, cfg Config) (*steadyClock, error) {
 	var used bool
 	var lastBoot string
 	var lastZero int64
-	err := db.Raw("SELECT EXISTS (SELECT 1 FROM resource_locks WHERE is_active) OR EXISTS (SELECT 1 FROM lock_waiters)").Row().Scan(&used)
-	if err != nil {
+	if err := db.Raw(statement("sqlite/clock_in_use.sql")).Row().Scan(&used); err != nil {
 		return nil, err
 	}
-	err = db.Raw("SELECT boot_id, zero_us FROM service_clock").Row().Scan(&lastBoot, &lastZero)
+	err := db.Raw(statement("sqlite/read_clock.sql")).Row().Scan(&lastBoot, &lastZero)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return nil, err
 	}
@@ -52,7 +54,7 @@ func newSteadyClock(db *gorm.DB, cfg Config) (*steadyClock, error) {
 		if boot != "" && boot == lastBoot {
 			c.zero = time.UnixMicro(lastZero).UTC()
 		}
-		newest, err := newestMoment(db)
+		newest, err := newestTimestamp(db)
 		if err != nil {
 			return nil, err
 		}
@@ -60,21 +62,19 @@ func newSteadyClock(db *gorm.DB, cfg Config) (*steadyClock, error) {
 			c.zero = newest.Add(-passed)
 		}
 	}
-	c.zero = c.zero.Truncate(time.Microsecond) // as it is kept
+	c.zero = c.zero.Truncate(time.Microsecond) // as it is stored
 	if ahead := c.zero.Add(passed).Sub(now); ahead.Abs() > time.Second {
 		cfg.Logger.Warn("locks expire by a clock that is not this machine's wall clock, until the server is started while nothing is held",
 			"ahead_by", ahead.Round(time.Millisecond).String())
 	}
-	return c, db.Exec(`INSERT INTO service_clock VALUES (1, ?, ?)
-		ON CONFLICT (id) DO UPDATE SET boot_id = excluded.boot_id, zero_us = excluded.zero_us`, boot, c.zero.UnixMicro()).Error
+	return c, db.Exec(statement("sqlite/write_clock.sql"), boot, c.zero.UnixMicro()).Error
 }
 
-// newestMoment is the newest one that is stored of what is held, and of all that happened. Older moments may be later than it:
-// they are of a time before the wall clock was adopted.
-func newestMoment(db *gorm.DB) (newest time.Time, err error) {
+// newestTimestamp returns the newest timestamp of the current holds and of the newest event.
+// Older timestamps may be later: they are from before the wall clock was adopted.
+func newestTimestamp(db *gorm.DB) (newest time.Time, err error) {
 	var locked, renewed, released, event instant
-	row := db.Raw(`SELECT max(locked_at), max(renewed_at), max(released_at), (SELECT at FROM lock_events ORDER BY id DESC LIMIT 1)
-		FROM resource_locks WHERE is_active`).Row()
+	row := db.Raw(statement("sqlite/newest_timestamps.sql")).Row()
 	if err := row.Scan(&locked, &renewed, &released, &event); err != nil {
 		return time.Time{}, err
 	}

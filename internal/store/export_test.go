@@ -10,18 +10,21 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
+// LoadQueuesSQL returns the statement that loads queues.
+func LoadQueuesSQL(driver string) string { return statement(driver + "/load_queues.sql") }
+
 // PlanOfList is how the database finds the locks of a list.
 func (s *Store) PlanOfList(ctx context.Context, f service.ListFilter) (plan string, err error) {
 	explain := "EXPLAIN "
-	if s.dialect.clock != nil {
+	if _, ok := s.backend.(*sqlite); ok {
 		explain = "EXPLAIN QUERY PLAN "
 	}
 	err = s.read(ctx, func(db *gorm.DB) error {
-		_, c, err := s.heldConditions(db, f)
+		_, w, err := s.whereHeld(db, f)
 		if err != nil {
 			return err
 		}
-		text := s.heldText(f, &c)
+		text := s.selectHeld(f, &w)
 		return query(db, func(rows *sql.Rows) error {
 			columns, err := rows.Columns()
 			if err != nil {
@@ -34,7 +37,7 @@ func (s *Store) PlanOfList(ctx context.Context, f service.ListFilter) (plan stri
 			err = rows.Scan(line...)
 			plan += line[len(line)-1].(*sql.NullString).String + "\n"
 			return err
-		}, explain+text, c.args...)
+		}, explain+text, w.args...)
 	})
 	return strings.TrimSpace(plan), err
 }

@@ -18,23 +18,19 @@ import (
 	"resource-lock-manager/migrations"
 )
 
-// schema is what differs between the databases when their tables are made.
+// schema is what differs between the databases when their tables are created.
 type schema struct {
 	folder  string                               // of package migrations
-	columns string                               // lists the columns of every table, each as table.column
+	columns string                               // a query for the columns of every table, each as table.column
 	apart   string                               // what to do when another program uses the same names
-	prepare func(context.Context, *sql.Tx) error // makes the transaction the only one that migrates
+	prepare func(context.Context, *sql.Tx) error // makes sure that no other server migrates; may be nil
 }
 
-const sqliteColumns = `
-	SELECT m.name || '.' || c.name FROM sqlite_master AS m, pragma_table_info(m.name) AS c WHERE m.type = 'table'`
-
-// migrate brings the schema up to date: all that is missing in one transaction, so that a
-// failure leaves the database as it was. It refuses a database that a newer version of this
-// program has changed.
+// migrate brings the schema up to date in one transaction, so that a failure leaves the
+// database unchanged. It refuses a database that a newer version of this program has changed.
 //
-// The versions are kept in a table of this program's own. A version table that programs
-// share, like the one that goose makes by default, hides the migrations of one from another.
+// The versions are in a table of this program alone. In a version table that several programs
+// share, as by default with goose, the migrations of one program hide those of another.
 func migrate(ctx context.Context, db *sql.DB, s schema, log *slog.Logger) error {
 	files, err := fs.Glob(migrations.FS, s.folder+"/*.sql")
 	if err != nil {
@@ -54,14 +50,14 @@ func migrate(ctx context.Context, db *sql.DB, s schema, log *slog.Logger) error 
 	if err != nil {
 		return err
 	}
-	known := 0
+	newest := 0
 	for _, file := range files {
 		name := path.Base(file)
 		number, _, _ := strings.Cut(name, "_")
-		if known, err = strconv.Atoi(number); err != nil {
+		if newest, err = strconv.Atoi(number); err != nil {
 			return err
 		}
-		if known <= current {
+		if newest <= current {
 			continue
 		}
 		text, err := migrations.FS.ReadFile(file)
@@ -71,13 +67,13 @@ func migrate(ctx context.Context, db *sql.DB, s schema, log *slog.Logger) error 
 		if err := s.apply(ctx, tx, name, string(text)); err != nil {
 			return err
 		}
-		if err := record(ctx, tx, known); err != nil {
+		if err := record(ctx, tx, newest); err != nil {
 			return err
 		}
 	}
-	if current > known {
+	if current > newest {
 		return fmt.Errorf("its schema is version %d, but this program knows only versions up to %d: "+
-			"a newer version has used it, run that one", current, known)
+			"a newer version has used it, run that one", current, newest)
 	}
 	return tx.Commit()
 }
@@ -93,13 +89,13 @@ func (s schema) apply(ctx context.Context, tx *sql.Tx, name, statements string) 
 	return nil
 }
 
-// foreign is the error for names that another program uses.
+// foreign returns the error for names that another program uses.
 func (s schema) foreign(which string) error {
 	return fmt.Errorf("it has tables that are not those of this program: %s (%s)", s.apart, which)
 }
 
-// version returns the version of the schema, 0 for a database without one. It makes the
-// version table where there is none.
+// version returns the version of the schema, 0 for a database without tables. It creates the
+// version table if there is none.
 func (s schema) version(ctx context.Context, tx *sql.Tx, log *slog.Logger) (version int, err error) {
 	rows, err := tx.QueryContext(ctx, s.columns)
 	columns := map[string]bool{}
@@ -135,12 +131,11 @@ func record(ctx context.Context, tx *sql.Tx, version int) error {
 	return err
 }
 
-// lastByGoose is the last version that was kept in goose's table.
+// lastByGoose is the last version that was recorded in the table of goose.
 const lastByGoose = 4
 
-// versionBefore recognizes the schema of a database from before the version table by the
-// columns that each migration added. The Python version's database is version 0, as is one
-// without the locks.
+// versionBefore recognizes a schema without a version table by the columns that each
+// migration added. The database of the Python version is version 0, as is one without tables.
 func (s schema) versionBefore(columns map[string]bool) (version int, err error) {
 	var found []string
 	for column := range maps.Keys(columns) {
@@ -173,8 +168,8 @@ func (s schema) versionBefore(columns map[string]bool) (version int, err error) 
 	return 0, s.foreign("resource_locks has the columns " + strings.Join(found, ", "))
 }
 
-// leaveGoose drops goose's version table if only this program can have written to it.
-// Otherwise an application that uses goose would take this program's versions for its own.
+// leaveGoose drops the version table of goose if only this program can have written to it.
+// Otherwise an application that uses goose would mistake this program's versions for its own.
 func leaveGoose(ctx context.Context, tx *sql.Tx, version int, log *slog.Logger) error {
 	var versions, last int
 	err := tx.QueryRowContext(ctx, "SELECT count(DISTINCT version_id), coalesce(max(version_id), -1) FROM goose_db_version").
@@ -192,7 +187,7 @@ func leaveGoose(ctx context.Context, tx *sql.Tx, version int, log *slog.Logger) 
 	return nil
 }
 
-// alreadyExists reports whether a table or an index could not be made because of its name.
+// alreadyExists reports whether a table or an index could not be created because of its name.
 func alreadyExists(err error) bool {
 	var e *pgconn.PgError
 	if errors.As(err, &e) {

@@ -2,12 +2,6 @@ package store_test
 
 import (
 	"fmt"
-	"go/ast"
-	"go/constant"
-	"go/parser"
-	"go/token"
-	"go/types"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -15,60 +9,18 @@ import (
 	"resource-lock-manager/internal/store"
 )
 
-// queueStatements returns the statements that load queues, as they stand in the source.
-func queueStatements(t *testing.T) map[string]string {
-	t.Helper()
-	paths, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	set, files := token.NewFileSet(), []*ast.File{}
-	for _, path := range paths {
-		if strings.HasSuffix(path, "_test.go") {
-			continue
-		}
-		file, err := parser.ParseFile(set, path, nil, parser.SkipObjectResolution)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files = append(files, file)
-	}
-	info := types.Info{Types: map[ast.Expr]types.TypeAndValue{}}
-	// Its imports are unknown here, but constants are known without them.
-	_, _ = (&types.Config{Error: func(error) {}}).Check("store", set, files, &info)
-	found := map[string]string{}
-	for _, file := range files {
-		ast.Inspect(file, func(node ast.Node) bool {
-			pair, ok := node.(*ast.KeyValueExpr)
-			if !ok {
-				return true
-			}
-			if key, ok := pair.Key.(*ast.Ident); ok && key.Name == "queues" && info.Types[pair.Value].Value != nil {
-				driver := strings.TrimSuffix(filepath.Base(set.Position(pair.Pos()).Filename), ".go")
-				found[driver] = constant.StringVal(info.Types[pair.Value].Value)
-			}
-			return true
-		})
-	}
-	if len(found) != 2 {
-		t.Fatalf("statements of %d dialects found", len(found))
-	}
-	return found
-}
-
 // TestQueuesAreReadByTheirIndexes, and only as far as it is asked for.
 func TestQueuesAreReadByTheirIndexes(t *testing.T) {
 	t.Parallel()
-	statements := queueStatements(t)
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
 		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
 		id := enqueue(t, s, waiting("r", "w")).Resource.ID
 		places := fmt.Sprintf(`[{"resource_id":%d,"process_id":"w","request_id":"of w"}]`, id)
 		arguments := []string{fmt.Sprintf("'[%d]'", id), "1", "'2026-01-01 00:00:00.000000'", "3", "'" + places + "'"}
-		statement := statements[cfg.Driver]
-		for _, argument := range arguments {
-			statement = strings.Replace(statement, "?", argument, 1)
+		statement := store.LoadQueuesSQL(cfg.Driver)
+		for i, argument := range arguments {
+			statement = strings.ReplaceAll(statement, fmt.Sprint("$", i+1), argument)
 		}
 		db := connect(t, cfg)
 		explain := "EXPLAIN QUERY PLAN "

@@ -8,110 +8,115 @@ import (
 	"fmt"
 	"net/url"
 	"runtime"
-	"sync"
+	"time"
 
 	"github.com/mattn/go-sqlite3"
-	"gorm.io/driver/sqlite"
+	gormsqlite "gorm.io/driver/sqlite"
 	"gorm.io/gorm"
+
+	"resource-lock-manager/internal/lifecycle"
+	"resource-lock-manager/internal/lock"
+	"resource-lock-manager/internal/service"
 )
 
-// What is written is written row by row: a prepared statement costs less for a row than one that takes many rows as JSON.
-const (
-	sqliteLock = `
-		SELECT NULL, ` + optionalColumns + ` FROM resource_locks WHERE resource_name IN (SELECT value FROM json_each(?))`
-	sqliteSave = `
-		INSERT INTO resource_locks (` + columns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)` + onConflict
-	sqliteAppend = `
-		INSERT INTO lock_events (` + eventColumns + `, filed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, false)`
-	sqliteFile = `
-		UPDATE lock_events SET filed = true WHERE id > ? AND NOT filed`
-	sqliteFirst = `
-		SELECT w.* FROM json_each(?) AS r JOIN lock_waiters AS w ON w.resource_id = r.value AND w.ticket IN (
-			SELECT w.ticket ` + connectedOf + ` AND w.resource_id = r.value ORDER BY w.ticket` + limited + `)`
-	sqlitePlaces = `
-		SELECT w.* FROM json_each(?) AS p JOIN lock_waiters AS w ON w.resource_id = p.value->>'resource_id'
-			AND w.request_id = p.value->>'request_id' AND w.process_id = p.value->>'process_id'`
-	sqliteEnqueue = `
-		INSERT INTO lock_waiters VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)` + onTicket
-	sqliteDequeue = `
-		DELETE FROM lock_waiters WHERE resource_id = ? AND ticket = ?`
-)
+// sqlite is the backend for a SQLite database that this process alone uses. One connection
+// writes, several read, and one keeps the write-ahead log short.
+type sqlite struct {
+	pools
+	at         location
+	clock      *steadyClock
+	cache      *stateCache
+	index      historyIndex
+	statements statements // of the connection that writes
 
-// sqliteWriterCache is what the connection that writes keeps of the database in memory, in negative KiB: SQLite's own 2 MB are
-// fewer pages than events that are filed at once may touch.
-const sqliteWriterCache = "-16000"
-
-// openSQLite opens a file for this process alone: one connection writes, several read, and one keeps the write-ahead log
-// short.
-func openSQLite(ctx context.Context, cfg Config) (_ *Store, err error) {
-	location, kind := "file:/"+rand.Text(), "?vfs=memdb"
-	var file *databaseFile // nil for a database in memory
-	if cfg.Source != "" {
-		if file, err = lockFile(cfg.Source, cfg.Logger); err != nil {
-			return nil, err
-		}
-		location, kind = "file:"+(&url.URL{Path: file.real}).EscapedPath(), "?_journal_mode=WAL"
-	}
-	pool := func(n int, options string) *sql.DB {
-		db := sql.OpenDB(connector{&sqlite3.SQLiteDriver{}, location + kind + options, file})
-		keep(db, n)
-		return db
-	}
-	writerDB := pool(1, "&_synchronous=FULL&_busy_timeout=5000&_txlock=immediate&_cache_size="+sqliteWriterCache)
-	readerDB := pool(max(4, runtime.NumCPU()), "&_query_only=1&_busy_timeout=5000")
-	checkpointDB := pool(1, "&_busy_timeout="+checkpointPatience)
-	defer func() {
-		if err != nil {
-			err = errors.Join(file.openError(err), closeAll(checkpointDB, readerDB, writerDB), file.Close())
-		}
-	}()
-
-	writer, err := gorm.Open(sqlite.New(sqlite.Config{Conn: writerDB}), gormConfig(false))
-	if err != nil {
-		return nil, err
-	}
-	if err := requireUTF8(ctx, writerDB); err != nil {
-		return nil, err
-	}
-	if err := migrate(ctx, writerDB, schema{folder: "sqlite", columns: sqliteColumns, apart: "use a file of its own"}, cfg.Logger); err != nil {
-		return nil, err
-	}
-	if err := file.watch(); err != nil {
-		return nil, err
-	}
-	clock, err := newSteadyClock(writer, cfg)
-	if err != nil {
-		return nil, err
-	}
-	reader, err := gorm.Open(sqlite.New(sqlite.Config{Conn: readerDB}), gormConfig(true))
-	if err != nil {
-		return nil, err
-	}
-	s := &Store{
-		dialect: dialect{
-			clock:  clock.now,
-			now:    "NULL",
-			lock:   sqliteLock,
-			look:   sqliteLock,
-			queues: "SELECT " + waiterColumns + " FROM (" + sqliteFirst + " UNION " + sqlitePlaces + ") AS w " + theirServers,
-			names: nameOrder{
-				from: "resource_name >= ?", after: "resource_name > ?", before: "resource_name < ?", sorted: "resource_name",
-			},
-			classify: classifySQLite,
-			refused:  refusedBySQLite,
-		},
-		writer: writer,
-		reader: reader,
-		file:   file,
-	}
-	s.wal = newWALKeeper(file, checkpointDB, s.reading)
-	s.close = sync.OnceValue(func() error {
-		return errors.Join(closeAll(checkpointDB, readerDB), file.leaveOthers(writerDB), writerDB.Close(), file.Close())
-	})
-	return s, s.prepareSQLite(ctx, writerDB)
+	writerDB, readerDB, checkpointDB *sql.DB
+	streaming                        func() bool // reports whether a long read is open
+	loops                            lifecycle.Loops
 }
 
-// requireUTF8 returns an error for a database in another encoding, in which the order of names is another one.
+// writerCache is how much of the database the connection that writes caches, in negative
+// KiB: the default of SQLite, 2 MB, has fewer pages than indexBatch events may change.
+const writerCache = "-16000"
+
+// openSQLite opens a file, or a database in memory.
+func openSQLite(ctx context.Context, cfg Config, streaming func() bool) (_ backend, _ pools, err error) {
+	at, source, err := locate(cfg)
+	if err != nil {
+		return nil, pools{}, err
+	}
+	open := func(n int, options string) *sql.DB {
+		db := sql.OpenDB(connector{&sqlite3.SQLiteDriver{}, source + options, at})
+		setPoolSize(db, n)
+		return db
+	}
+	s := &sqlite{
+		pools: pools{names: nameOrder{
+			from: "resource_name >= ?", after: "resource_name > ?", before: "resource_name < ?", sorted: "resource_name",
+		}},
+		at:           at,
+		writerDB:     open(1, "&_synchronous=FULL&_busy_timeout=5000&_txlock=immediate&_cache_size="+writerCache),
+		readerDB:     open(max(4, runtime.NumCPU()), "&_query_only=1&_busy_timeout=5000"),
+		checkpointDB: open(1, "&_busy_timeout="+checkpointTimeout),
+		streaming:    streaming,
+	}
+	if err := s.open(ctx, cfg); err != nil {
+		return nil, pools{}, errors.Join(at.openError(err), closeAll(s.checkpointDB, s.readerDB, s.writerDB), at.Close())
+	}
+	return s, s.pools, nil
+}
+
+// locate returns the place of the database and how the driver names it, without options.
+func locate(cfg Config) (at location, source string, err error) {
+	if cfg.Source == "" {
+		return inMemory{}, "file:/" + rand.Text() + "?vfs=memdb", nil
+	}
+	file, err := lockFile(cfg.Source, cfg.Logger)
+	if err != nil {
+		return nil, "", err
+	}
+	return file, "file:" + (&url.URL{Path: file.real}).EscapedPath() + "?_journal_mode=WAL", nil
+}
+
+// open brings the schema up to date and completes s.
+func (s *sqlite) open(ctx context.Context, cfg Config) (err error) {
+	s.writer, err = gorm.Open(gormsqlite.New(gormsqlite.Config{Conn: s.writerDB}), gormConfig(false))
+	if err != nil {
+		return err
+	}
+	if err := requireUTF8(ctx, s.writerDB); err != nil {
+		return err
+	}
+	tables := schema{folder: "sqlite", columns: statement("sqlite/table_columns.sql"), apart: "use a file of its own"}
+	if err := migrate(ctx, s.writerDB, tables, cfg.Logger); err != nil {
+		return err
+	}
+	if err := s.at.watch(); err != nil {
+		return err
+	}
+	if s.clock, err = newSteadyClock(s.writer, cfg); err != nil {
+		return err
+	}
+	s.reader, err = gorm.Open(gormsqlite.New(gormsqlite.Config{Conn: s.readerDB}), gormConfig(true))
+	if err != nil {
+		return err
+	}
+	if s.cache, err = newStateCache(); err != nil {
+		return err
+	}
+	if s.statements, err = prepare(ctx, s.writerDB, sqliteBatch...); err != nil {
+		return err
+	}
+	var indexed int64
+	err = s.writerDB.QueryRowContext(ctx, statement("sqlite/last_indexed_event.sql")).Scan(&indexed)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	s.index.indexedUpTo.Store(indexed)
+	return nil
+}
+
+// requireUTF8 returns an error for a database in another encoding: it would sort names in
+// another order.
 func requireUTF8(ctx context.Context, db *sql.DB) error {
 	var encoding string
 	if err := db.QueryRowContext(ctx, "PRAGMA encoding").Scan(&encoding); err != nil {
@@ -123,127 +128,79 @@ func requireUTF8(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// prepareSQLite prepares the statements of a batch, and what this server remembers between batches.
-func (s *Store) prepareSQLite(ctx context.Context, db *sql.DB) (err error) {
-	s.statements, err = prepare(ctx, db,
-		sqliteVersion, sqliteLock, s.dialect.queues, sqliteSave, sqliteAppend, sqliteFile, sqliteEnqueue, sqliteDequeue)
-	if err != nil {
-		return err
-	}
-	if s.known, err = newKnown(s.statements); err != nil {
-		return err
-	}
-	var filed sql.NullInt64
-	err = db.QueryRowContext(ctx, "SELECT id FROM lock_events WHERE filed ORDER BY id DESC LIMIT 1").Scan(&filed)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return err
-	}
-	s.known.filed.Store(filed.Int64)
+var (
+	sqliteEndServers     = statement("sqlite/end_servers.sql")
+	sqliteRegisterServer = statement("sqlite/register_server.sql")
+)
 
-	s.dialect.write = func(tx *gorm.DB, rows []lockRow, events []eventRow) error {
-		if err := s.saveRows(tx, rows); err != nil {
-			return err
-		}
-		return s.appendEvents(tx, events)
+func (s *sqlite) registerServer(tx *gorm.DB) (id int64, err error) {
+	if err := tx.Exec(sqliteEndServers, instant{s.clock.now()}).Error; err != nil {
+		return 0, err
 	}
-	s.dialect.enqueue, s.dialect.dequeue = s.enqueueRows, s.dequeueRows
-	return nil
+	err = tx.Raw(sqliteRegisterServer).Row().Scan(&id)
+	return id, err
 }
 
-func (s *Store) saveRows(tx *gorm.DB, rows []lockRow) error {
-	write := s.statements.exec(tx, sqliteSave)
-	for i := range rows {
-		result, err := write(rows[i].values()...)
-		if err != nil {
-			return err
-		}
-		switch written, err := result.RowsAffected(); {
-		case err != nil:
-			return err
-		case written == 0:
-			return errRace
-		}
-		if rows[i].ID == 0 {
-			if rows[i].ID, err = result.LastInsertId(); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+func (s *sqlite) start() {
+	s.loops.Start(func(ctx context.Context) { s.at.keepLogShort(ctx, s.checkpointDB, s.streaming) })
 }
 
-// fileAtOnce is how many events are appended before they enter the indexes of the history, all at once: fewer pages change so
-// than with every single one. The more at once, the fewer pages for each event, but the longer everybody waits for them; 1500
-// of a thousand resources take some 40 ms. Whoever reads the history goes through the others one by one.
-const fileAtOnce = 1500
-
-func (s *Store) appendEvents(tx *gorm.DB, rows []eventRow) error {
-	write := s.statements.exec(tx, sqliteAppend)
-	var last int64
-	for i := range rows {
-		result, err := write(rows[i].values()...)
-		if err == nil {
-			last, err = result.LastInsertId()
-		}
-		if err != nil {
-			return err
-		}
-	}
-	filed := s.known.filed.Load()
-	if last-filed < fileAtOnce {
-		return nil
-	}
-	s.known.filing = last
-	_, err := s.statements.exec(tx, sqliteFile)(filed)
-	return err
+func (s *sqlite) close() error {
+	s.loops.Stop()
+	return errors.Join(closeAll(s.checkpointDB, s.readerDB), s.at.leaveOthers(s.writerDB), s.writerDB.Close(), s.at.Close())
 }
 
-func (s *Store) enqueueRows(tx *gorm.DB, rows []waiterRow) error {
-	write := s.statements.exec(tx, sqliteEnqueue)
-	for i := range rows {
-		if _, err := write(rows[i].values()...); err != nil {
-			return err
-		}
-	}
-	return nil
+func (s *sqlite) now(*gorm.DB) (time.Time, error) { return s.clock.now(), nil }
+
+// cached implements backend. It reads the clock first, as readRows does.
+func (s *sqlite) cached(name string) (service.Snapshot, bool) {
+	now := s.clock.now()
+	r, found := s.cache.get(name)
+	return service.Snapshot{Resource: r, At: now}, found
 }
 
-func (s *Store) dequeueRows(tx *gorm.DB, rows []waiterRow) error {
-	write := s.statements.exec(tx, sqliteDequeue)
-	for _, row := range rows {
-		if _, err := write(row.ResourceID, row.Ticket); err != nil {
-			return err
-		}
-	}
-	return nil
+func (s *sqlite) historyParts() []where { return s.index.parts() }
+
+func (s *sqlite) changing(names []string) { s.cache.remove(names) }
+
+func (s *sqlite) committed(states map[string]lock.Resource) {
+	s.cache.add(states)
+	s.index.commit()
 }
 
-// keep makes a pool of n connections that stay open.
-func keep(db *sql.DB, n int) {
-	db.SetMaxOpenConns(n)
-	db.SetMaxIdleConns(n)
-}
+// notify implements backend: there is no other server.
+func (s *sqlite) notify(*gorm.DB, []notice) error { return nil }
 
-// classifySQLite: a code that speaks of the file or the disk is nobody's fault; BUSY means that a foreign program kept
-// its lock for longer than the busy timeout.
-func classifySQLite(err error) failure {
+// relaxDurability implements backend: every COMMIT is synced.
+func (s *sqlite) relaxDurability(*gorm.DB) error { return nil }
+
+// prove implements backend: no COMMIT waits for another machine.
+func (s *sqlite) prove(context.Context) error { return nil }
+
+func (s *sqlite) checkWritable() error { return s.at.checkWritable() }
+
+func (s *sqlite) checkReadable() error { return s.at.checkReadable() }
+
+// classify implements backend. Codes about the file or the disk are not the fault of a
+// command. BUSY means that another program held its lock for longer than the busy timeout.
+func (s *sqlite) classify(err error) failure {
 	var e sqlite3.Error
 	if !errors.As(err, &e) {
-		return faulty
+		return permanent
 	}
 	switch e.Code {
 	case sqlite3.ErrBusy, sqlite3.ErrLocked, sqlite3.ErrFull, sqlite3.ErrIoErr, sqlite3.ErrReadonly, sqlite3.ErrCantOpen,
 		sqlite3.ErrPerm, sqlite3.ErrProtocol, sqlite3.ErrNomem, sqlite3.ErrCorrupt, sqlite3.ErrNotADB, sqlite3.ErrInterrupt:
 		return unavailable
 	default:
-		return faulty
+		return permanent
 	}
 }
 
-// refusedBySQLite: the driver rolls back after a failed COMMIT. These errors come before the
-// transaction's last page is in the log. After any other the log may be whole, and the
-// transaction come back when it is read after a crash.
-func refusedBySQLite(err error) bool {
+// commitRefused implements backend. The driver rolls back after a failed COMMIT. The errors
+// below occur before the transaction's last page is in the log. After any other error the log
+// may be complete, so that the transaction appears when the log is read after a crash.
+func (s *sqlite) commitRefused(err error) bool {
 	var e sqlite3.Error
 	if !errors.As(err, &e) {
 		return false

@@ -4,82 +4,46 @@ import (
 	"context"
 	"database/sql"
 	"os"
-	"sync"
 	"time"
 )
 
 const (
-	// walMost is the size of a write-ahead log that is short enough, in bytes: SQLite by itself begins it anew when it has a
-	// quarter of that, unless somebody reads at that moment.
-	walMost = 16 << 20
-	// walInterval is how often its size is looked at.
-	walInterval = time.Second
-	// checkpointPatience is how long commits wait for those who read, in milliseconds.
-	checkpointPatience = "500"
-	// checkpointPause is how long it takes until the next attempt when they have waited in vain.
+	// maxLogSize is the size in bytes below which a write-ahead log is left alone. SQLite by
+	// itself starts the log again at a quarter of it, unless a connection reads at that time.
+	maxLogSize = 16 << 20
+	// logInterval is how often the size is read.
+	logInterval = time.Second
+	// checkpointTimeout is how long commits wait for readers, in milliseconds.
+	checkpointTimeout = "500"
+	// checkpointPause is the time between attempts: commits may have waited without success.
 	checkpointPause = 10 * time.Second
 )
 
-// walKeeper keeps the write-ahead log of a SQLite file short. SQLite begins the log anew only when nobody reads from it, and
-// with enough readers there is always one. All methods work on nil.
-type walKeeper struct {
-	file    *databaseFile
-	db      *sql.DB
-	reading func() bool // whether a long list is being read, for which an attempt would wait in vain
-
-	stopOnce sync.Once
-	stopped  chan struct{}
-	loops    sync.WaitGroup
-}
-
-// newWALKeeper returns nil for a database in memory.
-func newWALKeeper(file *databaseFile, db *sql.DB, reading func() bool) *walKeeper {
-	if file == nil {
-		return nil
-	}
-	return &walKeeper{file: file, db: db, reading: reading, stopped: make(chan struct{})}
-}
-
-// start begins to look after the log. It is called once.
-func (k *walKeeper) start() {
-	if k == nil {
-		return
-	}
-	k.loops.Go(func() {
-		timer := time.NewTimer(walInterval)
-		defer timer.Stop()
-		for {
-			select {
-			case <-k.stopped:
-				return
-			case <-timer.C:
-				timer.Reset(k.shorten())
-			}
+// keepLogShort implements location. SQLite starts the log again only when no connection reads
+// from it, and with enough readers there always is one.
+func (f *databaseFile) keepLogShort(ctx context.Context, db *sql.DB, streaming func() bool) {
+	timer := time.NewTimer(logInterval)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			timer.Reset(f.shortenLog(db, streaming))
 		}
-	})
+	}
 }
 
-// stop may be called any number of times, also without start.
-func (k *walKeeper) stop() {
-	if k == nil {
-		return
+// shortenLog empties the log if it is too long, and returns the time until the next call.
+func (f *databaseFile) shortenLog(db *sql.DB, streaming func() bool) time.Duration {
+	info, err := os.Stat(f.real + "-wal")
+	if long := err == nil && info.Size() > maxLogSize; !long || streaming() || f.checkWritable() != nil {
+		return logInterval
 	}
-	k.stopOnce.Do(func() { close(k.stopped) })
-	k.loops.Wait()
-}
-
-// shorten empties the log if it is too long, and returns how long it can be left alone.
-func (k *walKeeper) shorten() time.Duration {
-	long := func() bool {
-		info, err := os.Stat(k.file.real + "-wal")
-		return err == nil && info.Size() > walMost
-	}
-	if !long() || k.reading() || k.file.check() != nil {
-		return walInterval
-	}
-	// Most of the log is moved without keeping commits waiting. An error means that the next commit fails as well, and says so.
+	// Most of the log is moved without delaying commits. After an error the next commit fails
+	// and reports it.
 	for _, mode := range []string{"PASSIVE", "TRUNCATE"} {
-		_, _ = k.db.ExecContext(context.Background(), "PRAGMA wal_checkpoint("+mode+")")
+		_, _ = db.ExecContext(context.Background(), "PRAGMA wal_checkpoint("+mode+")")
 	}
 	return checkpointPause
 }

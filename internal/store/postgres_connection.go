@@ -11,20 +11,20 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// A transaction sets what it needs for itself, in the message that begins it. A setting of
-// the session would stay on a connection that a pooler gives to other programs next, and
-// might not be in force on the one that it gives to this program.
+// A transaction makes its own settings, in the message that begins it. A setting of the
+// session would stay on a connection that a pooler gives to another program next, and might
+// be missing on the connection that it gives to this program.
 const (
-	// beginReading is for transactions that only read. A server that is frozen inside of one
-	// does not keep its snapshot for long.
+	// beginReading is for transactions that only read. If this server is frozen during one,
+	// its snapshot ends soon.
 	beginReading = `
 		begin isolation level repeatable read read only;
 		SET LOCAL idle_in_transaction_session_timeout = '5s'`
 
-	// beginWriting is for all others. The commit is synced even where the database's default
-	// says otherwise, and a frozen server does not keep its rows locked for others. All that
-	// is written is found by a key; but the planner knows nothing yet of a queue that has
-	// just become long, and would read all of it for its head.
+	// beginWriting is for all others. The commit is synced even if that is not the default of
+	// the database. If this server is frozen, its rows do not stay locked for long. All rows
+	// are found by a key. The planner, however, has no statistics yet of a queue that has just
+	// become long, and would read all of it to find its head.
 	beginWriting = `
 		begin isolation level read committed;
 		SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off';
@@ -56,20 +56,20 @@ func (c postgresConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	return conn, nil
 }
 
-// postgresConn is pgx's, with transactions of our own.
+// postgresConn is the connection of pgx, with other transactions.
 type postgresConn struct {
 	*stdlib.Conn
 
 	// committing keeps pgx from cancelling a COMMIT that takes too long or whose connection
-	// breaks. Postgres may have committed already and wait for a synchronous standby: cancelled,
-	// it would stop waiting, and show everybody what the standby may not have. pgx asks for a
-	// cancellation over a connection of its own.
+	// breaks. Postgres may have committed already and be waiting for a synchronous standby. If
+	// it is cancelled, it stops waiting and shows a commit that the standby may not have. pgx
+	// asks for a cancellation over another connection.
 	committing atomic.Bool
 }
 
 var errCancel = errors.New("a COMMIT is not cancelled")
 
-// BeginTx begins by one message, whatever the transaction needs.
+// BeginTx begins a transaction and makes its settings by one message.
 func (c *postgresConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
 	begin := beginWriting
 	if opts.ReadOnly {
@@ -82,8 +82,8 @@ func (c *postgresConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driv
 	return postgresTx{ctx, tx, c}, nil
 }
 
-// CheckNamedValue has an instant sent as what it is: its text would be read in the time zone
-// of the session.
+// CheckNamedValue sends an instant as a time: its text would be read in the time zone of the
+// session.
 func (c *postgresConn) CheckNamedValue(v *driver.NamedValue) error {
 	if i, ok := v.Value.(instant); ok {
 		v.Value = i.Time
@@ -91,7 +91,7 @@ func (c *postgresConn) CheckNamedValue(v *driver.NamedValue) error {
 	return c.Conn.CheckNamedValue(v)
 }
 
-// postgresTx is pgx's, for database/sql.
+// postgresTx is the transaction of pgx, for database/sql.
 type postgresTx struct {
 	ctx  context.Context
 	tx   pgx.Tx
@@ -101,7 +101,7 @@ type postgresTx struct {
 func (t postgresTx) Commit() error {
 	t.conn.committing.Store(true)
 	err := t.tx.Commit(t.ctx)
-	t.conn.committing.Store(t.tx.Conn().IsClosed()) // a closed connection is still being dealt with
+	t.conn.committing.Store(t.tx.Conn().IsClosed()) // pgx has not finished with a closed connection
 	return err
 }
 

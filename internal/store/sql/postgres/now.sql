@@ -1,0 +1,2 @@
+-- Reads the time of the statement.
+SELECT statement_timestamp();

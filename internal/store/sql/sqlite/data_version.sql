@@ -1,0 +1,2 @@
+-- Reads a number that changes when another program has changed the database.
+PRAGMA data_version;
