@@ -5,7 +5,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -17,7 +16,6 @@ import (
 
 	"resource-lock-manager/internal/lock"
 	"resource-lock-manager/internal/service"
-	"resource-lock-manager/internal/testdb"
 )
 
 // firstEvent is the moment of the first event of a filled history.
@@ -28,21 +26,7 @@ func onBothFilled(t *testing.T, events []lock.Event, test func(t *testing.T, s *
 	for _, driver := range []string{SQLite, Postgres} {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
-			cfg := Config{Driver: driver, MaxQueue: 1024, Logger: slog.New(slog.DiscardHandler)}
-			if driver == SQLite {
-				cfg.Source = testdb.SQLite(t)
-			} else {
-				cfg.Source = testdb.Postgres(t)
-			}
-			s, err := Open(t.Context(), cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				if err := s.Close(); err != nil {
-					t.Error(err)
-				}
-			})
+			s := openInternal(t, driver)
 			for batch := range slices.Chunk(events, 1000) {
 				rows := make([]eventRow, len(batch))
 				for i, e := range batch {

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -13,17 +12,16 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"resource-lock-manager/migrations"
 )
 
 // schema is what differs between the databases when their tables are created.
 type schema struct {
-	folder  string                               // of package migrations
-	columns string                               // a query for the columns of every table, each as table.column
-	apart   string                               // what to do when another program uses the same names
-	prepare func(context.Context, *sql.Tx) error // makes sure that no other server migrates; may be nil
+	folder    string                               // of package migrations
+	columns   string                               // a query for the columns of every table, each as table.column
+	apart     string                               // what to do when another program uses the same names
+	nameTaken func(error) bool                     // reports whether a table or an index could not be created because of its name
+	prepare   func(context.Context, *sql.Tx) error // makes sure that no other server migrates; may be nil
 }
 
 // migrate brings the schema up to date in one transaction, so that a failure leaves the
@@ -81,7 +79,7 @@ func migrate(ctx context.Context, db *sql.DB, s schema, log *slog.Logger) error 
 // apply runs statements that change the schema.
 func (s schema) apply(ctx context.Context, tx *sql.Tx, name, statements string) error {
 	switch _, err := tx.ExecContext(ctx, statements); {
-	case alreadyExists(err):
+	case err != nil && s.nameTaken(err):
 		return s.foreign(fmt.Sprintf("%s: %v", name, err))
 	case err != nil:
 		return fmt.Errorf("%s: %w", name, err)
@@ -185,13 +183,4 @@ func leaveGoose(ctx context.Context, tx *sql.Tx, version int, log *slog.Logger) 
 		"versions in lockd_schema_version. Check that the other program's migrations with the same numbers were applied",
 		"numbers", fmt.Sprintf("1 to %d", lastByGoose))
 	return nil
-}
-
-// alreadyExists reports whether a table or an index could not be created because of its name.
-func alreadyExists(err error) bool {
-	var e *pgconn.PgError
-	if errors.As(err, &e) {
-		return e.Code == "42P07"
-	}
-	return err != nil && strings.Contains(err.Error(), "already exists") // SQLite has no code for it
 }

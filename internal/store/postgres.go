@@ -116,7 +116,7 @@ func (p *postgres) open(ctx context.Context, conf *pgx.ConnConfig, cfg Config) (
 		return err
 	}
 	tables := schema{
-		folder: "postgres", columns: statement("postgres/table_columns.sql"), prepare: migrateAlone,
+		folder: "postgres", columns: statement("postgres/table_columns.sql"), prepare: migrateAlone, nameTaken: nameTaken,
 		apart: "use a database or a schema of its own (search_path in DATABASE_URL)",
 	}
 	if err := migrate(ctx, p.writerDB, tables, cfg.Logger); err != nil {

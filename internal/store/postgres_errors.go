@@ -74,3 +74,9 @@ func (p *postgres) commitRefused(err error) bool {
 	}
 	return false
 }
+
+// nameTaken reports whether a table or an index could not be created because of its name.
+func nameTaken(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && e.Code == "42P07"
+}

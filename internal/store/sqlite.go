@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/url"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/mattn/go-sqlite3"
@@ -86,7 +87,10 @@ func (s *sqlite) open(ctx context.Context, cfg Config) (err error) {
 	if err := requireUTF8(ctx, s.writerDB); err != nil {
 		return err
 	}
-	tables := schema{folder: "sqlite", columns: statement("sqlite/table_columns.sql"), apart: "use a file of its own"}
+	tables := schema{
+		folder: "sqlite", columns: statement("sqlite/table_columns.sql"), apart: "use a file of its own",
+		nameTaken: func(err error) bool { return strings.Contains(err.Error(), "already exists") }, // there is no code for it
+	}
 	if err := migrate(ctx, s.writerDB, tables, cfg.Logger); err != nil {
 		return err
 	}
