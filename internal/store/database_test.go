@@ -90,7 +90,7 @@ func TestDatabaseOfTheReleaseBeforeGetsAnID(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		run(t, cfg, "DROP TABLE lockd_database", "DELETE FROM lockd_schema_version WHERE version >= 8")
+		undoMigrations(t, cfg, 7)
 
 		after := open(t, cfg)
 		wantVersions(t, cfg)

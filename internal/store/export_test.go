@@ -13,6 +13,9 @@ import (
 // LoadQueuesSQL returns the statement that loads queues.
 func LoadQueuesSQL(driver string) string { return statement(driver + "/load_queues.sql") }
 
+// TableColumnsSQL returns the statement that lists the columns of every table.
+func TableColumnsSQL(driver string) string { return statement(driver + "/table_columns.sql") }
+
 // PlanOfList is how the database finds the locks of a list.
 func (s *Store) PlanOfList(ctx context.Context, f service.ListFilter) (plan string, err error) {
 	explain := "EXPLAIN "

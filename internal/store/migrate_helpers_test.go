@@ -62,6 +62,38 @@ func tables(t *testing.T, cfg store.Config) []string {
 	}[cfg.Driver])
 }
 
+// undoMigrations takes a database back to an earlier version: it drops the tables and the
+// columns that the later migrations have added.
+func undoMigrations(t *testing.T, cfg store.Config, version int) {
+	t.Helper()
+	earlier := config(t, cfg.Driver)
+	files, err := fs.Glob(migrations.FS, cfg.Driver+"/*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files[:version] {
+		text, err := migrations.FS.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		run(t, earlier, string(text))
+	}
+	kept := map[string]bool{"lockd_schema_version": true}
+	for _, name := range column(t, earlier, store.TableColumnsSQL(cfg.Driver)) {
+		table, _, _ := strings.Cut(name, ".")
+		kept[table], kept[name] = true, true
+	}
+	for _, name := range column(t, cfg, store.TableColumnsSQL(cfg.Driver)) {
+		switch table, column, _ := strings.Cut(name, "."); {
+		case !kept[table]:
+			run(t, cfg, "DROP TABLE IF EXISTS "+table)
+		case !kept[name] && table != "lockd_schema_version":
+			run(t, cfg, "ALTER TABLE "+table+" DROP COLUMN "+column)
+		}
+	}
+	run(t, cfg, fmt.Sprint("DELETE FROM lockd_schema_version WHERE version > ", version))
+}
+
 // wantVersions checks that each migration of ours is recorded once.
 func wantVersions(t *testing.T, cfg store.Config) {
 	t.Helper()
