@@ -37,7 +37,7 @@ func (s *Store) commit(batch []lock.Command) (results, error) {
 		commit.Unknown = errors.Is(err, groupcommit.ErrOutcomeUnknown)
 		s.unproven = s.unproven || commit.Unknown
 		if err == nil || commit.Unknown {
-			if commit.Unknown || len(commit.Events) > 0 || slices.ContainsFunc(results, changed) {
+			if commit.Unknown || len(commit.Contended) > 0 || slices.ContainsFunc(results, changed) {
 				s.onCommit(commit)
 			}
 			return results, err

@@ -116,7 +116,6 @@ type Store struct {
 	snapshots chan struct{} // an element for each open snapshot
 	database  string        // the random id of the database
 	server    int64         // the id of this server in lock_servers
-	started   bool
 	closeOnce func() error
 }
 
@@ -179,16 +178,16 @@ func (s *Store) SupersededChannel() string { return s.Channel() + "_superseded" 
 // that does nothing.
 //
 // onCommit observes the transactions of Execute. It is called once for every transaction
-// that changed something (a row, a queue, the history), and for every transaction whose
-// outcome is unknown, before Execute returns for any of its commands. It is not called for a
-// transaction that changed nothing, for instance because each command was refused. The
-// events of a commit are in the order in which they are appended to the history; they have no
-// ids yet. Commits are observed one at a time and in their order. onCommit must not block and must not call Execute.
+// that changed something (a row, a queue, the history), that read a resource with waiters, or
+// whose outcome is unknown. It is called before Execute returns for any command of the
+// transaction. It is not called for other transactions, for instance if every command was
+// refused and no request waits. The events of a commit are in the order in which the history
+// has them; they have no ids yet. onCommit gets one commit at a time, in their order. It must
+// not block and must not call Execute.
 func (s *Store) Start(onCommit func(service.Commit)) {
 	if onCommit == nil {
 		onCommit = func(service.Commit) {}
 	}
-	s.started = true
 	s.onCommit = onCommit
 	s.committer.Start()
 	s.reads.Start()
@@ -200,10 +199,8 @@ func (s *Store) Start(onCommit func(service.Commit)) {
 func (s *Store) Close() error { return s.closeOnce() }
 
 func (s *Store) close() error {
-	if s.started {
-		s.committer.Stop()
-		s.reads.Stop()
-	}
+	s.committer.Stop()
+	s.reads.Stop()
 	return s.backend.close()
 }
 
