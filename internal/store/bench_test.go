@@ -12,7 +12,8 @@ import (
 	"resource-lock-manager/internal/store"
 )
 
-// BenchmarkPair measures an acquire and a release of an uncontended lock, durable, by so many callers at once.
+// BenchmarkPair measures an acquire and a release of an uncontended lock, durable, by
+// several concurrent callers.
 func BenchmarkPair(b *testing.B) {
 	for _, driver := range []string{store.SQLite, store.Postgres} {
 		for _, callers := range []int{1, 64, 256} {

@@ -14,7 +14,8 @@ import (
 	"resource-lock-manager/internal/store"
 )
 
-// What a server remembers of a file counts for nothing once another program has changed it.
+// What a server has cached of a file is not used after another program has changed the
+// file.
 func TestAnotherProgramChangesTheFile(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, store.SQLite)
@@ -25,7 +26,7 @@ func TestAnotherProgramChangesTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := s.Execute(t.Context(), lock.Release{Resource: "r", ProcessID: "p"}); err == nil {
-		t.Error("a hold was released that is not there any more")
+		t.Error("a hold was released that another program has replaced")
 	}
 	if r, _ := find(t, s, "r"); r.Holds[0].ProcessID != "q" {
 		t.Errorf("%+v", r)
@@ -36,8 +37,9 @@ func TestAnotherProgramChangesTheFile(t *testing.T) {
 	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
 }
 
-// A look finds what the last command has left, whatever became of the commands before it.
-func TestLooksFollowCommands(t *testing.T) {
+// A read finds the state that the last command has left, whatever happened to the
+// commands before it.
+func TestReadsFollowCommands(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
@@ -52,7 +54,7 @@ func TestLooksFollowCommands(t *testing.T) {
 		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
 		wantHolder("p")
 		if _, err := s.Execute(t.Context(), brokenAfter{resource: "r"}); err == nil {
-			t.Fatal("a row that the database cannot keep was accepted")
+			t.Fatal("a row that the database cannot store was accepted")
 		}
 		wantHolder("p")
 		execute(t, s, lock.Release{Resource: "r", ProcessID: "p"})
@@ -63,15 +65,16 @@ func TestLooksFollowCommands(t *testing.T) {
 		execute(t, s, lock.DeleteIdle{Names: []string{"r"}, Before: time.Now().Add(time.Hour)})
 		wantHolder("")
 		if r, _ := find(t, s, "r"); r.ID != 0 {
-			t.Errorf("forgotten, and still there: %+v", r)
+			t.Errorf("deleted, and still there: %+v", r)
 		}
 		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}})
 		wantHolder("q")
 	})
 }
 
-// The history is whole at every moment, whichever of its events are filed, and after a restart.
-func TestHistoryWhileItIsFiled(t *testing.T) {
+// The history is complete at any time, whichever of its events are in the indexes, and
+// after a restart.
+func TestHistoryWhileItIsIndexed(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)

@@ -28,7 +28,7 @@ func newClocks(cfg *store.Config, wall time.Time) *clocks {
 	return c
 }
 
-// pass lets time go by on both clocks.
+// pass advances both clocks.
 func (c *clocks) pass(d time.Duration) {
 	c.wall.Add(d.Microseconds())
 	c.steady.Add(d.Microseconds())
@@ -55,7 +55,8 @@ func TestSteppedWallClockNeitherEndsNorExtends(t *testing.T) {
 	}
 }
 
-// After a restart with the wall clock an hour back, time goes on from the newest moment in the database.
+// After a restart with the wall clock an hour back, time continues from the newest
+// timestamp in the database.
 func TestRestartAfterClockWentBack(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, store.SQLite)
@@ -110,8 +111,8 @@ func TestRestartKeepsRenewalMoments(t *testing.T) {
 	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}})
 }
 
-// The servers' own clocks do not matter on Postgres: inside the bubble this process's clock says the year 2000, and for a
-// second server an hour more.
+// The servers' own clocks do not matter on Postgres. Inside the bubble this process's
+// clock is in the year 2000; for the second server it is an hour later.
 func TestPostgresIgnoresServerClocks(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, store.Postgres)
@@ -132,13 +133,13 @@ func TestPostgresIgnoresServerClocks(t *testing.T) {
 			name := wrong.String()
 			other := execute(t, s, lock.Acquire{Request: lock.Request{Resource: name, ProcessID: "q", TTL: time.Minute}})
 			if d := other.Hold.LockedAt.Sub(held.Now); d < 0 || d > time.Minute {
-				t.Errorf("the servers' moments are %v apart", d)
+				t.Errorf("the servers' times are %v apart", d)
 			}
 			if other.Hold.Token < before.UnixMicro() {
 				t.Errorf("token %d is older than the test", other.Hold.Token)
 			}
 			if r, now := find(t, s, name); !r.Holds[0].Owned(now) {
-				t.Errorf("a hold of a minute is gone at once: %+v at %v", r, now)
+				t.Errorf("a hold of a minute has ended at once: %+v at %v", r, now)
 			}
 			renewed := execute(t, s, lock.Renew{Resource: name, ProcessID: "q", TTL: time.Minute})
 			if d := renewed.Hold.ExpiresAt.Sub(other.Hold.ExpiresAt); d < 0 || d > time.Minute {
@@ -151,7 +152,8 @@ func TestPostgresIgnoresServerClocks(t *testing.T) {
 	})
 }
 
-// Deleting a row must not let its tokens come back, even where the database's clock was set back in between.
+// The tokens of a deleted row are not given again, even if the clock of the database was
+// set back meanwhile.
 func TestTokenFloorOutlivesRows(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
@@ -168,7 +170,7 @@ func TestTokenFloorOutlivesRows(t *testing.T) {
 			t.Fatal(err)
 		}
 		if out := execute(t, s, lock.DeleteIdle{Names: []string{"r"}, Before: time.Now().Add(time.Hour)}); len(out.Changed) != 1 {
-			t.Fatalf("not forgotten: %+v", out)
+			t.Fatalf("not deleted: %+v", out)
 		}
 		if r, _ := find(t, s, "r"); r.ID != 0 {
 			t.Fatalf("still there: %+v", r)
@@ -179,21 +181,22 @@ func TestTokenFloorOutlivesRows(t *testing.T) {
 	})
 }
 
-// A renewal crosses with a look, and the old end passes meanwhile: the hold was live all the time.
-func TestLookThatCrossesWithARenewal(t *testing.T) {
+// A renewal races with a read, and the old end passes meanwhile. The hold was live all
+// the time.
+func TestReadThatRacesWithARenewal(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, store.SQLite)
 	clock := newClocks(&cfg, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
-	steady, crossing := cfg.Steady, func() {}
+	steady, race := cfg.Steady, func() {}
 	cfg.Steady = func() time.Duration {
-		cross := crossing
-		crossing = func() {}
-		cross()
+		run := race
+		race = func() {}
+		run()
 		return steady()
 	}
 	s := open(t, cfg)
 	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Second}})
-	crossing = func() {
+	race = func() {
 		execute(t, s, lock.Renew{Resource: "r", ProcessID: "p", TTL: time.Minute})
 		clock.pass(2 * time.Second)
 	}
@@ -203,7 +206,7 @@ func TestLookThatCrossesWithARenewal(t *testing.T) {
 	}
 }
 
-// server is a store on a database that is started again and again, and its machine's clocks.
+// server is a store on a database that is restarted, with the clocks of its machine.
 type server struct {
 	*store.Store
 	*clocks
@@ -238,7 +241,7 @@ func (s *server) stop(t *testing.T) {
 	}
 }
 
-// restart sets the wall clock by a step while the server is down, for a minute.
+// restart stops the server for a minute and sets the wall clock by a step meanwhile.
 func (s *server) restart(t *testing.T, step time.Duration) {
 	t.Helper()
 	s.stop(t)
@@ -256,14 +259,15 @@ func (s *server) reboot(t *testing.T, step time.Duration) {
 	s.restart(t, step)
 }
 
-// moment is what the store takes for now.
-func (s *server) moment(t *testing.T) time.Time {
+// now returns the time of the clock by which holds expire.
+func (s *server) now(t *testing.T) time.Time {
 	t.Helper()
-	_, now := find(t, s.Store, "moment")
+	_, now := find(t, s.Store, "any")
 	return now
 }
 
-// wantHeldFor checks that nobody else gets r until the given time has passed.
+// wantHeldFor fails the test unless another process gets r after the given time, and not
+// before.
 func (s *server) wantHeldFor(t *testing.T, left time.Duration) {
 	t.Helper()
 	s.pass(left - time.Microsecond)
@@ -278,8 +282,8 @@ var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
 const day = 24 * time.Hour
 
-// A server was started with a wrong clock, which is set right while it is down: a hold lasts as long as it was granted for,
-// no less and no more, time of the restart included.
+// A server was started with a wrong clock, which is corrected while the server is down. A
+// hold lasts exactly as long as it was granted for, including the time of the restart.
 func TestClockGoesOnThroughRestarts(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -309,8 +313,8 @@ func TestClockGoesOnThroughRestarts(t *testing.T) {
 	}
 }
 
-// A machine that was booted tells nobody how much time has passed: the wall clock does. It may be wrong, but it never gives
-// a hold more time than was left when the server last stored a moment.
+// After a boot only the wall clock shows how much time has passed. It may be wrong, but
+// it never gives a hold more time than was left when the server last stored a timestamp.
 func TestClockAfterABoot(t *testing.T) {
 	t.Parallel()
 	t.Run("right", func(t *testing.T) {
@@ -329,7 +333,7 @@ func TestClockAfterABoot(t *testing.T) {
 		s.reboot(t, -day)
 		s.wantHeldFor(t, 50*time.Minute)
 	})
-	t.Run("set back long after a wrong clock", func(t *testing.T) { // what was then does not count
+	t.Run("set back long after a wrong clock", func(t *testing.T) { // the old timestamps do not count
 		t.Parallel()
 		s := newServer(t, noon.Add(day))
 		execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "old", ProcessID: "p"}})
@@ -351,7 +355,7 @@ func TestClockAfterABoot(t *testing.T) {
 	})
 }
 
-// Where it makes no difference, a server goes by the wall clock again.
+// A server adopts the wall clock again where that makes no difference.
 func TestWallClockIsAdopted(t *testing.T) {
 	t.Parallel()
 	for name, wrong := range map[string]time.Duration{"behind": -day, "ahead": day} {
@@ -360,7 +364,7 @@ func TestWallClockIsAdopted(t *testing.T) {
 			s := newServer(t, noon.Add(wrong))
 			wantAhead := func(what string, want time.Duration) {
 				t.Helper()
-				if ahead := s.moment(t).Sub(time.UnixMicro(s.wall.Load())); ahead != want {
+				if ahead := s.now(t).Sub(time.UnixMicro(s.wall.Load())); ahead != want {
 					t.Errorf("%s: ahead by %v, want %v", what, ahead, want)
 				}
 			}
@@ -381,9 +385,9 @@ func TestWallClockIsAdopted(t *testing.T) {
 			waiter := waiting("r", "w")
 			enqueue(t, s.Store, waiter)
 			s.restart(t, 0)
-			execute(t, s.Store, lock.ForceRelease{Resource: "r", Reason: "test"}) // w is not there to be granted it
+			execute(t, s.Store, lock.ForceRelease{Resource: "r", Reason: "test"}) // w is not connected, so it is not granted the resource
 			s.restart(t, 0)
-			wantAhead("somebody may come back to wait", wrong)
+			wantAhead("a place is kept", wrong)
 			execute(t, s.Store, lock.RemoveAbandoned{Places: []lock.Place{{Resource: "r", ProcessID: "w", RequestID: waiter.RequestID}}})
 			s.restart(t, 0)
 			wantAhead("idle", 0)

@@ -13,7 +13,8 @@ import (
 	"resource-lock-manager/internal/store"
 )
 
-// refusal is what a database answers to COMMIT, with the state of the session after it.
+// refusal returns the answer of a database to COMMIT, with the state of the session after
+// it.
 func refusal(t *testing.T, severity, code string, state byte) []byte {
 	t.Helper()
 	text, err := (&pgproto3.ErrorResponse{
@@ -30,12 +31,13 @@ func refusal(t *testing.T, severity, code string, state byte) []byte {
 	return text
 }
 
-// An error in answer to COMMIT is told as unknown, whatever became of it, unless its code proves that nothing was done.
+// After an error in answer to COMMIT the outcome is reported as unknown, unless the code
+// of the error proves that nothing was changed.
 func TestErrorInAnswerToCommit(t *testing.T) {
 	t.Parallel()
 	type answer struct {
 		severity, code string
-		state          byte // 0: the connection is over
+		state          byte // 0: the connection ends
 	}
 	unknown := []answer{
 		{"ERROR", "40003", 'I'},
@@ -68,7 +70,7 @@ func TestErrorInAnswerToCommit(t *testing.T) {
 	cfg := config(t, store.Postgres)
 	p := throughProxy(t, &cfg)
 	s := open(t, cfg)
-	// try acquires a resource of its own and has COMMIT answered so.
+	// try acquires a resource whose COMMIT gets the answer.
 	try := func(t *testing.T, a answer, delivered bool) error {
 		p.answer.Store(refusal(t, a.severity, a.code, a.state))
 		p.deliver.Store(delivered)
@@ -91,7 +93,7 @@ func TestErrorInAnswerToCommit(t *testing.T) {
 	}
 	refused := []struct {
 		answer
-		again bool // it is worth another attempt
+		retried bool // the batch is run again
 	}{
 		{answer{"ERROR", "40001", 'I'}, true},
 		{answer{"ERROR", "40P01", 'I'}, true},
@@ -102,16 +104,16 @@ func TestErrorInAnswerToCommit(t *testing.T) {
 	}
 	for _, a := range refused {
 		t.Run(a.severity+" "+a.code+" "+string(a.state)+" refused", func(t *testing.T) {
-			if err := try(t, a.answer, false); errors.Is(err, service.ErrOutcomeUnknown) || (err == nil) != a.again {
+			if err := try(t, a.answer, false); errors.Is(err, service.ErrOutcomeUnknown) || (err == nil) != a.retried {
 				t.Errorf("answer: %v", err)
 			}
-			wantHeldOnce(t, s, t.Name(), a.again)
+			wantHeldOnce(t, s, t.Name(), a.retried)
 		})
 	}
 	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "afterwards", ProcessID: "p"}})
 }
 
-// wantHeldOnce checks whether a resource was acquired, once.
+// wantHeldOnce fails the test unless a resource was acquired exactly once, or not at all.
 func wantHeldOnce(t *testing.T, s *store.Store, resource string, want bool) {
 	t.Helper()
 	if r, _ := find(t, s, resource); (len(r.Holds) == 1) != want {
@@ -123,7 +125,7 @@ func wantHeldOnce(t *testing.T, s *store.Store, resource string, want bool) {
 	}
 }
 
-// What a transaction needs is set with its BEGIN: it costs no round trip of its own.
+// The settings of a transaction are made together with BEGIN: they cost no round trip.
 func TestRoundTrips(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, store.Postgres)
@@ -146,7 +148,8 @@ func TestRoundTrips(t *testing.T) {
 	}
 }
 
-// A transaction has the settings that it needs, whatever the database's defaults, and leaves none behind.
+// A transaction has the settings that it needs, whatever the defaults of the database,
+// and leaves none of them behind.
 func TestSettingsOfATransaction(t *testing.T) {
 	t.Parallel()
 	for sync, want := range map[string]string{"off": "on", "on": "on", "local": "local", "remote_write": "remote_write"} {
@@ -168,7 +171,8 @@ func TestSettingsOfATransaction(t *testing.T) {
 			if _, err := s.DeleteEvents(t.Context(), 0, 100); err != nil {
 				t.Fatal(err)
 			}
-			// To delete history again after a crash harms nobody, so that waits for no disk and no standby.
+			// Deleted history may return after a crash, so its deletion waits for no disk
+			// and no standby.
 			if got := column(t, cfg, "SELECT DISTINCT settings FROM seen ORDER BY settings"); !slices.Equal(got,
 				[]string{"lock_events off off off off 5s", "resource_locks " + want + " off off off 5s"}) {
 				t.Errorf("settings: %q", got)
@@ -177,7 +181,8 @@ func TestSettingsOfATransaction(t *testing.T) {
 	}
 }
 
-// Moments are the same whatever time zone and form of dates the database has for its sessions.
+// Timestamps do not depend on the time zone and the date style that the database has for
+// its sessions.
 func TestTimeZoneOfTheDatabase(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"cache_statement", "exec", "simple_protocol"} {
@@ -204,7 +209,7 @@ func TestTimeZoneOfTheDatabase(t *testing.T) {
 				t.Errorf("deleted %d events of the last hour, %v", n, err)
 			}
 			if d := time.Since(now).Abs(); d > time.Minute {
-				t.Errorf("the moment is %v off", d)
+				t.Errorf("the time is wrong by %v", d)
 			}
 		})
 	}

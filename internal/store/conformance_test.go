@@ -36,12 +36,13 @@ func TestAcquireIsStored(t *testing.T) {
 			t.Errorf("expires %v after it was locked", got)
 		}
 		if now.Before(out.Now) || out.Now.Before(before) || out.Now.After(time.Now().Add(time.Minute)) {
-			t.Errorf("odd moments: acquire at %v, look at %v", out.Now, now)
+			t.Errorf("odd times: acquired at %v, read at %v", out.Now, now)
 		}
 	})
 }
 
-// Names, process ids and times that a careless encoding would change come back as they were.
+// Names, process ids and times that a careless encoding would change are stored
+// unchanged.
 func TestTextSurvives(t *testing.T) {
 	t.Parallel()
 	names := []string{
@@ -117,7 +118,8 @@ func TestReleaseKeepsRowAndToken(t *testing.T) {
 	})
 }
 
-// Many clients on few resources: nobody ever holds together with somebody else, and tokens grow in the order of the holds.
+// Many clients use few resources. No two processes ever hold the same resource, and
+// tokens grow in the order of the holds.
 func TestExclusionUnderLoad(t *testing.T) {
 	t.Parallel()
 	const clients, rounds, resources = 24, 40, 3
@@ -156,7 +158,7 @@ func TestExclusionUnderLoad(t *testing.T) {
 					mu.Unlock()
 					runtime.Gosched() // let others try while it is held
 					mu.Lock()
-					holder[name] = "" // before the release is sent: nobody may be granted the resource earlier
+					holder[name] = "" // before the release is sent: no other process may be granted the resource earlier
 					mu.Unlock()
 					if _, err := s.Execute(context.Background(), lock.Release{Resource: name, ProcessID: process}); err != nil {
 						t.Error(err)
@@ -169,7 +171,8 @@ func TestExclusionUnderLoad(t *testing.T) {
 	})
 }
 
-// All servers try to insert the same new names at the same time: exactly one wins each.
+// All servers try to insert the same new names at the same time. For each name exactly
+// one acquire is granted.
 func TestFirstInsertIsDecidedOnce(t *testing.T) {
 	t.Parallel()
 	const servers, names = 3, 50
@@ -232,24 +235,24 @@ func TestSweep(t *testing.T) {
 			t.Errorf("held after the sweep: %+v", got)
 		}
 
-		if forgotten, next, err := locks.SweepIdle(t.Context(), 0, 100, time.Hour); err != nil || forgotten != 0 || next != 0 {
-			t.Errorf("forgot %d that ended just now, next %d, %v", forgotten, next, err)
+		if deleted, next, err := locks.SweepIdle(t.Context(), 0, 100, time.Hour); err != nil || deleted != 0 || next != 0 {
+			t.Errorf("deleted %d that ended just now, next %d, %v", deleted, next, err)
 		}
 		total, after := 0, int64(0)
 		for range 4 { // 7 rows in windows of 2
-			forgotten, next, err := locks.SweepIdle(t.Context(), after, 2, 0)
+			deleted, next, err := locks.SweepIdle(t.Context(), after, 2, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
-			total, after = total+forgotten, next
+			total, after = total+deleted, next
 		}
 		if total != 6 || after != 0 {
-			t.Errorf("forgot %d, next %d, want 6 and 0", total, after)
+			t.Errorf("deleted %d, next %d, want 6 and 0", total, after)
 		}
 		if r, _ := find(t, s, "released"); r.ID != 0 {
 			t.Errorf("still there: %+v", r)
 		}
-		// A name that comes back starts above every deleted token, whatever the clock says.
+		// A new resource starts above every deleted token, whatever the clock is.
 		again := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "brand new", ProcessID: "p"}})
 		if again.Hold.Token <= token {
 			t.Errorf("token %d after the deleted %d", again.Hold.Token, token)

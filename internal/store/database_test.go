@@ -23,7 +23,7 @@ func databaseIDOf(t *testing.T, cfg store.Config) string {
 	return s.DatabaseID()
 }
 
-// The id of a database is made once. Every other database has another one.
+// The id of a database is made once. Every other database has another id.
 func TestDatabaseID(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
@@ -74,8 +74,8 @@ func TestDatabaseIDOfACopy(t *testing.T) {
 	}
 }
 
-// A database of the release before gets an id, and keeps what it holds. On Postgres a server of that release goes on
-// beside it.
+// A database of an earlier release gets an id and keeps its holds. On Postgres a server
+// of that release continues to work.
 func TestDatabaseOfTheReleaseBeforeGetsAnID(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
@@ -110,14 +110,14 @@ func TestDatabaseOfTheReleaseBeforeGetsAnID(t *testing.T) {
 	})
 }
 
-// What is no id is neither kept by the database nor sent to anybody.
+// The database accepts no other text as its id, and a store does not open without an id.
 func TestDatabaseIDIsNothingElse(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		databaseIDOf(t, cfg)
 		for _, id := range []string{"", "not an id", strings.Repeat("A", 32), strings.Repeat("0", 33), strings.Repeat("0", 31) + "\n"} {
 			if _, err := connect(t, cfg).ExecContext(t.Context(), "UPDATE lockd_database SET database_id = '"+id+"'"); err == nil {
-				t.Errorf("the database takes %q for an id", id)
+				t.Errorf("the database accepts %q as its id", id)
 			}
 		}
 		run(t, cfg, "DELETE FROM lockd_database")

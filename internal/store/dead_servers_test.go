@@ -9,11 +9,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"resource-lock-manager/internal/lock"
-	"resource-lock-manager/internal/service"
 	"resource-lock-manager/internal/store"
 )
 
-// aliveFor returns for how much longer a server counts as alive, by the database's clock.
+// aliveFor returns the time until the lease of a server ends, by the clock of the
+// database.
 func aliveFor(t *testing.T, s *store.Store, db *sql.DB) (left time.Duration) {
 	t.Helper()
 	var seconds float64
@@ -25,12 +25,13 @@ func aliveFor(t *testing.T, s *store.Store, db *sql.DB) (left time.Duration) {
 	return time.Duration(seconds * float64(time.Second))
 }
 
-// TestDeadServerIsPassedOver, and not before it is dead; and its waiters come back to their places.
+// The waiters of a server are passed over when it is dead, and not before. They can
+// return to their places.
 func TestDeadServerIsPassedOver(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, store.Postgres)
-	var told []service.Commit
-	a := openObserved(t, cfg, func(c service.Commit) { told = append(told, c) })
+	var seen commits
+	a := openObserved(t, cfg, seen.observe)
 	dying, err := store.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -52,15 +53,16 @@ func TestDeadServerIsPassedOver(t *testing.T) {
 		t.Errorf("queue (-want +got):\n%s", diff)
 	}
 
-	// One that has crashed just now counts as alive for a while.
+	// A server that has crashed just now counts as alive for a while.
 	run(t, cfg, fmt.Sprintf("UPDATE lock_servers SET alive_until = clock_timestamp() + interval '2 s' WHERE id = %d", id))
-	told = nil
+	seen.take()
 	if granted := release(t, a, "soon", "p"); len(granted) != 0 {
-		t.Fatalf("granted %+v, but the first waiter may be there", granted)
+		t.Fatalf("granted %+v, but the first waiter may be connected", granted)
 	}
-	due := told[0].Contended[0].Due(told[0].Now)
-	if due.Before(told[0].Now) || due.After(told[0].Now.Add(2*time.Second)) {
-		t.Errorf("due %v after now, want within two seconds", due.Sub(told[0].Now))
+	commit := seen.takeOne(t)
+	due := commit.Contended[0].Due(commit.Now)
+	if due.Before(commit.Now) || due.After(commit.Now.Add(2*time.Second)) {
+		t.Errorf("due %v after now, want within two seconds", due.Sub(commit.Now))
 	}
 	var granted []lock.Grant
 	eventually(t, "the server is dead", func() bool {
@@ -77,19 +79,19 @@ func TestDeadServerIsPassedOver(t *testing.T) {
 	}
 }
 
-// TestLeft tells of the places that are not kept any more.
-func TestLeft(t *testing.T) {
+// Places are abandoned that are not kept any more.
+func TestAbandonedPlaces(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
 		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
-		for name, keep := range map[string]time.Duration{"over": time.Microsecond, "over too": time.Microsecond, "kept": time.Hour} {
+		for name, keep := range map[string]time.Duration{"ended": time.Microsecond, "ended too": time.Microsecond, "kept": time.Hour} {
 			c := waiting("r", name)
 			enqueue(t, s, c)
 			execute(t, s, lock.Disconnect{Of: c, Keep: keep})
 		}
-		enqueue(t, s, waiting("r", "here"))
-		left := func(keep time.Duration, limit int) (names map[string]bool) {
+		enqueue(t, s, waiting("r", "connected"))
+		abandoned := func(keep time.Duration, limit int) (names map[string]bool) {
 			t.Helper()
 			places, err := s.AbandonedPlaces(t.Context(), keep, limit)
 			if err != nil {
@@ -104,11 +106,11 @@ func TestLeft(t *testing.T) {
 			}
 			return names
 		}
-		eventually(t, "a microsecond is over", func() bool { return len(left(0, 9)) >= 2 })
-		if diff := cmp.Diff(map[string]bool{"over": true, "over too": true}, left(0, 9)); diff != "" {
-			t.Errorf("left (-want +got):\n%s", diff)
+		eventually(t, "a microsecond has passed", func() bool { return len(abandoned(0, 9)) >= 2 })
+		if diff := cmp.Diff(map[string]bool{"ended": true, "ended too": true}, abandoned(0, 9)); diff != "" {
+			t.Errorf("abandoned (-want +got):\n%s", diff)
 		}
-		if got := left(0, 1); len(got) != 1 {
+		if got := abandoned(0, 1); len(got) != 1 {
 			t.Errorf("one of %v", got)
 		}
 		places, err := s.AbandonedPlaces(t.Context(), 0, 9)
@@ -116,16 +118,16 @@ func TestLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 		execute(t, s, lock.RemoveAbandoned{Places: append(places, lock.Place{Resource: "r", ProcessID: "kept", RequestID: "of kept"})})
-		if got := left(0, 9); len(got) != 0 {
-			t.Errorf("left again: %v", got)
+		if got := abandoned(0, 9); len(got) != 0 {
+			t.Errorf("abandoned again: %v", got)
 		}
 		if r, _ := find(t, s, "r"); r.Waiters != 1 || r.Detached != 1 {
-			t.Errorf("%d wait, %d are away", r.Waiters, r.Detached)
+			t.Errorf("%d wait, %d are detached", r.Waiters, r.Detached)
 		}
 		if cfg.Driver != store.Postgres {
 			return
 		}
-		// A dead server's are kept for as long as those who hang up keep theirs.
+		// The places of a dead server are kept as long as those of a disconnected client.
 		other, err := store.Open(t.Context(), cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -133,27 +135,28 @@ func TestLeft(t *testing.T) {
 		other.Start(nil)
 		enqueue(t, other, waiting("r", "of the dead"))
 		enqueue(t, other, waiting("r", "of the dead too"))
-		if got := left(0, 9); len(got) != 0 {
-			t.Errorf("left while their server is alive: %v", got)
+		if got := abandoned(0, 9); len(got) != 0 {
+			t.Errorf("abandoned while their server is alive: %v", got)
 		}
 		if err := other.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if got := left(time.Hour, 9); len(got) != 0 {
-			t.Errorf("left an hour too early: %v", got)
+		if got := abandoned(time.Hour, 9); len(got) != 0 {
+			t.Errorf("abandoned an hour too early: %v", got)
 		}
-		if got := left(0, 9); len(got) != 2 {
-			t.Errorf("left of a dead server: %v", got)
+		if got := abandoned(0, 9); len(got) != 2 {
+			t.Errorf("abandoned by a dead server: %v", got)
 		}
 		run(t, cfg, fmt.Sprintf("UPDATE lock_servers SET alive_until = alive_until - interval '1 hour' WHERE id = %d", idOf(t, other)))
-		if got := left(59*time.Minute, 9); len(got) != 2 {
-			t.Errorf("left after an hour: %v", got)
+		if got := abandoned(59*time.Minute, 9); len(got) != 2 {
+			t.Errorf("abandoned after an hour: %v", got)
 		}
 	})
 }
 
-// TestDeadServersAreForgotten: not those that are alive, not at once, and not while anybody may come back to a place.
-func TestDeadServersAreForgotten(t *testing.T) {
+// A dead server is deleted, but not at once, and not while a client may return to a place
+// in one of its queues.
+func TestDeadServersAreDeleted(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, store.Postgres)
 	s, other := open(t, cfg), open(t, cfg)
@@ -186,7 +189,7 @@ func TestDeadServersAreForgotten(t *testing.T) {
 		keep time.Duration
 		want []int
 	}{
-		{10 * time.Minute, []int{idOf(t, s), idOf(t, other), 1001, 1002, 1003}}, // its place may be kept for so long
+		{10 * time.Minute, []int{idOf(t, s), idOf(t, other), 1001, 1002, 1003}}, // a place may be kept until then
 		{0, []int{idOf(t, s), idOf(t, other), 1001, 1003}},
 	} {
 		if err := s.DeleteDeadServers(t.Context(), step.keep); err != nil {
@@ -198,8 +201,8 @@ func TestDeadServersAreForgotten(t *testing.T) {
 	}
 }
 
-// TestServerStaysAlive: for the others it dies within two seconds of its last word, and at once when it is closed; and
-// one that could not be heard of for a while is alive again.
+// For other servers a server is dead two seconds after its last heartbeat at the latest,
+// and at once when it is closed. It is alive again when its heartbeats succeed again.
 func TestServerStaysAlive(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, store.Postgres)
@@ -216,15 +219,15 @@ func TestServerStaysAlive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Its beats wait for this lock, as for a database that stalls.
+	// Its heartbeats wait for this lock, as if the database stalled.
 	if _, err := tx.ExecContext(t.Context(), "LOCK TABLE lock_servers IN ROW EXCLUSIVE MODE; SELECT FROM lock_servers FOR UPDATE"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a server that is not heard of is dead", func() bool { return aliveFor(t, s, db) < 0 })
+	eventually(t, "a server without heartbeats is dead", func() bool { return aliveFor(t, s, db) < 0 })
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a server that is heard of again is alive", func() bool { return aliveFor(t, s, db) >= 0 })
+	eventually(t, "a server with heartbeats is alive", func() bool { return aliveFor(t, s, db) >= 0 })
 	if left := aliveFor(t, s, db); left > 2*time.Second {
 		t.Errorf("alive for %v, want at most 2 s", left)
 	}
@@ -236,14 +239,15 @@ func TestServerStaysAlive(t *testing.T) {
 	}
 }
 
-// TestForgottenServerComesBack: one that was away for so long that the others have forgotten it.
-func TestForgottenServerComesBack(t *testing.T) {
+// A server that could not reach the database for so long that the others have deleted it
+// is alive again.
+func TestDeletedServerIsAliveAgain(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, store.Postgres)
 	s := open(t, cfg)
 	run(t, cfg, "DELETE FROM lock_servers")
 	db := connect(t, cfg)
-	eventually(t, "it is heard of again", func() bool { return number(t, db, "SELECT count(*) FROM lock_servers") == 1 })
+	eventually(t, "the server is registered again", func() bool { return number(t, db, "SELECT count(*) FROM lock_servers") == 1 })
 	if left := aliveFor(t, s, db); left < 0 {
 		t.Errorf("dead for %v", -left)
 	}

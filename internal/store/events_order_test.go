@@ -35,8 +35,8 @@ func openWithService(t *testing.T, cfg store.Config) (*store.Store, *service.Ser
 	return s, locks
 }
 
-// Whatever happens to a resource, from several servers, in queues, at and after its holds' expiries:
-// the moments of its events never go back.
+// The times of the events of a resource never decrease, whatever happens on several
+// servers, in queues, and at the expiry of holds.
 func TestEventsOfAResourceAreInTheOrderOfTime(t *testing.T) {
 	t.Parallel()
 	const clients, rounds, resources = 12, 60, 3
@@ -47,14 +47,14 @@ func TestEventsOfAResourceAreInTheOrderOfTime(t *testing.T) {
 			stores[i], services[i] = openWithService(t, cfg)
 			services[i].Start()
 		}
-		// Chance alone does not always have somebody give up, or release in time.
+		// Random commands do not always include an abandoned wait and a release in time.
 		held := lock.Request{Resource: "r0", ProcessID: "first", TTL: time.Minute}
 		if _, err := services[0].Acquire(t.Context(), held); err != nil {
 			t.Fatal(err)
 		}
 		waits := lock.Request{Resource: "r0", ProcessID: "second", TTL: time.Minute, Wait: time.Millisecond}
 		if _, err := services[0].Acquire(t.Context(), waits); err == nil {
-			t.Fatal("two have the resource")
+			t.Fatal("two processes have the resource")
 		}
 		if _, err := services[0].Release(t.Context(), lock.Release{Resource: "r0", ProcessID: "first"}); err != nil {
 			t.Fatal(err)
@@ -107,7 +107,7 @@ func TestEventsOfAResourceAreInTheOrderOfTime(t *testing.T) {
 			for i, e := range events {
 				kinds[e.Kind]++
 				if i > 0 && e.At.After(events[i-1].At) {
-					t.Errorf("%+v came before %+v", e, events[i-1])
+					t.Errorf("%+v is before %+v in the history", e, events[i-1])
 				}
 			}
 		}

@@ -16,7 +16,7 @@ func LoadQueuesSQL(driver string) string { return statement(driver + "/load_queu
 // TableColumnsSQL returns the statement that lists the columns of every table.
 func TableColumnsSQL(driver string) string { return statement(driver + "/table_columns.sql") }
 
-// PlanOfList is how the database finds the locks of a list.
+// PlanOfList returns the plan by which the database finds the locks of a list.
 func (s *Store) PlanOfList(ctx context.Context, f service.ListFilter) (plan string, err error) {
 	explain := "EXPLAIN "
 	if _, ok := s.backend.(*sqlite); ok {

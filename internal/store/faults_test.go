@@ -16,7 +16,8 @@ import (
 	"resource-lock-manager/internal/store"
 )
 
-// A connection that breaks when COMMIT has been sent leaves the outcome open. It is reported as such and not run again.
+// After a connection broke that had sent COMMIT, the outcome is unknown. It is reported
+// as such, and the batch is not run again.
 func TestUnknownCommit(t *testing.T) {
 	t.Parallel()
 	for name, delivered := range map[string]bool{"committed": true, "not committed": false} {
@@ -42,8 +43,8 @@ func TestUnknownCommit(t *testing.T) {
 	}
 }
 
-// Of several hosts, all but one take connections and say nothing, as the lost ones of a cluster may: a command that needs a
-// new connection reaches the living one in time.
+// Of several hosts, all but one accept connections and do not answer, as lost hosts of a
+// cluster may. A command that needs a new connection reaches the last host in time.
 func TestSilentHosts(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, store.Postgres)
@@ -63,7 +64,7 @@ func TestSilentHosts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The commits use the connection that they get without a pause: the lease needs one of its own.
+	// The commits always find a free connection, so the lease needs another one.
 	var busy sync.WaitGroup
 	defer busy.Wait()
 	ctx, enough := context.WithCancel(context.Background())
@@ -90,7 +91,8 @@ func TestSilentHosts(t *testing.T) {
 	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
 }
 
-// A connection that breaks before COMMIT is sent costs nothing but a new one.
+// After a connection broke before COMMIT was sent, the batch is run again on a new
+// connection.
 func TestBrokenConnectionIsReplaced(t *testing.T) {
 	t.Parallel()
 	for _, word := range []string{"begin", "FOR UPDATE", "INSERT INTO resource_locks"} {
@@ -108,7 +110,7 @@ func TestBrokenConnectionIsReplaced(t *testing.T) {
 	}
 }
 
-// poison is a command that no transaction survives.
+// poison is a command that makes every transaction fail.
 type poison struct{ resource string }
 
 func (c poison) Needs() lock.Needs { return lock.Needs{Resources: []string{c.resource}} }
@@ -138,14 +140,14 @@ func TestPoisonCommandFailsAlone(t *testing.T) {
 	})
 }
 
-// What a batch did before it failed must not be seen: neither in the database nor in what its commands are told later.
+// A failed batch changes neither the database nor the states that later commands see.
 func TestFailedBatchLeavesNothing(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
 		broken := brokenAfter{resource: "r"}
 		if _, err := s.Execute(t.Context(), broken); err == nil {
-			t.Fatal("a row that the database cannot keep was accepted")
+			t.Fatal("a row that the database cannot store was accepted")
 		}
 		if r, _ := find(t, s, "r"); r.ID != 0 {
 			t.Errorf("left behind: %+v", r)
@@ -154,7 +156,7 @@ func TestFailedBatchLeavesNothing(t *testing.T) {
 	})
 }
 
-// brokenAfter saves two states of which the second names a row that another resource has.
+// brokenAfter changes two resources; the second change names the row of another resource.
 type brokenAfter struct{ resource string }
 
 func (c brokenAfter) Needs() lock.Needs {
@@ -169,7 +171,7 @@ func (c brokenAfter) Decide(now time.Time, before []lock.Resource) (lock.Outcome
 	return lock.Outcome{Now: now, Changed: []lock.Resource{one, two}}, nil
 }
 
-// The sentinels of a stopped store.
+// A store refuses commands before Start and after Close.
 func TestStoppedStore(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
@@ -199,7 +201,7 @@ func TestSecondStoreOnOneFileIsRefused(t *testing.T) {
 	}
 }
 
-// Files whose names mean something in a SQLite URI are opened under just these names.
+// File names with characters that mean something in a SQLite URI are used literally.
 func TestOddFileNames(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"with space.db", "per%20cent.db", "question?mark=1.db", "hash#tag.db", "plus+é.db"} {

@@ -14,7 +14,8 @@ import (
 
 const fencedWrite = "-- write only while the token is current"
 
-// The user's own table lives beside the locks, and his write and the check of his token are one transaction.
+// The user's own table is in the database of the locks: the write and the check of the
+// token are one transaction.
 func TestFencedWriteInTheUsersTransaction(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, store.Postgres)
@@ -22,7 +23,7 @@ func TestFencedWriteInTheUsersTransaction(t *testing.T) {
 	db := connect(t, cfg)
 	run(t, cfg, "CREATE TABLE accounts (id int PRIMARY KEY, balance int)", "INSERT INTO accounts VALUES (1, 100)")
 	statement := testdb.Example(t, fencedWrite)
-	// write reports whether the write was let through.
+	// write reports whether the database accepted the write.
 	write := func(tx *sql.Tx, balance int, token int64) bool {
 		t.Helper()
 		result, err := tx.ExecContext(t.Context(), statement, balance, 1, "account 1", token)
@@ -53,11 +54,11 @@ func TestFencedWriteInTheUsersTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// The slow process is paused; its hold is broken and somebody else works.
+	// The slow process is paused. Its hold is force-released and another process works.
 	execute(t, s, lock.ForceRelease{Resource: "account 1", Reason: "no heartbeat"})
 	tx = begin()
 	if write(tx, 120, first.Hold.Token) {
-		t.Error("a write was let through while nobody holds the lock")
+		t.Error("a write was accepted while no process holds the lock")
 	}
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
@@ -65,36 +66,37 @@ func TestFencedWriteInTheUsersTransaction(t *testing.T) {
 	second := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "account 1", ProcessID: "quick", TTL: time.Hour}})
 	tx = begin()
 	if write(tx, 130, first.Hold.Token) {
-		t.Error("the stale holder's write was let through")
+		t.Error("the stale holder's write was accepted")
 	}
 	if !write(tx, 140, second.Hold.Token) {
 		t.Error("the new holder's write was refused")
 	}
 
-	// Until that transaction ends, nobody else can become the holder: the check and the write are one.
-	broken := make(chan error, 1)
+	// Until that transaction ends, no other process can become the holder: the check and
+	// the write are one.
+	released := make(chan error, 1)
 	go func() {
 		_, err := s.Execute(context.Background(), lock.ForceRelease{Resource: "account 1", Reason: "too early"})
-		broken <- err
+		released <- err
 	}()
 	waitForLock(t, db)
 	select {
-	case err := <-broken:
-		t.Errorf("the hold was broken in the middle of its holder's transaction: %v", err)
+	case err := <-released:
+		t.Errorf("the hold was force-released during its holder's transaction: %v", err)
 	default:
 	}
 	if err := tx.Commit(); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-broken; err != nil {
+	if err := <-released; err != nil {
 		t.Error(err)
 	}
 
-	// An expired hold is no better than a broken one, swept or not.
+	// The write of an expired hold is refused, too, whether or not its end was recorded.
 	expired := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "account 1", ProcessID: "late", TTL: time.Microsecond}})
 	tx = begin()
 	if write(tx, 150, expired.Hold.Token) {
-		t.Error("the write of an expired holder was let through")
+		t.Error("the write of an expired holder was accepted")
 	}
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
@@ -105,7 +107,7 @@ func TestFencedWriteInTheUsersTransaction(t *testing.T) {
 	}
 }
 
-// waitForLock returns once some session of the database waits for a row.
+// waitForLock returns when a session of the database waits for a row.
 func waitForLock(t *testing.T, db *sql.DB) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -123,7 +125,8 @@ func waitForLock(t *testing.T, db *sql.DB) {
 	}
 }
 
-// The second way of the page: the protected table remembers the highest token that it has seen.
+// The second method of the page: the protected table stores the highest token that it has
+// seen.
 func TestFencedByHighestToken(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {

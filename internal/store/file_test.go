@@ -19,10 +19,11 @@ import (
 	"resource-lock-manager/internal/store"
 )
 
-// openOnly is a variable with the path of a SQLite file, which the test binary then only opens and closes.
+// openOnly is an environment variable with the path of a SQLite file. If it is set, the
+// test binary only opens and closes that file.
 const openOnly = "STORE_TEST_OPEN"
 
-// openAndSay prints why a file cannot be opened, and returns the exit code.
+// openAndSay prints why a file cannot be opened and returns the exit code.
 func openAndSay(path string) int {
 	cfg := store.Config{Driver: store.SQLite, Source: path, MaxQueue: 1, Logger: slog.New(slog.DiscardHandler)}
 	s, err := store.Open(context.Background(), cfg)
@@ -36,10 +37,11 @@ func openAndSay(path string) int {
 	return 0
 }
 
-// openAsNobody opens a file in a process that is not root's, and returns what it prints.
+// openAsNobody opens a file in a process of the user nobody, if root runs the tests, and
+// returns its output.
 func openAsNobody(t *testing.T, folder, path string) string {
 	t.Helper()
-	cmd := exec.Command("/proc/self/exe") // where the binary lies, nobody may not look
+	cmd := exec.Command("/proc/self/exe") // the user nobody may not enter the folder of the binary
 	cmd.Dir, cmd.Env = folder, []string{openOnly + "=" + path, "GORACE=atexit_sleep_ms=0"}
 	if os.Getuid() == 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody(t), Gid: nobody(t)}}
@@ -65,7 +67,7 @@ func nobody(t *testing.T) uint32 {
 	return uint32(id)
 }
 
-// made opens and closes a database, so that it is a good one.
+// made creates a valid database.
 func made(t *testing.T, path string) {
 	t.Helper()
 	cfg := config(t, store.SQLite)
@@ -81,8 +83,8 @@ func made(t *testing.T, path string) {
 	}
 }
 
-// A database that cannot be opened is refused with the absolute path of it, what is the matter with which file, and what to
-// do about it.
+// The error for a database that cannot be opened has its absolute path, the file at
+// fault, and advice.
 func TestSQLiteOpenErrors(t *testing.T) {
 	t.Parallel()
 	must := func(t *testing.T, err error) {
@@ -183,7 +185,7 @@ func TestSQLiteOpenErrors(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			folder, err := os.MkdirTemp("", "open-errors-") // where nobody can come, unlike to t.TempDir
+			folder, err := os.MkdirTemp("", "open-errors-") // unlike t.TempDir, the user nobody can enter it
 			must(t, err)
 			t.Cleanup(func() {
 				must(t, exec.Command("chmod", "-R", "u+rwx", folder).Run())

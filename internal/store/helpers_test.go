@@ -77,7 +77,7 @@ func find(tb testing.TB, s *store.Store, name string) (lock.Resource, time.Time)
 	return seen.Resource, seen.At
 }
 
-// held returns every resource that the filter lets through.
+// held returns every resource that matches the filter.
 func held(tb testing.TB, s *store.Store, f service.ListFilter) []lock.Resource {
 	tb.Helper()
 	var found []lock.Resource
@@ -93,7 +93,7 @@ func held(tb testing.TB, s *store.Store, f service.ListFilter) []lock.Resource {
 		tb.Fatal(err)
 	}
 	if total != len(found) {
-		tb.Errorf("%d resources announced, %d came", total, len(found))
+		tb.Errorf("%d resources announced, %d passed on", total, len(found))
 	}
 	return found
 }
@@ -114,7 +114,7 @@ func connect(tb testing.TB, cfg store.Config) *sql.DB {
 	return db
 }
 
-// run executes statements on a database behind the store's back.
+// run executes statements on a database, past the store.
 func run(tb testing.TB, cfg store.Config, statements ...string) {
 	tb.Helper()
 	db := connect(tb, cfg)
@@ -125,7 +125,7 @@ func run(tb testing.TB, cfg store.Config, statements ...string) {
 	}
 }
 
-// number returns what a statement counts.
+// number returns the result of a statement.
 func number(tb testing.TB, db *sql.DB, statement string) int {
 	tb.Helper()
 	var n int
@@ -135,7 +135,7 @@ func number(tb testing.TB, db *sql.DB, statement string) int {
 	return n
 }
 
-// strings of a query's first column.
+// column returns the first column of a query as strings.
 func column(t *testing.T, cfg store.Config, query string) (found []string) {
 	t.Helper()
 	rows, err := connect(t, cfg).QueryContext(t.Context(), query)
@@ -156,14 +156,14 @@ func column(t *testing.T, cfg store.Config, query string) (found []string) {
 	return found
 }
 
-// eventually asks every now and then until it is so.
-func eventually(t *testing.T, what string, so func() bool) {
+// eventually fails the test unless a condition becomes true.
+func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
-	for deadline := time.Now().Add(60 * time.Second); !so(); <-ticker.C {
+	for deadline := time.Now().Add(60 * time.Second); !condition(); <-ticker.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("it does not come true that %s", what)
+			t.Fatalf("not within a minute: %s", what)
 		}
 	}
 }

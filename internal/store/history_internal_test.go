@@ -18,10 +18,10 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// firstEvent is the moment of the first event of a filled history.
+// firstEvent is the time of the first event of a filled history.
 var firstEvent = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// onBothFilled runs a test on a store with the events, appended as commands append them.
+// onBothFilled runs a test on a store with the events, appended as a batch appends them.
 func onBothFilled(t *testing.T, events []lock.Event, test func(t *testing.T, s *Store)) {
 	for _, driver := range []string{SQLite, Postgres} {
 		t.Run(driver, func(t *testing.T) {
@@ -53,7 +53,8 @@ func onBothFilled(t *testing.T, events []lock.Event, test func(t *testing.T, s *
 	}
 }
 
-// someEvents are n events, a second apart, but for expiries that were recorded up to an hour late.
+// someEvents returns n events, a second apart, except expiries that were recorded up to
+// an hour late.
 func someEvents(n, resources int) []lock.Event {
 	random := rand.New(rand.NewPCG(1, 2))
 	events := make([]lock.Event, n)
@@ -67,7 +68,7 @@ func someEvents(n, resources int) []lock.Event {
 		if e.Kind == lock.EventExpired && random.IntN(2) == 0 {
 			e.At = e.At.Add(-time.Duration(random.IntN(3600)) * time.Second)
 		}
-		if random.IntN(10) == 0 && i > 0 { // many events share a moment
+		if random.IntN(10) == 0 && i > 0 { // many events have the same time
 			e.At = events[i-1].At
 		}
 		events[i] = e
@@ -75,7 +76,8 @@ func someEvents(n, resources int) []lock.Event {
 	return events
 }
 
-// A page has exactly the events of the filter, and the pages together all of them.
+// A page has exactly the events that match the filter. All pages together have all of
+// them.
 func TestHistoryFiltersFindAllThatMatches(t *testing.T) {
 	events := someEvents(4200, 5)
 	at := func(seconds int) time.Time { return firstEvent.Add(time.Duration(seconds) * time.Second) }
@@ -83,9 +85,9 @@ func TestHistoryFiltersFindAllThatMatches(t *testing.T) {
 		"a time":                      {Since: at(1000), Until: at(2000)},
 		"since":                       {Since: at(4000)},
 		"until":                       {Until: at(150)},
-		"the moment of an event":      {Since: events[2000].At, Until: events[2000].At.Add(time.Microsecond)},
+		"the time of an event":        {Since: events[2000].At, Until: events[2000].At.Add(time.Microsecond)},
 		"a time without events":       {Since: at(-1000), Until: at(-500)},
-		"a time to come":              {Since: at(5000)},
+		"a future time":               {Since: at(5000)},
 		"a kind":                      {Kinds: []lock.EventKind{lock.EventForceReleased}},
 		"two kinds":                   {Kinds: []lock.EventKind{lock.EventExpired, lock.EventAcquired}},
 		"all kinds":                   {Kinds: lock.EventKinds()},
@@ -122,7 +124,7 @@ func TestHistoryFiltersFindAllThatMatches(t *testing.T) {
 						}
 						for _, e := range page {
 							if e.ID < 1 || int(e.ID) > len(events) {
-								t.Fatalf("the ids do not begin with 1: %+v", e)
+								t.Fatalf("the ids do not start at 1: %+v", e)
 							}
 							if diff := gocmp.Diff(events[e.ID-1], e); diff != "" {
 								t.Fatal("event (-stored +read):\n" + diff)
@@ -139,7 +141,7 @@ func TestHistoryFiltersFindAllThatMatches(t *testing.T) {
 				}
 			})
 		}
-		// Whoever goes on from an event that is not kept any more is at the end.
+		// There is no page after an event that was deleted.
 		if err := s.writer.Exec("DELETE FROM lock_events WHERE id <= 10").Error; err != nil {
 			t.Fatal(err)
 		}
@@ -150,8 +152,8 @@ func TestHistoryFiltersFindAllThatMatches(t *testing.T) {
 	})
 }
 
-// What happened at some time is found without going through all that happened, on both databases:
-// what is read is bounded by an index, or by the number of events of the resource.
+// Events of a time are found without reading the whole history, on both databases. An
+// index, or the number of events of the resource, bounds what is read.
 func TestHistoryFiltersUseAnIndex(t *testing.T) {
 	events := someEvents(33_000, 300) // a hundred of each resource, eleven thousand of each process
 	at := func(seconds int) time.Time { return firstEvent.Add(time.Duration(seconds) * time.Second) }
@@ -201,7 +203,7 @@ func TestHistoryFiltersUseAnIndex(t *testing.T) {
 						!strings.Contains(line, "Sort Key")
 					bitmap := strings.Contains(line, "Bitmap Heap Scan") // behind an index, which is the next line
 					if reads && !bitmap && !strings.Contains(line, test.index) {
-						t.Errorf("it does not go by the index %s: %s", test.index, line)
+						t.Errorf("it does not use the index %s: %s", test.index, line)
 					}
 				}
 				if !strings.Contains(strings.Join(plan, "\n"), test.index) {
@@ -212,8 +214,9 @@ func TestHistoryFiltersUseAnIndex(t *testing.T) {
 	})
 }
 
-// An expiry that was recorded late is older than its neighbours. It neither stops the deletion of
-// old events nor takes a younger one along, and goes with its neighbours at the latest.
+// An expiry that was recorded late has an earlier time than its neighbours. It does not
+// stop the deletion of old events, does not cause the deletion of a younger event, and is
+// deleted with its neighbours at the latest.
 func TestLateExpiriesDoNotStopTheDeletion(t *testing.T) {
 	events := someEvents(4200, 5)
 	onBothFilled(t, events, func(t *testing.T, s *Store) {
@@ -242,9 +245,9 @@ func TestLateExpiriesDoNotStopTheDeletion(t *testing.T) {
 		}
 		for _, e := range events {
 			switch {
-			case !kept[e.ID] && !e.At.Before(cutoff.Add(time.Minute)): // the clock has gone on
+			case !kept[e.ID] && !e.At.Before(cutoff.Add(time.Minute)): // time has passed since
 				t.Errorf("deleted although it is not old: %+v", e)
-			case kept[e.ID] && e.ID < 2990: // the moment of its neighbours has passed the cutoff
+			case kept[e.ID] && e.ID < 2990: // its neighbours are older than the cutoff
 				t.Errorf("kept although it is old: %+v", e)
 			}
 		}

@@ -17,7 +17,7 @@ import (
 	"resource-lock-manager/internal/store"
 )
 
-// Everything that a hold carries comes back as it was, through every kind of change.
+// A hold is stored completely, through every kind of change.
 func TestHoldIsStoredWhole(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
@@ -64,7 +64,7 @@ func TestHistoryIsStored(t *testing.T) {
 		run(lock.Renew{Resource: "a", ProcessID: "p", TTL: time.Hour})
 		run(lock.Release{Resource: "a", ProcessID: "p"})
 		run(lock.Acquire{Request: lock.Request{Resource: "b", ProcessID: "p"}}) // finds the expired hold
-		run(lock.ForceRelease{Resource: "b", Reason: "broken", By: "ops"})
+		run(lock.ForceRelease{Resource: "b", Reason: "stuck", By: "ops"})
 
 		ids := cmpopts.IgnoreFields(lock.Event{}, "ID")
 		filters := map[string]struct {
@@ -119,14 +119,16 @@ func TestHistoryIsStored(t *testing.T) {
 		if _, found, err := s.LastEnd(t.Context(), "b", "p", end.Token+1); err != nil || found {
 			t.Errorf("the end of a token that never was: %v, %v", found, err)
 		}
-		// What its process had released cannot be broken for it any more.
+		// A hold that its process had released cannot be force-released for that process
+		// any more.
 		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "m", ProcessID: "p", MinHold: time.Hour}})
 		execute(t, s, lock.Release{Resource: "m", ProcessID: "p"})
 		execute(t, s, lock.ForceRelease{Resource: "m", Reason: "now"})
 		if end, found, err := s.LastEnd(t.Context(), "m", "p", 0); err != nil || !found || end.Kind != lock.EventReleased {
-			t.Errorf("the end of a hold that was released and then broken: %+v, %v, %v", end, found, err)
+			t.Errorf("the end of a hold that was released and then force-released: %+v, %v, %v", end, found, err)
 		}
-		// An earlier hold's end says nothing of a later hold, whose end nobody has recorded.
+		// The end of an earlier hold is not that of a later hold whose end is not
+		// recorded.
 		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "b", ProcessID: "p", TTL: time.Microsecond}})
 		if late, found, err := s.LastEnd(t.Context(), "b", "p", 0); err != nil || found {
 			t.Errorf("the end of a hold that only expired: %+v, %v, %v", late, found, err)
@@ -134,7 +136,7 @@ func TestHistoryIsStored(t *testing.T) {
 	})
 }
 
-// A refusal, and a batch that fails, leave no event.
+// A refusal and a failed batch append no event.
 func TestRefusalsLeaveNoEvent(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
@@ -173,7 +175,8 @@ func TestHistoryRetention(t *testing.T) {
 				t.Errorf("deleted %d, want %d, %v", n, want, err)
 			}
 		}
-		// Deleting history deletes nothing else, and new events still come after the old ones.
+		// Deleting history deletes nothing else, and new events have higher ids than the
+		// deleted ones.
 		if n := len(held(t, s, service.ListFilter{})); n != 5 {
 			t.Errorf("%d held", n)
 		}
@@ -229,7 +232,8 @@ func TestListFilters(t *testing.T) {
 	})
 }
 
-// The keyset of a process's holds is bytewise on both databases, whatever the collation.
+// The holds of a process are paged byte by byte on both databases, whatever the
+// collation.
 func TestHeldByPages(t *testing.T) {
 	t.Parallel()
 	names := []string{"B", "a", "_", "ä", "b", "A", "-", "日"}
@@ -257,7 +261,7 @@ func TestHeldByPages(t *testing.T) {
 	})
 }
 
-// An error of the reader ends the list and comes back.
+// An error of the caller ends the list and is returned.
 func TestListEndsEarly(t *testing.T) {
 	t.Parallel()
 	enough := errors.New("enough")
@@ -280,19 +284,19 @@ func TestListEndsEarly(t *testing.T) {
 	})
 }
 
-// However many clients read a list slowly, commits and quick reads find a connection.
+// While many clients read a list slowly, commits and short reads find a connection.
 func TestOpenListsLeaveTheRestWorking(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
 		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
-		reading, goOn := make(chan struct{}, 100), make(chan struct{})
+		reading, finish := make(chan struct{}, 100), make(chan struct{})
 		var lists sync.WaitGroup
 		for range 20 {
 			lists.Go(func() {
 				err := s.Held(context.Background(), service.ListFilter{}, func(int, time.Time) error { return nil }, func(lock.Resource) error {
 					reading <- struct{}{}
-					<-goOn
+					<-finish
 					return nil
 				})
 				if err != nil {
@@ -310,7 +314,7 @@ func TestOpenListsLeaveTheRestWorking(t *testing.T) {
 				t.Errorf("a page of %d", len(page))
 			}
 		}
-		close(goOn)
+		close(finish)
 		lists.Wait()
 	})
 }

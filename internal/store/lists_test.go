@@ -9,8 +9,8 @@ import (
 	"resource-lock-manager/internal/store"
 )
 
-// fill adds n held locks, a hundred for each group, whose names begin with the group's. Every process holds one of each
-// group.
+// fill adds n held locks in groups of a hundred. The names of a group start with the name
+// of the group. Every process holds one lock of each group.
 func fill(tb testing.TB, cfg store.Config, n int) {
 	tb.Helper()
 	const inserted = `INSERT INTO resource_locks (resource_name, process_id, locked_at, is_active, fencing_token) `
@@ -26,8 +26,8 @@ func fill(tb testing.TB, cfg store.Config, n int) {
 	run(tb, cfg, statement)
 }
 
-// A list by prefix finds its locks by an index. On Postgres, ANALYZE, which autovacuum runs soon after a table has grown,
-// also lets it find them in order.
+// A list by prefix finds its locks by an index. On Postgres, ANALYZE, which autovacuum
+// runs soon after a table has grown, lets it find them in their order, too.
 func TestListsByIndex(t *testing.T) {
 	t.Parallel()
 	const byName, byProcess = "by name", "by process"
@@ -75,7 +75,7 @@ func TestListsByIndex(t *testing.T) {
 	})
 }
 
-// BenchmarkListByPrefix reads lists by prefix among a million locks.
+// BenchmarkListByPrefix reads lists by prefix in a table of a million locks.
 func BenchmarkListByPrefix(b *testing.B) {
 	for _, driver := range []string{store.SQLite, store.Postgres} {
 		cfg := config(b, driver)

@@ -27,7 +27,8 @@ func gooseOn(t *testing.T, cfg store.Config, files fs.FS) *goose.Provider {
 	return provider
 }
 
-// runApplication has another program apply its migrations 1 to n, of which each makes a table.
+// runApplication applies the migrations 1 to n of another program. Each of them creates a
+// table.
 func runApplication(t *testing.T, cfg store.Config, n int64) {
 	t.Helper()
 	files := fstest.MapFS{}
@@ -40,7 +41,7 @@ func runApplication(t *testing.T, cfg store.Config, n int64) {
 	}
 }
 
-// makeEarlier makes a database of an earlier version, as that one did.
+// makeEarlier creates a database of an earlier version in the way of that version.
 func makeEarlier(t *testing.T, cfg store.Config, version int64) {
 	t.Helper()
 	files, err := fs.Sub(migrations.FS, cfg.Driver)
@@ -94,7 +95,7 @@ func undoMigrations(t *testing.T, cfg store.Config, version int) {
 	run(t, cfg, fmt.Sprint("DELETE FROM lockd_schema_version WHERE version > ", version))
 }
 
-// wantVersions checks that each migration of ours is recorded once.
+// wantVersions fails the test unless each migration of this program is recorded once.
 func wantVersions(t *testing.T, cfg store.Config) {
 	t.Helper()
 	files, err := fs.Glob(migrations.FS, cfg.Driver+"/*.sql")
@@ -114,7 +115,8 @@ func wantVersions(t *testing.T, cfg store.Config) {
 	}
 }
 
-// wantApplication checks that the other program's first n migrations were applied.
+// wantApplication fails the test unless the other program's first n migrations were
+// applied.
 func wantApplication(t *testing.T, cfg store.Config, n int) {
 	t.Helper()
 	found := tables(t, cfg)

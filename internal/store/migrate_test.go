@@ -15,7 +15,8 @@ import (
 	"resource-lock-manager/internal/store"
 )
 
-// Another program's migrations and ours do not hide each other, whichever come first.
+// The migrations of another program and those of this program do not hide each other, in
+// either order.
 func TestMigrationsOfAnotherProgram(t *testing.T) {
 	t.Parallel()
 	for _, first := range []int64{0, 1, 4, 9} { // migrations of the other program before ours
@@ -35,7 +36,8 @@ func TestMigrationsOfAnotherProgram(t *testing.T) {
 	}
 }
 
-// A database of an earlier version is taken over with what it holds, and goose's table is left to other programs.
+// A database of an earlier version is upgraded with its contents, and the version table
+// of goose is left to other programs.
 func TestTakeOverEarlierVersions(t *testing.T) {
 	t.Parallel()
 	for version := int64(1); version <= 4; version++ {
@@ -46,7 +48,7 @@ func TestTakeOverEarlierVersions(t *testing.T) {
 				work(t, cfg)
 				wantVersions(t, cfg)
 				if found := tables(t, cfg); slices.Contains(found, "goose_db_version") {
-					t.Errorf("goose's table is still there: %v", found)
+					t.Errorf("the version table of goose is still there: %v", found)
 				}
 				runApplication(t, cfg, 5)
 				wantApplication(t, cfg, 5)
@@ -59,7 +61,8 @@ func TestTakeOverEarlierVersions(t *testing.T) {
 	}
 }
 
-// A version table that may be another program's is not touched, and the log says so.
+// A version table that may belong to another program is left alone, and the log reports
+// it.
 func TestSharedVersionTableIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(t *testing.T, cfg store.Config){
@@ -96,7 +99,8 @@ func TestSharedVersionTableIsLeftAlone(t *testing.T) {
 	}
 }
 
-// What has our names but is not ours is named and left alone, and nothing of ours is left beside it.
+// A table or an index of another program with one of our names is reported and left
+// alone, and no table of ours is created beside it.
 func TestForeignNamesAreRefused(t *testing.T) {
 	t.Parallel()
 	const pythonColumns = "id integer, resource_name text, process_id text, locked_at text, expires_at text, is_active boolean"
@@ -183,7 +187,7 @@ func TestSchemas(t *testing.T) {
 	}
 	run(t, cfg, "CREATE SCHEMA locks", "CREATE SCHEMA later", `CREATE TABLE public.lock_events (n integer)`)
 	work(t, in("locks"))
-	work(t, in("locks,public")) // finds what is there
+	work(t, in("locks,public")) // finds the tables that exist
 	wantVersions(t, in("locks"))
 
 	run(t, cfg, `CREATE SCHEMA "My Locks"`)
@@ -195,7 +199,7 @@ func TestSchemas(t *testing.T) {
 	wantVersions(t, in("public"))
 
 	for path, words := range map[string][]string{
-		"later,locks": {"schema locks", "schema later", "search_path"}, // a new, empty lock database would be made in later
+		"later,locks": {"schema locks", "schema later", "search_path"}, // a new, empty lock database would be created in the schema later
 		"nowhere":     {"search_path"},
 	} {
 		s, err := store.Open(t.Context(), in(path))
@@ -209,7 +213,7 @@ func TestSchemas(t *testing.T) {
 		}
 	}
 	if found := column(t, cfg, "SELECT tablename FROM pg_tables WHERE schemaname = 'later'"); len(found) > 0 {
-		t.Errorf("made in vain: %v", found)
+		t.Errorf("created without need: %v", found)
 	}
 }
 

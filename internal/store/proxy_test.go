@@ -12,19 +12,20 @@ import (
 	"resource-lock-manager/internal/store"
 )
 
-// proxy stands between a store and its Postgres and cuts the connection once, where the test says.
+// proxy is between a store and its Postgres. It cuts one connection when the client sends
+// a given text.
 type proxy struct {
 	address  string
 	upstream string
-	cutAfter atomic.Value // a string: a connection that writes locks is cut once the client has sent it; empty: never
-	deliver  atomic.Bool  // whether what the client sent last still reaches the database; a COMMIT becomes a ROLLBACK if not
-	answer   atomic.Value // a []byte that the client gets for it instead of a cut; empty: none
-	atOnce   atomic.Bool  // whether the cut does not wait for the answer of the database
+	cutAfter atomic.Value // a string: a connection that writes locks is cut when the client sends it; empty: never
+	deliver  atomic.Bool  // what the client sent last reaches the database; otherwise a COMMIT becomes a ROLLBACK
+	answer   atomic.Value // a []byte: the answer that the client gets instead of a cut; empty: none
+	atOnce   atomic.Bool  // the cut does not wait for the answer of the database
 	cuts     atomic.Int32
 	answers  atomic.Int32 // ReadyForQuery of the database: each ends a round trip
 }
 
-// throughProxy makes cfg go through a new proxy.
+// throughProxy changes cfg so that the store connects through a new proxy.
 func throughProxy(t *testing.T, cfg *store.Config) *proxy {
 	t.Helper()
 	u, err := url.Parse(cfg.Source)
@@ -65,12 +66,12 @@ func throughProxy(t *testing.T, cfg *store.Config) *proxy {
 	return p
 }
 
-// connection is one client's way through the proxy.
+// connection is a connection through the proxy.
 type connection struct {
 	*proxy
 	client, server net.Conn
-	cut            atomic.Bool // no answer of the database comes through any more, or none but one
-	writes         bool        // it has locked rows: the others only read, or tell that the server is alive
+	cut            atomic.Bool // the next answer of the database is dropped or replaced
+	writes         bool        // it has locked rows; other connections only read or renew the lease
 }
 
 func (c *connection) close() {
@@ -115,7 +116,7 @@ func (c *connection) toClient() {
 		}
 		c.answers.Add(int32(bytes.Count(buf[:n], []byte("Z\x00\x00\x00\x05"))))
 		answer := buf[:n]
-		if c.cut.Swap(false) { // the database has answered: it has done it
+		if c.cut.Swap(false) { // the answer of the database shows that it has executed the text
 			if answer = c.answer.Load().([]byte); len(answer) == 0 {
 				return
 			}

@@ -15,7 +15,8 @@ import (
 	"resource-lock-manager/internal/store"
 )
 
-// wantCounts fails the test unless the counts in the resources' rows are those of the queues' table.
+// wantCounts fails the test unless the counts in the rows of resources are those of the
+// table of waiters.
 func wantCounts(t *testing.T, cfg store.Config) (waiters int) {
 	t.Helper()
 	db := connect(t, cfg)
@@ -29,14 +30,14 @@ func wantCounts(t *testing.T, cfg store.Config) (waiters int) {
 	defer rows.Close()
 	for rows.Next() {
 		var name string
-		var counted, away, wantCounted, wantAway int
-		if err := rows.Scan(&name, &counted, &away, &wantCounted, &wantAway); err != nil {
+		var counted, detached, wantCounted, wantDetached int
+		if err := rows.Scan(&name, &counted, &detached, &wantCounted, &wantDetached); err != nil {
 			t.Fatal(err)
 		}
-		if counted != wantCounted || away != wantAway {
-			t.Errorf("%s counts %d waiters and %d away, the table has %d and %d", name, counted, away, wantCounted, wantAway)
+		if counted != wantCounted || detached != wantDetached {
+			t.Errorf("%s counts %d waiters and %d detached, the table has %d and %d", name, counted, detached, wantCounted, wantDetached)
 		}
-		waiters += wantCounted + wantAway
+		waiters += wantCounted + wantDetached
 	}
 	if err := rows.Err(); err != nil {
 		t.Fatal(err)
@@ -47,7 +48,8 @@ func wantCounts(t *testing.T, cfg store.Config) (waiters int) {
 	return waiters
 }
 
-// TestQueuedAndGrantedInOneTransaction leaves no row behind, and its counts are right.
+// A waiter that is queued and granted in one transaction leaves no row behind, and the
+// counts are right.
 func TestQueuedAndGrantedInOneTransaction(t *testing.T) {
 	t.Parallel()
 	const crowd = 20
@@ -81,13 +83,13 @@ func TestQueuedAndGrantedInOneTransaction(t *testing.T) {
 		for i := range crowd {
 			r, now := find(t, s, fmt.Sprint("r", i))
 			if holder, held := r.Holder(now); !held || holder.ProcessID == "p" || r.Waiters != 1 {
-				t.Errorf("%+v: want it held by one, and the other waiting", r)
+				t.Errorf("%+v: want one waiter to hold it and the other to wait", r)
 			}
 		}
 	})
 }
 
-// TestCountsAreTrue, whatever happens at the same time.
+// The counts of waiters are right, whatever happens at the same time.
 func TestCountsAreTrue(t *testing.T) {
 	t.Parallel()
 	const clients, rounds, resources = 16, 60, 3
@@ -134,7 +136,7 @@ func TestCountsAreTrue(t *testing.T) {
 		}
 		wg.Wait()
 		if wantCounts(t, cfg) == 0 {
-			t.Error("nobody waits in the end, so nothing was counted")
+			t.Error("no request waits in the end, so nothing was counted")
 		}
 	})
 }

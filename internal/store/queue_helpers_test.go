@@ -14,7 +14,7 @@ import (
 
 var connections atomic.Int64
 
-// waiting is an acquire that may wait, under a name that is its process's.
+// waiting returns an acquire that may wait. Its RequestID is derived from the process.
 func waiting(resource, process string) lock.Acquire {
 	return lock.Acquire{Request: lock.Request{
 		Resource: resource, ProcessID: process, RequestID: "of " + process,
@@ -27,7 +27,7 @@ func acquireOf(w *lock.Waiter) lock.Acquire {
 	return lock.Acquire{Request: w.Request, Connection: w.Connection}
 }
 
-// enqueue executes an acquire that has to wait.
+// enqueue executes an acquire that must wait.
 func enqueue(tb testing.TB, s *store.Store, c lock.Acquire) lock.Outcome {
 	tb.Helper()
 	out := execute(tb, s, c)
@@ -37,13 +37,14 @@ func enqueue(tb testing.TB, s *store.Store, c lock.Acquire) lock.Outcome {
 	return out
 }
 
-// release executes a release and returns what it handed on.
+// release executes a release and returns its grants to waiters.
 func release(tb testing.TB, s *store.Store, resource, process string) []lock.Grant {
 	tb.Helper()
 	return execute(tb, s, lock.Release{Resource: resource, ProcessID: process}).Granted
 }
 
-// processes returns who waits, in the order in which the store tells it, page by page.
+// processes returns the processes of the waiters in the order of the store, which it
+// reads page by page.
 func processes(tb testing.TB, s *store.Store, resource string) []string {
 	tb.Helper()
 	var names []string
@@ -56,7 +57,7 @@ func processes(tb testing.TB, s *store.Store, resource string) []string {
 			return names
 		}
 		if page.Position != at {
-			tb.Errorf("a page begins at the position %d, want %d", page.Position, at)
+			tb.Errorf("a page starts at the position %d, want %d", page.Position, at)
 		}
 		for _, w := range page.Waiters {
 			if w.Ticket <= after {
@@ -68,29 +69,30 @@ func processes(tb testing.TB, s *store.Store, resource string) []string {
 	}
 }
 
-// look is a command that sees what the store loads for it, and changes nothing.
-type look struct {
+// peek is a command that notes the state that the store loads for it, and changes
+// nothing.
+type peek struct {
 	resource string
 	places   []lock.Place
 	seen     *lock.Resource
 }
 
-var errLooked = errors.New("only looked")
+var errOnlyRead = errors.New("the command only reads")
 
-func (c look) Needs() lock.Needs {
+func (c peek) Needs() lock.Needs {
 	return lock.Needs{Resources: []string{c.resource}, Places: c.places, MayFree: true}
 }
 
-func (c look) Decide(_ time.Time, before []lock.Resource) (lock.Outcome, error) {
+func (c peek) Decide(_ time.Time, before []lock.Resource) (lock.Outcome, error) {
 	*c.seen = before[0]
-	return lock.Outcome{}, errLooked
+	return lock.Outcome{}, errOnlyRead
 }
 
-// loaded returns the processes of the waiters that are loaded for a command.
+// loaded returns the processes of the waiters that the store loads for a command.
 func loaded(tb testing.TB, s *store.Store, resource string, places ...lock.Place) []string {
 	tb.Helper()
 	var r lock.Resource
-	if _, err := s.Execute(context.Background(), look{resource, places, &r}); !errors.Is(err, errLooked) {
+	if _, err := s.Execute(context.Background(), peek{resource, places, &r}); !errors.Is(err, errOnlyRead) {
 		tb.Fatal(err)
 	}
 	names := []string{}
@@ -100,7 +102,8 @@ func loaded(tb testing.TB, s *store.Store, resource string, places ...lock.Place
 	return names
 }
 
-// gate is a command that keeps the store busy until it is opened, so that what comes meanwhile shares a transaction.
+// gate is a command that blocks its transaction until it is opened, so that the commands
+// that arrive meanwhile share the next one.
 type gate struct{ entered, open chan struct{} }
 
 func (c gate) Needs() lock.Needs { return lock.Needs{Resources: []string{"gate"}} }
@@ -108,10 +111,10 @@ func (c gate) Needs() lock.Needs { return lock.Needs{Resources: []string{"gate"}
 func (c gate) Decide(time.Time, []lock.Resource) (lock.Outcome, error) {
 	close(c.entered)
 	<-c.open
-	return lock.Outcome{}, errLooked
+	return lock.Outcome{}, errOnlyRead
 }
 
-// asJSON is for a failure's message.
+// asJSON returns a value as JSON, for the message of a failure.
 func asJSON(v any) string {
 	text, _ := json.Marshal(v)
 	return string(text)

@@ -9,7 +9,7 @@ import (
 	"resource-lock-manager/internal/store"
 )
 
-// TestQueuesAreReadByTheirIndexes, and only as far as it is asked for.
+// Queues are read by their indexes, and only as far as is needed.
 func TestQueuesAreReadByTheirIndexes(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
@@ -63,7 +63,8 @@ func TestQueuesAreReadByTheirIndexes(t *testing.T) {
 				t.Errorf("%q in the plan:\n%s", never, &plan)
 			}
 		}
-		// Sorted is only what was found, never the queue: two sorts make the union, one the order.
+		// Only the rows that were found are sorted, never the queue: two sorts are for
+		// the union, one is for the order.
 		if n := strings.Count(plan.String(), "TEMP B-TREE"); n > 3 {
 			t.Errorf("%d sorts in the plan:\n%s", n, &plan)
 		}

@@ -17,7 +17,8 @@ import (
 	"resource-lock-manager/internal/store"
 )
 
-// TestQueueIsServedInItsOrder, which is the one in which it is told, whatever batches the waiters came in, and one by one.
+// Waiters are granted the resource one by one, in the order in which the queue is shown,
+// whatever batches they came in.
 func TestQueueIsServedInItsOrder(t *testing.T) {
 	t.Parallel()
 	const many = 120
@@ -55,7 +56,7 @@ func TestQueueIsServedInItsOrder(t *testing.T) {
 	})
 }
 
-// TestWaiterSurvives: what was asked for is what is granted, however long that takes.
+// A request is granted as it was made, however long it waits.
 func TestWaiterSurvives(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
@@ -119,7 +120,8 @@ func TestWaiterSurvives(t *testing.T) {
 	})
 }
 
-// TestLongQueueIsNotLoaded: of thousands that wait a command gets the few first, and the places that it names.
+// Of a queue with thousands of waiters the store loads only the first waiters and the
+// places that the commands name.
 func TestLongQueueIsNotLoaded(t *testing.T) {
 	t.Parallel()
 	const many = 3000
@@ -155,31 +157,31 @@ func TestLongQueueIsNotLoaded(t *testing.T) {
 		if len(got) > 6 || got[0] != name(0) || got[len(got)-1] != name(2000) || slices.Compact(got)[0] != got[0] {
 			t.Errorf("loaded %q, want the first and %s", got, name(2000))
 		}
-		// A request deep in the queue can leave it, and come back to it.
+		// A request deep in the queue can disconnect and return to its place.
 		execute(t, s, lock.Disconnect{Of: acquireOf(first[2500]), Keep: time.Hour})
 		if r, _ := find(t, s, "r"); r.Waiters != many-1 || r.Detached != 1 {
-			t.Errorf("%d wait, %d are away", r.Waiters, r.Detached)
+			t.Errorf("%d wait, %d are detached", r.Waiters, r.Detached)
 		}
 		again := waiting("r", name(2500))
 		enqueue(t, s, again)
 		page, err = s.Queue(t.Context(), "r", first[2499].Ticket, 1)
 		if err != nil || page.Position != 2501 || page.Waiters[0].Ticket != first[2500].Ticket ||
 			page.Waiters[0].Connection != again.Connection {
-			t.Errorf("it came back to the position %d: %+v, %v", page.Position, page.Waiters, err)
+			t.Errorf("it returned to the position %d: %+v, %v", page.Position, page.Waiters, err)
 		}
 		execute(t, s, lock.Disconnect{Of: acquireOf(first[1000])})
 		if granted := release(t, s, "r", "p"); len(granted) != 1 || granted[0].Hold.ProcessID != name(0) {
 			t.Errorf("granted %+v", granted)
 		}
 		if r, _ := find(t, s, "r"); r.Waiters != many-2 || r.Detached != 0 {
-			t.Errorf("%d wait, %d are away", r.Waiters, r.Detached)
+			t.Errorf("%d wait, %d are detached", r.Waiters, r.Detached)
 		}
 	})
 }
 
-// TestNobodyIsToldOfAHoldWithoutAQueue: a request that had a place, lost it, asked again and was granted the resource at
-// once, and whose client is gone when that is to be told: the hold must end.
-func TestNobodyIsToldOfAHoldWithoutAQueue(t *testing.T) {
+// A hold ends if its client has disconnected, also if the request had a place, lost it,
+// retried, and was granted the resource at once.
+func TestDisconnectEndsAHoldWithoutAPlace(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
@@ -196,7 +198,8 @@ func TestNobodyIsToldOfAHoldWithoutAQueue(t *testing.T) {
 	})
 }
 
-// TestWaitingOnThisServer tells which of its own requests wait, and which of them for nothing.
+// A server finds its own waiting requests, and those among them that wait for a free
+// resource.
 func TestWaitingOnThisServer(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
@@ -213,7 +216,7 @@ func TestWaitingOnThisServer(t *testing.T) {
 		execute(t, s, lock.Disconnect{Of: asked["left"], Keep: time.Hour})
 		release(t, s, "granted", "p")
 		var got []service.Waiting
-		eventually(t, "a moment is over", func() bool {
+		eventually(t, "the hold has expired", func() bool {
 			var err error
 			if got, err = s.Waiting(t.Context(), false); err != nil {
 				t.Fatal(err)
@@ -231,13 +234,13 @@ func TestWaitingOnThisServer(t *testing.T) {
 		}
 		free, err := s.Waiting(t.Context(), true)
 		if diff := cmp.Diff(got[:1], free); diff != "" || err != nil {
-			t.Errorf("waiting for free ones (-want +got), %v:\n%s", err, diff)
+			t.Errorf("waiting for free resources (-want +got), %v:\n%s", err, diff)
 		}
 	})
 }
 
-// TestPlaceAfterARestart: a SQLite server that was ended has nobody connected any more, but who repeats a request finds
-// its place.
+// After a restart of a SQLite server no waiter is connected. A request that is repeated
+// finds its place.
 func TestPlaceAfterARestart(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, store.SQLite)
@@ -259,7 +262,7 @@ func TestPlaceAfterARestart(t *testing.T) {
 	clock.pass(time.Second)
 	s = open(t, cfg)
 	if got := processes(t, s, "r"); len(got) != 0 {
-		t.Errorf("%q wait, but nobody can be there", got)
+		t.Errorf("%q wait, but none of them can be connected", got)
 	}
 	if got, err := s.Waiting(t.Context(), false); err != nil || len(got) != 0 {
 		t.Errorf("%+v wait on this server, %v", got, err)

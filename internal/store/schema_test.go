@@ -26,13 +26,14 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 	})
 }
 
-// Both dialects have the same tables and columns, so that one row mapping serves both.
+// Both databases have the same tables and columns, because one declaration of the columns
+// serves both.
 func TestSchemasAgree(t *testing.T) {
 	t.Parallel()
 	queries := map[string]string{
 		store.SQLite: `SELECT m.name || '.' || c.name FROM sqlite_master m, pragma_table_info(m.name) c
 			WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite%' AND m.name <> 'service_clock' -- Postgres has a clock of its own
-			AND c.name <> 'filed' -- only SQLite files its history
+			AND c.name <> 'filed' -- only SQLite has it
 			ORDER BY 1`,
 		store.Postgres: `SELECT table_name || '.' || column_name FROM information_schema.columns
 			WHERE table_schema = 'public' ORDER BY 1`,

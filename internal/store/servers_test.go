@@ -15,7 +15,7 @@ import (
 	"resource-lock-manager/internal/store"
 )
 
-// idOf is a server's id in lock_servers.
+// idOf returns the id of a server in lock_servers.
 func idOf(t *testing.T, s *store.Store) int {
 	t.Helper()
 	text, found := strings.CutPrefix(s.Channel(), "lockd_")
@@ -26,8 +26,9 @@ func idOf(t *testing.T, s *store.Store) int {
 	return id
 }
 
-// hearing returns a function that returns the payloads that have come on a server's channel since it was last called.
-func hearing(t *testing.T, cfg store.Config, s *store.Store) func() []string {
+// listen returns a function that returns the payloads that were sent on the channel of a
+// server since the last call.
+func listen(t *testing.T, cfg store.Config, s *store.Store) func() []string {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), cfg.Source)
 	if err != nil {
@@ -39,7 +40,8 @@ func hearing(t *testing.T, cfg store.Config, s *store.Store) func() []string {
 	}
 	return func() []string {
 		t.Helper()
-		// Notifications come in the order of the commits, so all that were sent before this one have come with it.
+		// Notifications arrive in the order of the commits, so all earlier ones arrive
+		// before this one.
 		if _, err := conn.Exec(t.Context(), "SELECT pg_notify($1, 'mark')", s.Channel()); err != nil {
 			t.Fatal(err)
 		}
@@ -57,8 +59,8 @@ func hearing(t *testing.T, cfg store.Config, s *store.Store) func() []string {
 	}
 }
 
-// TestOneQueueForAllServers: first come, first served, whichever server they are connected to. Only a waiter's own server
-// grants it the resource, and is told to.
+// There is one queue, whichever servers the waiters are connected to. Only its own server
+// grants a waiter the resource, and is notified.
 func TestOneQueueForAllServers(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, store.Postgres)
@@ -66,7 +68,7 @@ func TestOneQueueForAllServers(t *testing.T) {
 	if a.Channel() == b.Channel() {
 		t.Fatalf("two servers on the channel %s", a.Channel())
 	}
-	atA, atB := hearing(t, cfg, a), hearing(t, cfg, b)
+	atA, atB := listen(t, cfg, a), listen(t, cfg, b)
 	const resource = `r "'; -- 日本`
 	execute(t, a, lock.Acquire{Request: lock.Request{Resource: resource, ProcessID: "p"}})
 	enqueue(t, b, waiting(resource, "w1"))
@@ -78,23 +80,23 @@ func TestOneQueueForAllServers(t *testing.T) {
 		}
 	}
 	if toA, toB := atA(), atB(); len(toA)+len(toB) != 0 {
-		t.Errorf("told %q and %q while it is held", toA, toB)
+		t.Errorf("notified %q and %q while it is held", toA, toB)
 	}
 
 	if granted := release(t, a, resource, "p"); len(granted) != 0 {
 		t.Errorf("the other server granted %+v", granted)
 	}
 	if toA, toB := atA(), atB(); len(toA) != 0 || !cmp.Equal(toB, []string{resource}) {
-		t.Errorf("told %q and %q, want only the second server to be told", toA, toB)
+		t.Errorf("notified %q and %q, want only the second server notified", toA, toB)
 	}
 	if out := execute(t, a, lock.ExpireAndGrant{Names: []string{resource}}); len(out.Granted)+len(out.Changed) != 0 {
 		t.Errorf("the other server granted %+v", out)
 	}
-	// It is reserved: for a newcomer, and for one that is further behind.
+	// The resource is reserved: neither a new request nor a later waiter gets it.
 	for _, s := range []*store.Store{a, b} {
 		var held *lock.HeldError
 		if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: resource, ProcessID: "new"}}); !errors.As(err, &held) || held.Next != "w1" {
-			t.Errorf("a newcomer: %v", err)
+			t.Errorf("a new request: %v", err)
 		}
 	}
 	again := waiting(resource, "w2")
@@ -112,28 +114,28 @@ func TestOneQueueForAllServers(t *testing.T) {
 		t.Errorf("the other server granted %+v", granted)
 	}
 	if toA, toB := atA(), atB(); len(toB) != 0 || !cmp.Equal(toA, []string{resource}) {
-		t.Errorf("told %q and %q, want only the first server to be told", toA, toB)
+		t.Errorf("notified %q and %q, want only the first server notified", toA, toB)
 	}
 	out = execute(t, a, lock.ExpireAndGrant{Names: []string{resource}})
 	if len(out.Granted) != 1 || out.Granted[0].To.Connection != again.Connection {
 		t.Errorf("granted %s", asJSON(out.Granted))
 	}
-	// By the one whose turn it is, with the next one on the same server, nobody is told.
+	// If the next waiter is on the server that grants, no server is notified.
 	release(t, a, resource, "w2")
 	atA()
 	atB()
 	execute(t, b, lock.ExpireAndGrant{Names: []string{resource}})
 	if toA, toB := atA(), atB(); len(toA)+len(toB) != 0 {
-		t.Errorf("told %q and %q when it was granted", toA, toB)
+		t.Errorf("notified %q and %q when it was granted", toA, toB)
 	}
 }
 
-// TestAwayIsSeenByAll: a place that is kept is kept on every server, and found from every server.
-func TestAwayIsSeenByAll(t *testing.T) {
+// A place that is kept is kept on every server, and can be found from every server.
+func TestDetachedWaiterIsSeenByAll(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, store.Postgres)
 	a, b := open(t, cfg), open(t, cfg)
-	atB := hearing(t, cfg, b)
+	atB := listen(t, cfg, b)
 	execute(t, a, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
 	first := waiting("r", "w1")
 	enqueue(t, a, first)
@@ -142,17 +144,17 @@ func TestAwayIsSeenByAll(t *testing.T) {
 	if diff := cmp.Diff([]string{"w2"}, processes(t, b, "r")); diff != "" {
 		t.Errorf("queue (-want +got):\n%s", diff)
 	}
-	enqueue(t, b, waiting("r", "w1")) // it comes back by another server
+	enqueue(t, b, waiting("r", "w1")) // it returns through another server
 	if diff := cmp.Diff([]string{"w1", "w2"}, processes(t, a, "r")); diff != "" {
 		t.Errorf("queue (-want +got):\n%s", diff)
 	}
-	// What the first server still knows of it is out of date.
+	// The old connection of the request is outdated.
 	if _, err := a.Execute(t.Context(), lock.Disconnect{Of: first}); !errors.Is(err, lock.ErrNotWaiting) {
 		t.Errorf("the old connection left the place of the new one: %v", err)
 	}
 	release(t, a, "r", "p")
 	if got := atB(); !cmp.Equal(got, []string{"r"}) {
-		t.Errorf("told %q", got)
+		t.Errorf("notified %q", got)
 	}
 	if out := execute(t, b, lock.ExpireAndGrant{Names: []string{"r"}}); len(out.Granted) != 1 || out.Granted[0].Hold.ProcessID != "w1" {
 		t.Errorf("granted %+v", out.Granted)

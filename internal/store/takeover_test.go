@@ -14,19 +14,20 @@ import (
 	"resource-lock-manager/internal/store"
 )
 
-// The table as SQLAlchemy creates it from the Python version's model.
+// The table as SQLAlchemy creates it from the model of the Python version.
 const (
 	pythonSQLite = `CREATE TABLE resource_locks (id INTEGER NOT NULL, resource_name VARCHAR NOT NULL, process_id VARCHAR NOT NULL,
 		locked_at DATETIME DEFAULT CURRENT_TIMESTAMP, expires_at DATETIME, is_active BOOLEAN, PRIMARY KEY (id))`
 	pythonPostgres = `CREATE TABLE resource_locks (id SERIAL NOT NULL, resource_name VARCHAR NOT NULL, process_id VARCHAR NOT NULL,
 		locked_at TIMESTAMP %[1]s TIME ZONE DEFAULT now(), expires_at TIMESTAMP %[1]s TIME ZONE, is_active BOOLEAN, PRIMARY KEY (id))`
 	pythonNameIndex = `CREATE UNIQUE INDEX ix_resource_locks_resource_name ON resource_locks (resource_name)`
-	// Somebody's table beside the locks.
+	// A table of another program.
 	pythonForeignKey = `; CREATE TABLE notes (resource_name VARCHAR REFERENCES resource_locks (resource_name))`
 	pythonIDIndex    = `CREATE INDEX ix_resource_locks_id ON resource_locks (id)`
 )
 
-// pythonRow is a row that the Python version may have left, and what it must become.
+// pythonRow is a row that the Python version may have left, and what the migration must
+// make of it.
 type pythonRow struct {
 	locked, expires, active string // as SQL
 
@@ -51,14 +52,14 @@ var pythonRows = []pythonRow{
 		wantHeld: true, wantLocked: "2024-01-15T10:30:00Z", wantExpires: "2924-01-15T10:35:00Z",
 	},
 	{
-		// Expired long ago, and the Python version had not noticed.
+		// It expired long ago, which the Python version had not recorded.
 		locked: "'2024-01-15 10:30:00.123456'", expires: "'2024-01-15 10:35:00.123456'", active: "true",
 		wantLocked: "2024-01-15T10:30:00.123456Z", wantExpires: "2024-01-15T10:35:00.123456Z",
 	},
 	{locked: "'2024-01-15 10:30:00'", expires: "NULL", active: "false", wantLocked: "2024-01-15T10:30:00Z"},
 	{locked: "'2024-01-15 10:30:00'", expires: "NULL", active: "NULL", wantLocked: "2024-01-15T10:30:00Z"},
 	{locked: "NULL", expires: "NULL", active: "true", wantHeld: true, wantLocked: "1970-01-01T00:00:00Z"},
-	// An expiry that nobody can read must not end a hold.
+	// An expiry that is not a timestamp must not end a hold.
 	{locked: "'2024-01-15 10:30:00'", expires: "'soon'", active: "true", sqliteOnly: true, wantHeld: true, wantLocked: "2024-01-15T10:30:00Z"},
 }
 
@@ -129,10 +130,10 @@ func TestTakeOverPythonDatabase(t *testing.T) {
 	}
 }
 
-// resource is the state that the row must have after the take-over.
+// resource returns the state that the row must have after the migration.
 func (row pythonRow) resource(t *testing.T, id int64, name string) lock.Resource {
 	t.Helper()
-	moment := func(text string) time.Time {
+	parse := func(text string) time.Time {
 		if text == "" {
 			return time.Time{}
 		}
@@ -142,7 +143,7 @@ func (row pythonRow) resource(t *testing.T, id int64, name string) lock.Resource
 		}
 		return m
 	}
-	hold := lock.Hold{ProcessID: "p", Token: 1, LockedAt: moment(row.wantLocked), ExpiresAt: moment(row.wantExpires)}
+	hold := lock.Hold{ProcessID: "p", Token: 1, LockedAt: parse(row.wantLocked), ExpiresAt: parse(row.wantExpires)}
 	r := lock.Resource{ID: id, Name: name, Token: 1}
 	if row.active == "true" || row.active == "1" {
 		r.Holds = []lock.Hold{hold}
@@ -150,7 +151,7 @@ func (row pythonRow) resource(t *testing.T, id int64, name string) lock.Resource
 		r.Last, r.EndedAt = hold, hold.LockedAt
 	}
 	if _, held := r.Holder(time.Now()); held != row.wantHeld {
-		t.Fatalf("%s: the test contradicts itself", name)
+		t.Fatalf("%s: the test is inconsistent", name)
 	}
 	return r
 }

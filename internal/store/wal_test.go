@@ -14,8 +14,8 @@ import (
 	"resource-lock-manager/internal/store"
 )
 
-// The write-ahead log becomes short again although somebody reads from it at every moment, which keeps SQLite from beginning
-// it anew.
+// The write-ahead log becomes short again although some connection always reads from it,
+// which keeps SQLite from starting it again.
 func TestLogIsShortenedBesideReaders(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, store.SQLite)
@@ -35,7 +35,7 @@ func TestLogIsShortenedBesideReaders(t *testing.T) {
 	defer stop()
 
 	db := connect(t, cfg)
-	all.Go(func() { // one reads until the other has begun
+	all.Go(func() { // each reader goes on until the next one has started
 		var last *sql.Tx
 		ticker := time.NewTicker(2 * time.Millisecond)
 		defer ticker.Stop()
