@@ -22,45 +22,48 @@ type backend interface {
 	lockRows(tx *gorm.DB, names []string) (map[string]lock.Resource, time.Time, error)
 	// loadQueues reads a part of the queues of resources.
 	loadQueues(tx *gorm.DB, part queuePart, each func(*waiterRow)) error
-	// write inserts the rows that have no id and sets their ids, updates the other rows, and
-	// appends the events. It returns errRace if a row that has no id exists by now.
+	// write inserts the rows that have no id and sets their ids, updates the other rows,
+	// and appends the events. It returns errRace if a row that has no id exists by now.
 	write(tx *gorm.DB, rows []lockRow, events []eventRow) error
-	// writeQueues first deletes waiters, by their tickets, and then inserts or updates others.
-	// The order matters: a request that lost its place may have got another one.
+	// writeQueues first deletes waiters, by their tickets, and then inserts or updates
+	// others. The order matters: a request that lost its place may have got another one.
 	writeQueues(tx *gorm.DB, dequeued, enqueued []waiterRow) error
 	// notify notifies other servers when the transaction commits.
 	notify(tx *gorm.DB, notices []notice) error
 	// relaxDurability lets a transaction commit before it is durable, if that is faster.
 	relaxDurability(tx *gorm.DB) error
 
-	// changing is called before the transaction changes the named resources, and committed
-	// after a transaction that locked resources has committed, with their new states.
+	// changing is called before the transaction changes the named resources, and
+	// committed after a transaction that locked resources has committed, with their new
+	// states.
 	changing(names []string)
 	committed(states map[string]lock.Resource)
 
-	// cached returns a resource as it was committed last, without its queue, if that is known
-	// without a query.
+	// cached returns a resource as it was committed last, without its queue, if that is
+	// known without a query.
 	cached(name string) (service.Snapshot, bool)
 	// readRows returns the states of the named resources that have a row, without their
 	// queues. The time was read before the rows.
 	readRows(db *gorm.DB, names []string) (map[string]lock.Resource, time.Time, error)
 	// now returns the time of the clock by which holds expire.
 	now(db *gorm.DB) (time.Time, error)
-	// historyParts returns the conditions that divide the history into parts, newest first.
-	// The events of the last part are in the indexes of the history, the others are not.
+	// historyParts returns the conditions that divide the history into parts, newest
+	// first. The events of the last part are in the indexes of the history, the others
+	// are not.
 	historyParts() []where
 
-	// classify reports what the failure of a statement means. commitRefused reports whether
-	// a failed COMMIT certainly changed nothing.
+	// classify reports what the failure of a statement means. commitRefused reports
+	// whether a failed COMMIT certainly changed nothing.
 	classify(err error) failure
 	commitRefused(err error) bool
 	// prove returns an error unless the database commits. It is called after a COMMIT of
-	// unknown outcome: while a synchronous standby does not answer, each COMMIT would leave
-	// a connection of the database waiting, and soon no connection would be left. A proof can
-	// be cancelled, which ends the wait, because others may see it before it is durable.
+	// unknown outcome: while a synchronous standby does not answer, each COMMIT would
+	// leave a connection of the database waiting, and soon no connection would be left. A
+	// proof can be cancelled, which ends the wait, because others may see it before it is
+	// durable.
 	prove(ctx context.Context) error
-	// checkWritable and checkReadable return an error that wraps [service.ErrUnavailable] if
-	// it is known without a query that the database cannot be written or read.
+	// checkWritable and checkReadable return an error that wraps [service.ErrUnavailable]
+	// if it is known without a query that the database cannot be written or read.
 	checkWritable() error
 	checkReadable() error
 
@@ -68,7 +71,8 @@ type backend interface {
 	registerServer(tx *gorm.DB) (int64, error)
 	// start starts the background loops, once.
 	start()
-	// close stops the loops, if they were started, and closes the database. It is called once.
+	// close stops the loops, if they were started, and closes the database. It is called
+	// once.
 	close() error
 }
 
@@ -88,8 +92,8 @@ func (p pools) withTimeout(ctx context.Context) (context.Context, context.Cancel
 	return context.WithTimeout(ctx, p.timeout)
 }
 
-// nameOrder is SQL that compares resource_name byte by byte, in the form that the indexes of
-// the database support.
+// nameOrder is SQL that compares resource_name byte by byte, in the form that the indexes
+// of the database support.
 type nameOrder struct {
 	from, after, before string // conditions with one argument: not less, greater, less than it
 	sorted              string // follows ORDER BY
@@ -154,5 +158,6 @@ const (
 	unavailable                // the database cannot do it now
 )
 
-// errRace: another server has inserted the row of a resource since this transaction found none.
+// errRace: another server has inserted the row of a resource since this transaction found
+// none.
 var errRace = errors.New("another server inserted the same resource")

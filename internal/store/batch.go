@@ -15,8 +15,8 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// maxAttempts is the maximum number of times that a batch is run because the transaction of
-// another server, or a connection that broke before COMMIT, made it fail.
+// maxAttempts is the maximum number of times that a batch is run because the transaction
+// of another server, or a connection that broke before COMMIT, made it fail.
 const maxAttempts = 5
 
 type results = []groupcommit.Result[lock.Outcome]
@@ -59,8 +59,8 @@ func (s *Store) commit(batch []lock.Command) (results, error) {
 // changed reports whether a command changed a resource.
 func changed(r groupcommit.Result[lock.Outcome]) bool { return len(r.Value.Changed) > 0 }
 
-// prove returns an error if the outcome of the last COMMIT is unknown and the database does
-// not commit now: see [backend].
+// prove returns an error if the outcome of the last COMMIT is unknown and the database
+// does not commit now: see [backend].
 func (s *Store) prove() error {
 	if !s.unproven {
 		return nil
@@ -81,8 +81,8 @@ func needsOf(batch []lock.Command) []lock.Needs {
 	return needs
 }
 
-// namesOf returns the name of every resource that a batch needs, each once, in the order in
-// which all servers lock them.
+// namesOf returns the name of every resource that a batch needs, each once, in the order
+// in which all servers lock them.
 func namesOf(needs []lock.Needs) []string {
 	var names []string
 	for _, n := range needs {
@@ -92,8 +92,8 @@ func namesOf(needs []lock.Needs) []string {
 	return slices.Compact(names)
 }
 
-// runBatch runs one transaction. The returned Commit is meaningful only if the transaction
-// committed or its outcome is unknown.
+// runBatch runs one transaction. The returned Commit is meaningful only if the
+// transaction committed or its outcome is unknown.
 func (s *Store) runBatch(needs []lock.Needs, batch []lock.Command) (results results, commit service.Commit, err error) {
 	if err := s.prove(); err != nil {
 		return nil, commit, err
@@ -196,8 +196,8 @@ func (s *Store) lockRows(tx *gorm.DB, names []string) (map[string]lock.Resource,
 	return states, now, nil
 }
 
-// save writes the states of the named resources, sets the ids of new ones, and appends the
-// events.
+// save writes the states of the named resources, sets the ids of new ones, and appends
+// the events.
 func (s *Store) save(tx *gorm.DB, states map[string]lock.Resource, names []string, events []lock.Event) error {
 	saved := make([]lockRow, 0, len(names))
 	var deleted []int64

@@ -29,7 +29,7 @@ func BenchmarkPair(b *testing.B) {
 						resource, process := fmt.Sprint("resource ", i), fmt.Sprint("process ", i)
 						for left.Add(-1) >= 0 {
 							for _, c := range []lock.Command{
-								lock.Acquire{Request: lock.Request{Resource: resource, ProcessID: process, TTL: time.Minute}},
+								acquireFor(resource, process, time.Minute),
 								lock.Release{Resource: resource, ProcessID: process},
 							} {
 								if _, err := s.Execute(context.Background(), c); err != nil {

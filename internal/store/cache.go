@@ -10,12 +10,13 @@ import (
 // kilobyte each.
 const maxCached = 10_000
 
-// stateCache is a write-through cache of committed states. It exists only where this process
-// is the only writer of the database (SQLite). A state is removed before a transaction that
-// changes it commits, and added after that, so the cache never shows an uncommitted state.
+// stateCache is a write-through cache of committed states. It exists only where this
+// process is the only writer of the database (SQLite). A state is removed before a
+// transaction that changes it commits, and added after that, so the cache never shows an
+// uncommitted state.
 type stateCache struct {
 	resources *lru.Cache[string, lock.Resource] // without their queues
-	version   int64                             // of the database, as far as other programs change it; used by the committer only
+	version   int64                             // of the database; only other programs change it
 }
 
 func newStateCache() (*stateCache, error) {

@@ -20,7 +20,7 @@ func TestAnotherProgramChangesTheFile(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, store.SQLite)
 	s := open(t, cfg)
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+	execute(t, s, acquire("r", "p"))
 	other := connect(t, cfg)
 	if _, err := other.ExecContext(t.Context(), "UPDATE resource_locks SET process_id = 'q'"); err != nil {
 		t.Fatal(err)
@@ -34,7 +34,7 @@ func TestAnotherProgramChangesTheFile(t *testing.T) {
 	if _, err := other.ExecContext(t.Context(), "DELETE FROM resource_locks"); err != nil {
 		t.Fatal(err)
 	}
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+	execute(t, s, acquire("r", "p"))
 }
 
 // A read finds the state that the last command has left, whatever happened to the
@@ -51,7 +51,7 @@ func TestReadsFollowCommands(t *testing.T) {
 			}
 		}
 		wantHolder("")
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+		execute(t, s, acquire("r", "p"))
 		wantHolder("p")
 		if _, err := s.Execute(t.Context(), brokenAfter{resource: "r"}); err == nil {
 			t.Fatal("a row that the database cannot store was accepted")
@@ -59,7 +59,7 @@ func TestReadsFollowCommands(t *testing.T) {
 		wantHolder("p")
 		execute(t, s, lock.Release{Resource: "r", ProcessID: "p"})
 		wantHolder("")
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q", TTL: time.Microsecond}})
+		execute(t, s, acquireFor("r", "q", time.Microsecond))
 		wantHolder("")
 		execute(t, s, lock.ExpireAndGrant{Names: []string{"r"}})
 		execute(t, s, lock.DeleteIdle{Names: []string{"r"}, Before: time.Now().Add(time.Hour)})
@@ -67,7 +67,7 @@ func TestReadsFollowCommands(t *testing.T) {
 		if r, _ := find(t, s, "r"); r.ID != 0 {
 			t.Errorf("deleted, and still there: %+v", r)
 		}
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}})
+		execute(t, s, acquire("r", "q"))
 		wantHolder("q")
 	})
 }
@@ -105,7 +105,7 @@ func TestHistoryWhileItIsIndexed(t *testing.T) {
 				resource, process := fmt.Sprint("resource ", i), fmt.Sprint("process ", i)
 				for n := range rounds {
 					for _, c := range []lock.Command{
-						lock.Acquire{Request: lock.Request{Resource: resource, ProcessID: process}},
+						acquire(resource, process),
 						lock.Release{Resource: resource, ProcessID: process},
 					} {
 						if _, err := s.Execute(context.Background(), c); err != nil {

@@ -20,9 +20,9 @@ func sinceBoot() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// bootID identifies the period since the machine was booted, during which sinceBoot grows. It
-// is empty if that is not known. A container may have a boot clock of its own, with the
-// offset that is in the second file.
+// bootID identifies the period since the machine was booted, during which sinceBoot
+// grows. It is empty if that is not known. A container may have a boot clock of its own,
+// with the offset that is in the second file.
 func bootID() string {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {

@@ -42,15 +42,15 @@ func TestSteppedWallClockNeitherEndsNorExtends(t *testing.T) {
 			cfg := config(t, store.SQLite)
 			clock := newClocks(&cfg, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 			s := open(t, cfg)
-			execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Minute}})
+			execute(t, s, acquireFor("r", "p", time.Minute))
 
 			clock.wall.Add(step.Microseconds())
 			clock.pass(59 * time.Second)
-			if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}}); !errors.As(err, new(*lock.HeldError)) {
+			if _, err := s.Execute(t.Context(), acquire("r", "q")); !errors.As(err, new(*lock.HeldError)) {
 				t.Errorf("a second before it ends: %v", err)
 			}
 			clock.pass(time.Second)
-			execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}})
+			execute(t, s, acquire("r", "q"))
 		})
 	}
 }
@@ -66,26 +66,27 @@ func TestRestartAfterClockWentBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Start(nil)
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "short", ProcessID: "p", TTL: time.Minute}})
+	execute(t, s, acquireFor("short", "p", time.Minute))
 	clock.pass(30 * time.Second)
-	token := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "last", ProcessID: "p"}}).Hold.Token
+	token := execute(t, s, acquire("last", "p")).Hold.Token
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 
 	clock.wall.Add(-time.Hour.Microseconds())
 	s = open(t, cfg)
-	if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "short", ProcessID: "q"}}); !errors.As(err, new(*lock.HeldError)) {
+	if _, err := s.Execute(t.Context(), acquire("short", "q")); !errors.As(err, new(*lock.HeldError)) {
 		t.Errorf("30 s before it ends: %v", err)
 	}
-	if next := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "other", ProcessID: "p"}}).Hold.Token; next < token {
+	if next := execute(t, s, acquire("other", "p")).Hold.Token; next < token {
 		t.Errorf("token %d after %d", next, token)
 	}
 	clock.pass(30 * time.Second)
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "short", ProcessID: "q"}})
+	execute(t, s, acquire("short", "q"))
 }
 
-// A wall clock that goes back over a restart must not extend a hold that was renewed long after it began.
+// A wall clock that goes back over a restart must not extend a hold that was renewed long
+// after it began.
 func TestRestartKeepsRenewalMoments(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, store.SQLite)
@@ -95,7 +96,7 @@ func TestRestartKeepsRenewalMoments(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Start(nil)
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: 24 * time.Hour}})
+	execute(t, s, acquireFor("r", "p", 24*time.Hour))
 	clock.pass(5 * time.Hour)
 	execute(t, s, lock.Renew{Resource: "r", ProcessID: "p", TTL: time.Minute})
 	if err := s.Close(); err != nil {
@@ -104,11 +105,11 @@ func TestRestartKeepsRenewalMoments(t *testing.T) {
 	clock.wall.Add(-time.Hour.Microseconds())
 	s = open(t, cfg)
 	clock.pass(59 * time.Second)
-	if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}}); !errors.As(err, new(*lock.HeldError)) {
+	if _, err := s.Execute(t.Context(), acquire("r", "q")); !errors.As(err, new(*lock.HeldError)) {
 		t.Errorf("a second before it ends: %v", err)
 	}
 	clock.pass(time.Second)
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}})
+	execute(t, s, acquire("r", "q"))
 }
 
 // The servers' own clocks do not matter on Postgres. Inside the bubble this process's
@@ -118,7 +119,7 @@ func TestPostgresIgnoresServerClocks(t *testing.T) {
 	cfg := config(t, store.Postgres)
 	before := time.Now().Add(-time.Minute)
 	right := open(t, cfg)
-	held := execute(t, right, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Hour}})
+	held := execute(t, right, acquireFor("r", "p", time.Hour))
 	synctest.Test(t, func(t *testing.T) {
 		for _, wrong := range []time.Duration{0, time.Hour} {
 			<-time.After(wrong) // only the bubble's clock moves
@@ -127,11 +128,11 @@ func TestPostgresIgnoresServerClocks(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.Start(nil)
-			if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}}); !errors.As(err, new(*lock.HeldError)) {
+			if _, err := s.Execute(t.Context(), acquire("r", "q")); !errors.As(err, new(*lock.HeldError)) {
 				t.Errorf("acquire of a resource that is held for an hour: %v", err)
 			}
 			name := wrong.String()
-			other := execute(t, s, lock.Acquire{Request: lock.Request{Resource: name, ProcessID: "q", TTL: time.Minute}})
+			other := execute(t, s, acquireFor(name, "q", time.Minute))
 			if d := other.Hold.LockedAt.Sub(held.Now); d < 0 || d > time.Minute {
 				t.Errorf("the servers' times are %v apart", d)
 			}
@@ -159,7 +160,7 @@ func TestTokenFloorOutlivesRows(t *testing.T) {
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
 		future := time.Now().Add(1000 * time.Hour).UnixMicro()
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+		execute(t, s, acquire("r", "p"))
 		execute(t, s, lock.Release{Resource: "r", ProcessID: "p"})
 		db := connect(t, cfg)
 		if cfg.Driver == store.Postgres {
@@ -169,13 +170,14 @@ func TestTokenFloorOutlivesRows(t *testing.T) {
 		} else if _, err := db.ExecContext(t.Context(), "UPDATE resource_locks SET fencing_token = ?", future); err != nil {
 			t.Fatal(err)
 		}
-		if out := execute(t, s, lock.DeleteIdle{Names: []string{"r"}, Before: time.Now().Add(time.Hour)}); len(out.Changed) != 1 {
+		idle := lock.DeleteIdle{Names: []string{"r"}, Before: time.Now().Add(time.Hour)}
+		if out := execute(t, s, idle); len(out.Changed) != 1 {
 			t.Fatalf("not deleted: %+v", out)
 		}
 		if r, _ := find(t, s, "r"); r.ID != 0 {
 			t.Fatalf("still there: %+v", r)
 		}
-		if token := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}}).Hold.Token; token != future+1 {
+		if token := execute(t, s, acquire("r", "p")).Hold.Token; token != future+1 {
 			t.Errorf("token %d after the deleted row's %d", token, future)
 		}
 	})
@@ -195,7 +197,7 @@ func TestReadThatRacesWithARenewal(t *testing.T) {
 		return steady()
 	}
 	s := open(t, cfg)
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Second}})
+	execute(t, s, acquireFor("r", "p", time.Second))
 	race = func() {
 		execute(t, s, lock.Renew{Resource: "r", ProcessID: "p", TTL: time.Minute})
 		clock.pass(2 * time.Second)
@@ -271,11 +273,11 @@ func (s *server) now(t *testing.T) time.Time {
 func (s *server) wantHeldFor(t *testing.T, left time.Duration) {
 	t.Helper()
 	s.pass(left - time.Microsecond)
-	if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}}); !errors.As(err, new(*lock.HeldError)) {
+	if _, err := s.Execute(t.Context(), acquire("r", "q")); !errors.As(err, new(*lock.HeldError)) {
 		t.Errorf("a microsecond before its end: %v", err)
 	}
 	s.pass(time.Microsecond)
-	execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}})
+	execute(t, s.Store, acquire("r", "q"))
 }
 
 var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
@@ -297,7 +299,7 @@ func TestClockGoesOnThroughRestarts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newServer(t, noon.Add(test.wrong))
-			token := execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Hour}}).Hold.Token
+			token := execute(t, s.Store, acquireFor("r", "p", time.Hour)).Hold.Token
 			s.pass(10 * time.Minute)
 			s.restart(t, -test.wrong)
 			if text := s.logs.String(); !strings.Contains(text, test.log) || test.log == "" && text != "" {
@@ -320,26 +322,26 @@ func TestClockAfterABoot(t *testing.T) {
 	t.Run("right", func(t *testing.T) {
 		t.Parallel()
 		s := newServer(t, noon)
-		execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Hour}})
+		execute(t, s.Store, acquireFor("r", "p", time.Hour))
 		s.reboot(t, 0)
 		s.wantHeldFor(t, 59*time.Minute)
 	})
 	t.Run("set back", func(t *testing.T) {
 		t.Parallel()
 		s := newServer(t, noon)
-		execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Hour}})
+		execute(t, s.Store, acquireFor("r", "p", time.Hour))
 		s.pass(10 * time.Minute)
-		execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "other", ProcessID: "p"}})
+		execute(t, s.Store, acquire("other", "p"))
 		s.reboot(t, -day)
 		s.wantHeldFor(t, 50*time.Minute)
 	})
 	t.Run("set back long after a wrong clock", func(t *testing.T) { // the old timestamps do not count
 		t.Parallel()
 		s := newServer(t, noon.Add(day))
-		execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "old", ProcessID: "p"}})
+		execute(t, s.Store, acquire("old", "p"))
 		execute(t, s.Store, lock.Release{Resource: "old", ProcessID: "p"})
 		s.restart(t, -day)
-		execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Hour}})
+		execute(t, s.Store, acquireFor("r", "p", time.Hour))
 		s.restart(t, 0)
 		s.reboot(t, 0)
 		s.wantHeldFor(t, 58*time.Minute)
@@ -347,9 +349,9 @@ func TestClockAfterABoot(t *testing.T) {
 	t.Run("set forward", func(t *testing.T) {
 		t.Parallel()
 		s := newServer(t, noon.Add(-day))
-		token := execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Hour}}).Hold.Token
+		token := execute(t, s.Store, acquireFor("r", "p", time.Hour)).Hold.Token
 		s.reboot(t, day)
-		if next := execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}}).Hold.Token; next <= token {
+		if next := execute(t, s.Store, acquire("r", "q")).Hold.Token; next <= token {
 			t.Errorf("token %d after %d", next, token)
 		}
 	})
@@ -368,7 +370,7 @@ func TestWallClockIsAdopted(t *testing.T) {
 					t.Errorf("%s: ahead by %v, want %v", what, ahead, want)
 				}
 			}
-			first := execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}}).Hold.Token
+			first := execute(t, s.Store, acquire("r", "p")).Hold.Token
 			s.restart(t, -wrong)
 			wantAhead("held", wrong)
 			execute(t, s.Store, lock.Release{Resource: "r", ProcessID: "p"})
@@ -377,21 +379,22 @@ func TestWallClockIsAdopted(t *testing.T) {
 			s.restart(t, 0)
 			wantAhead("kept by its minimum", wrong)
 			execute(t, s.Store, lock.ForceRelease{Resource: "r", Reason: "test"})
-			execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Second}})
+			execute(t, s.Store, acquireFor("r", "p", time.Second))
 			s.restart(t, 0)
 			wantAhead("expired, and not yet recorded", wrong)
 			execute(t, s.Store, lock.ExpireAndGrant{Names: []string{"r"}})
-			execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+			execute(t, s.Store, acquire("r", "p"))
 			waiter := waiting("r", "w")
 			enqueue(t, s.Store, waiter)
 			s.restart(t, 0)
-			execute(t, s.Store, lock.ForceRelease{Resource: "r", Reason: "test"}) // w is not connected, so it is not granted the resource
+			// w is not connected, so it is not granted the resource.
+			execute(t, s.Store, lock.ForceRelease{Resource: "r", Reason: "test"})
 			s.restart(t, 0)
 			wantAhead("a place is kept", wrong)
-			execute(t, s.Store, lock.RemoveAbandoned{Places: []lock.Place{{Resource: "r", ProcessID: "w", RequestID: waiter.RequestID}}})
+			execute(t, s.Store, lock.RemoveAbandoned{Places: waiter.Needs().Places})
 			s.restart(t, 0)
 			wantAhead("idle", 0)
-			if next := execute(t, s.Store, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}}).Hold.Token; next <= first {
+			if next := execute(t, s.Store, acquire("r", "p")).Hold.Token; next <= first {
 				t.Errorf("token %d after %d", next, first)
 			}
 		})

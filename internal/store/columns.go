@@ -7,10 +7,11 @@ import (
 	"resource-lock-manager/internal/lock"
 )
 
-// column declares a column of a table and the field of its rows, of type R. Everything that
-// Go and SQL need to know of the columns of a table is made from its declarations: the lists
-// in the files of the folder sql (see markersOf), what a row is scanned into, and what a row
-// sets. Rows are sent to Postgres as JSON, so a field's JSON key is the column's name.
+// column declares a column of a table and the field of its rows, of type R. Everything
+// that Go and SQL need to know of the columns of a table is made from its declarations:
+// the lists in the files of the folder sql (see markersOf), what a row is scanned into,
+// and what a row sets. Rows are sent to Postgres as JSON, so a field's JSON key is the
+// column's name.
 type column[R any] struct {
 	name  string
 	kind  kind
@@ -91,8 +92,8 @@ func markersOf[R any](table string, columns []column[R]) []string {
 	}
 }
 
-// targetsOf returns pointers to the fields of a row, in the order of the columns, and room
-// for more.
+// targetsOf returns pointers to the fields of a row, in the order of the columns, and
+// room for more.
 func targetsOf[R any](columns []column[R], row *R, before ...any) []any {
 	targets := make([]any, 0, len(before)+len(columns)+1)
 	targets = append(targets, before...)

@@ -75,7 +75,7 @@ func TestErrorInAnswerToCommit(t *testing.T) {
 		p.answer.Store(refusal(t, a.severity, a.code, a.state))
 		p.deliver.Store(delivered)
 		p.cutAfter.Store("commit\x00")
-		_, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: t.Name(), ProcessID: "p"}})
+		_, err := s.Execute(t.Context(), acquire(t.Name(), "p"))
 		if p.cutAfter.Load() != "" {
 			t.Error("no COMMIT was seen")
 		}
@@ -110,7 +110,7 @@ func TestErrorInAnswerToCommit(t *testing.T) {
 			wantHeldOnce(t, s, t.Name(), a.retried)
 		})
 	}
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "afterwards", ProcessID: "p"}})
+	execute(t, s, acquire("afterwards", "p"))
 }
 
 // wantHeldOnce fails the test unless a resource was acquired exactly once, or not at all.
@@ -131,7 +131,7 @@ func TestRoundTrips(t *testing.T) {
 	cfg := config(t, store.Postgres)
 	p := throughProxy(t, &cfg)
 	s := open(t, cfg)
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "warm", ProcessID: "p"}})
+	execute(t, s, acquire("warm", "p"))
 	trips := func(c lock.Command) int32 {
 		before := p.answers.Load()
 		execute(t, s, c)
@@ -139,8 +139,8 @@ func TestRoundTrips(t *testing.T) {
 	}
 	execute(t, s, lock.Release{Resource: "warm", ProcessID: "p"}) // its statements are prepared now
 	for want, c := range map[int32]lock.Command{
-		4: lock.Acquire{Request: lock.Request{Resource: "warm", ProcessID: "p"}},  // BEGIN, read, write, COMMIT
-		5: lock.Acquire{Request: lock.Request{Resource: "fresh", ProcessID: "p"}}, // and the floor of the tokens
+		4: acquire("warm", "p"),  // BEGIN, read, write, COMMIT
+		5: acquire("fresh", "p"), // and the floor of the tokens
 	} {
 		if got := trips(c); got != want {
 			t.Errorf("%+v: %d round trips, want %d", c, got, want)
@@ -160,14 +160,15 @@ func TestSettingsOfATransaction(t *testing.T) {
 			name := column(t, cfg, "SELECT current_database()")[0]
 			run(t, cfg, "ALTER DATABASE "+name+" SET synchronous_commit = "+sync, "CREATE TABLE seen (settings text)", `
 				CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-					INSERT INTO seen SELECT concat_ws(' ', TG_TABLE_NAME, current_setting('synchronous_commit'), current_setting('enable_seqscan'),
-						current_setting('enable_bitmapscan'), current_setting('jit'), current_setting('idle_in_transaction_session_timeout'));
+					INSERT INTO seen SELECT concat_ws(' ', TG_TABLE_NAME, current_setting('synchronous_commit'),
+						current_setting('enable_seqscan'), current_setting('enable_bitmapscan'), current_setting('jit'),
+						current_setting('idle_in_transaction_session_timeout'));
 					RETURN NULL;
 				END $$`,
 				"CREATE TRIGGER see AFTER INSERT OR UPDATE ON resource_locks EXECUTE FUNCTION see()",
 				"CREATE TRIGGER see AFTER DELETE ON lock_events EXECUTE FUNCTION see()")
 			s := open(t, cfg)
-			execute(t, s, lock.Acquire{Request: lock.Request{Resource: "other", ProcessID: "p"}})
+			execute(t, s, acquire("other", "p"))
 			if _, err := s.DeleteEvents(t.Context(), 0, 100); err != nil {
 				t.Fatal(err)
 			}
@@ -194,8 +195,8 @@ func TestTimeZoneOfTheDatabase(t *testing.T) {
 				"ALTER DATABASE "+name+" SET DateStyle = 'German'")
 			cfg.Source += "&default_query_exec_mode=" + mode
 			s := open(t, cfg)
-			now := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "long", ProcessID: "p", TTL: time.Hour}}).Now
-			execute(t, s, lock.Acquire{Request: lock.Request{Resource: "short", ProcessID: "p", TTL: time.Microsecond}})
+			now := execute(t, s, acquireFor("long", "p", time.Hour)).Now
+			execute(t, s, acquireFor("short", "p", time.Microsecond))
 			if got := held(t, s, service.ListFilter{}); len(got) != 1 || !got[0].Holds[0].ExpiresAt.Equal(now.Add(time.Hour)) {
 				t.Errorf("held at %v: %+v", now, got)
 			}

@@ -23,7 +23,7 @@ func TestAcquireIsStored(t *testing.T) {
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
 		before := time.Now().Add(-time.Minute)
-		out := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: 90 * time.Second}})
+		out := execute(t, s, acquireFor("r", "p", 90*time.Second))
 
 		got, now := find(t, s, "r")
 		if diff := cmp.Diff(out.Resource, got); diff != "" {
@@ -52,7 +52,7 @@ func TestTextSurvives(t *testing.T) {
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
 		for _, name := range names {
-			execute(t, s, lock.Acquire{Request: lock.Request{Resource: name, ProcessID: name + "!"}})
+			execute(t, s, acquire(name, name+"!"))
 		}
 		var got []string
 		for _, r := range held(t, s, service.ListFilter{}) {
@@ -71,10 +71,10 @@ func TestRefusalsChangeNothing(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
-		held := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+		held := execute(t, s, acquire("r", "p"))
 
 		var heldError *lock.HeldError
-		if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}}); !errors.As(err, &heldError) {
+		if _, err := s.Execute(t.Context(), acquire("r", "q")); !errors.As(err, &heldError) {
 			t.Fatalf("acquire of a held resource: %v", err)
 		}
 		if diff := cmp.Diff(&held.Hold, heldError.Holder); diff != "" {
@@ -100,7 +100,7 @@ func TestReleaseKeepsRowAndToken(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
-		first := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+		first := execute(t, s, acquire("r", "p"))
 		released := execute(t, s, lock.Release{Resource: "r", ProcessID: "p"})
 
 		got, _ := find(t, s, "r")
@@ -110,7 +110,7 @@ func TestReleaseKeepsRowAndToken(t *testing.T) {
 		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("released resource (-want +got):\n%s", diff)
 		}
-		second := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+		second := execute(t, s, acquire("r", "p"))
 		if second.Resource.ID != first.Resource.ID || second.Hold.Token <= first.Hold.Token {
 			t.Errorf("second hold: row %d after %d, token %d after %d",
 				second.Resource.ID, first.Resource.ID, second.Hold.Token, first.Hold.Token)
@@ -138,7 +138,7 @@ func TestExclusionUnderLoad(t *testing.T) {
 				process := fmt.Sprint("client ", client)
 				for round := range rounds {
 					name := fmt.Sprint("resource ", (client+round)%resources)
-					out, err := s.Execute(context.Background(), lock.Acquire{Request: lock.Request{Resource: name, ProcessID: process}})
+					out, err := s.Execute(context.Background(), acquire(name, process))
 					var held *lock.HeldError
 					if errors.As(err, &held) {
 						continue
@@ -192,7 +192,7 @@ func TestFirstInsertIsDecidedOnce(t *testing.T) {
 			for n := range names {
 				wg.Go(func() {
 					name := fmt.Sprint("new ", n)
-					_, err := s.Execute(context.Background(), lock.Acquire{Request: lock.Request{Resource: name, ProcessID: fmt.Sprint(i)}})
+					_, err := s.Execute(context.Background(), acquire(name, fmt.Sprint(i)))
 					var held *lock.HeldError
 					switch {
 					case err == nil:
@@ -220,10 +220,10 @@ func TestSweep(t *testing.T) {
 		s := open(t, cfg)
 		locks := service.New(s, service.Config{Limits: lock.Limits{MaxTTL: lock.LongestTTL}}, slog.New(slog.DiscardHandler))
 		for i := range 5 {
-			execute(t, s, lock.Acquire{Request: lock.Request{Resource: fmt.Sprint("short ", i), ProcessID: "p", TTL: time.Microsecond}})
+			execute(t, s, acquireFor(fmt.Sprint("short ", i), "p", time.Microsecond))
 		}
-		kept := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "long", ProcessID: "p", TTL: time.Hour}})
-		token := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "released", ProcessID: "p"}}).Hold.Token
+		kept := execute(t, s, acquireFor("long", "p", time.Hour))
+		token := execute(t, s, acquire("released", "p")).Hold.Token
 		execute(t, s, lock.Release{Resource: "released", ProcessID: "p"})
 
 		for _, want := range []int{2, 2, 1, 0} {
@@ -253,7 +253,7 @@ func TestSweep(t *testing.T) {
 			t.Errorf("still there: %+v", r)
 		}
 		// A new resource starts above every deleted token, whatever the clock is.
-		again := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "brand new", ProcessID: "p"}})
+		again := execute(t, s, acquire("brand new", "p"))
 		if again.Hold.Token <= token {
 			t.Errorf("token %d after the deleted %d", again.Hold.Token, token)
 		}

@@ -84,7 +84,7 @@ func TestDatabaseOfTheReleaseBeforeGetsAnID(t *testing.T) {
 			t.Fatal(err)
 		}
 		before.Start(nil)
-		token := execute(t, before, lock.Acquire{Request: lock.Request{Resource: "old", ProcessID: "p"}}).Hold.Token
+		token := execute(t, before, acquire("old", "p")).Hold.Token
 		if cfg.Driver == store.SQLite { // it belongs to one server
 			if err := before.Close(); err != nil {
 				t.Fatal(err)
@@ -102,7 +102,7 @@ func TestDatabaseOfTheReleaseBeforeGetsAnID(t *testing.T) {
 		}
 		if cfg.Driver == store.Postgres {
 			execute(t, before, lock.Release{Resource: "old", ProcessID: "p"})
-			execute(t, before, lock.Acquire{Request: lock.Request{Resource: "new", ProcessID: "p"}})
+			execute(t, before, acquire("new", "p"))
 			if err := before.Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -115,8 +115,11 @@ func TestDatabaseIDIsNothingElse(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		databaseIDOf(t, cfg)
-		for _, id := range []string{"", "not an id", strings.Repeat("A", 32), strings.Repeat("0", 33), strings.Repeat("0", 31) + "\n"} {
-			if _, err := connect(t, cfg).ExecContext(t.Context(), "UPDATE lockd_database SET database_id = '"+id+"'"); err == nil {
+		for _, id := range []string{
+			"", "not an id", strings.Repeat("A", 32), strings.Repeat("0", 33), strings.Repeat("0", 31) + "\n",
+		} {
+			statement := "UPDATE lockd_database SET database_id = '" + id + "'"
+			if _, err := connect(t, cfg).ExecContext(t.Context(), statement); err == nil {
 				t.Errorf("the database accepts %q as its id", id)
 			}
 		}

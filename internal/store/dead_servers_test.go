@@ -39,7 +39,7 @@ func TestDeadServerIsPassedOver(t *testing.T) {
 	dying.Start(nil)
 	id := idOf(t, dying)
 	for _, r := range []string{"soon", "now"} {
-		execute(t, a, lock.Acquire{Request: lock.Request{Resource: r, ProcessID: "p"}})
+		execute(t, a, acquire(r, "p"))
 		enqueue(t, dying, waiting(r, "w1"))
 		enqueue(t, a, waiting(r, "w2"))
 	}
@@ -84,8 +84,10 @@ func TestAbandonedPlaces(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
-		for name, keep := range map[string]time.Duration{"ended": time.Microsecond, "ended too": time.Microsecond, "kept": time.Hour} {
+		execute(t, s, acquire("r", "p"))
+		for name, keep := range map[string]time.Duration{
+			"ended": time.Microsecond, "ended too": time.Microsecond, "kept": time.Hour,
+		} {
 			c := waiting("r", name)
 			enqueue(t, s, c)
 			execute(t, s, lock.Disconnect{Of: c, Keep: keep})
@@ -117,7 +119,8 @@ func TestAbandonedPlaces(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		execute(t, s, lock.RemoveAbandoned{Places: append(places, lock.Place{Resource: "r", ProcessID: "kept", RequestID: "of kept"})})
+		execute(t, s, lock.RemoveAbandoned{Places: append(places,
+			lock.Place{Resource: "r", ProcessID: "kept", RequestID: "of kept"})})
 		if got := abandoned(0, 9); len(got) != 0 {
 			t.Errorf("abandoned again: %v", got)
 		}
@@ -147,7 +150,8 @@ func TestAbandonedPlaces(t *testing.T) {
 		if got := abandoned(0, 9); len(got) != 2 {
 			t.Errorf("abandoned by a dead server: %v", got)
 		}
-		run(t, cfg, fmt.Sprintf("UPDATE lock_servers SET alive_until = alive_until - interval '1 hour' WHERE id = %d", idOf(t, other)))
+		run(t, cfg, fmt.Sprintf("UPDATE lock_servers SET alive_until = alive_until - interval '1 hour' WHERE id = %d",
+			idOf(t, other)))
 		if got := abandoned(59*time.Minute, 9); len(got) != 2 {
 			t.Errorf("abandoned after an hour: %v", got)
 		}
@@ -160,11 +164,12 @@ func TestDeadServersAreDeleted(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, store.Postgres)
 	s, other := open(t, cfg), open(t, cfg)
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+	execute(t, s, acquire("r", "p"))
 	c := waiting("r", "w")
 	id := enqueue(t, s, c).Resource.ID
 	run(t, cfg,
-		"INSERT INTO lock_servers VALUES (1001, now() - interval '59 minutes'), (1002, now() - interval '61 minutes'), (1003, now() - interval '3 hours')",
+		"INSERT INTO lock_servers VALUES (1001, now() - interval '59 minutes'), "+
+			"(1002, now() - interval '61 minutes'), (1003, now() - interval '3 hours')",
 		fmt.Sprintf("INSERT INTO lock_waiters VALUES (%d, 7, 1003, 1, 'q', 'q', now(), now() + interval '1 hour', 0, 0)", id))
 	servers := func() (ids []int) {
 		t.Helper()
@@ -220,7 +225,8 @@ func TestServerStaysAlive(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Its heartbeats wait for this lock, as if the database stalled.
-	if _, err := tx.ExecContext(t.Context(), "LOCK TABLE lock_servers IN ROW EXCLUSIVE MODE; SELECT FROM lock_servers FOR UPDATE"); err != nil {
+	const block = "LOCK TABLE lock_servers IN ROW EXCLUSIVE MODE; SELECT FROM lock_servers FOR UPDATE"
+	if _, err := tx.ExecContext(t.Context(), block); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "a server without heartbeats is dead", func() bool { return aliveFor(t, s, db) < 0 })
@@ -247,7 +253,10 @@ func TestDeletedServerIsAliveAgain(t *testing.T) {
 	s := open(t, cfg)
 	run(t, cfg, "DELETE FROM lock_servers")
 	db := connect(t, cfg)
-	eventually(t, "the server is registered again", func() bool { return number(t, db, "SELECT count(*) FROM lock_servers") == 1 })
+	eventually(t, "the server is registered again", func() bool {
+		return number(t, db,
+			"SELECT count(*) FROM lock_servers") == 1
+	})
 	if left := aliveFor(t, s, db); left < 0 {
 		t.Errorf("dead for %v", -left)
 	}

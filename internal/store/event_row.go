@@ -44,9 +44,9 @@ func (row *eventRow) values() []any { return valuesOf(eventColumns, row) }
 
 func (row *eventRow) event() lock.Event {
 	return lock.Event{
-		ID: row.ID, Kind: row.Kind, At: row.At.Time, Resource: row.ResourceName, ProcessID: row.ProcessID, Token: row.FencingToken,
-		Since: row.Since.Time, Renewals: row.Renewals, Reason: string(row.Reason), By: string(row.EndedBy),
-		HoldReason: string(row.HoldReason),
+		ID: row.ID, Kind: row.Kind, At: row.At.Time, Resource: row.ResourceName, ProcessID: row.ProcessID,
+		Token: row.FencingToken, Since: row.Since.Time, Renewals: row.Renewals, Reason: string(row.Reason),
+		By: string(row.EndedBy), HoldReason: string(row.HoldReason),
 	}
 }
 

@@ -26,11 +26,11 @@ func TestUnknownCommit(t *testing.T) {
 			cfg := config(t, store.Postgres)
 			p := throughProxy(t, &cfg)
 			s := open(t, cfg)
-			execute(t, s, lock.Acquire{Request: lock.Request{Resource: "warm", ProcessID: "p"}})
+			execute(t, s, acquire("warm", "p"))
 
 			p.deliver.Store(delivered)
 			p.cutAfter.Store("commit\x00") // not the setting synchronous_commit
-			_, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+			_, err := s.Execute(t.Context(), acquire("r", "p"))
 			if !errors.Is(err, service.ErrOutcomeUnknown) {
 				t.Fatalf("answer: %v", err)
 			}
@@ -72,13 +72,16 @@ func TestSilentHosts(t *testing.T) {
 	for i := range 4 {
 		busy.Go(func() {
 			for ctx.Err() == nil {
-				_, _ = s.Execute(context.Background(), lock.Acquire{Request: lock.Request{Resource: fmt.Sprint(i), ProcessID: "p", RequestID: "again"}})
+				c := acquire(fmt.Sprint(i), "p")
+				c.RequestID = "again"
+				_, _ = s.Execute(context.Background(), c)
 			}
 		})
 	}
 	deadline := time.After(6 * time.Second)
 	for renewed := false; !renewed; {
-		err := living.QueryRow("SELECT bool_or(alive_until > $1::timestamptz + interval '1750 ms') FROM lock_servers", lost).Scan(&renewed)
+		err := living.QueryRow("SELECT bool_or(alive_until > $1::timestamptz + interval '1750 ms') FROM lock_servers",
+			lost).Scan(&renewed)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -88,7 +91,7 @@ func TestSilentHosts(t *testing.T) {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+	execute(t, s, acquire("r", "p"))
 }
 
 // After a connection broke before COMMIT was sent, the batch is run again on a new
@@ -102,7 +105,7 @@ func TestBrokenConnectionIsReplaced(t *testing.T) {
 			p := throughProxy(t, &cfg)
 			s := open(t, cfg)
 			p.cutAfter.Store(word)
-			execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+			execute(t, s, acquire("r", "p"))
 			if p.cuts.Load() != 1 {
 				t.Errorf("the connection was cut %d times", p.cuts.Load())
 			}
@@ -131,7 +134,7 @@ func TestPoisonCommandFailsAlone(t *testing.T) {
 					}
 					return
 				}
-				if _, err := s.Execute(context.Background(), lock.Acquire{Request: lock.Request{Resource: name, ProcessID: "p"}}); err != nil {
+				if _, err := s.Execute(context.Background(), acquire(name, "p")); err != nil {
 					t.Errorf("%s: %v", name, err)
 				}
 			})
@@ -152,7 +155,7 @@ func TestFailedBatchLeavesNothing(t *testing.T) {
 		if r, _ := find(t, s, "r"); r.ID != 0 {
 			t.Errorf("left behind: %+v", r)
 		}
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+		execute(t, s, acquire("r", "p"))
 	})
 }
 
@@ -179,14 +182,14 @@ func TestStoppedStore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}}); !errors.Is(err, service.ErrStopping) {
+		if _, err := s.Execute(t.Context(), acquire("r", "p")); !errors.Is(err, service.ErrStopping) {
 			t.Errorf("before Start: %v", err)
 		}
 		s.Start(nil)
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}}); !errors.Is(err, service.ErrStopping) {
+		if _, err := s.Execute(t.Context(), acquire("r", "p")); !errors.Is(err, service.ErrStopping) {
 			t.Errorf("after Close: %v", err)
 		}
 	})
@@ -208,7 +211,7 @@ func TestOddFileNames(t *testing.T) {
 		cfg := config(t, store.SQLite)
 		cfg.Source = t.TempDir() + "/" + name
 		s := open(t, cfg)
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+		execute(t, s, acquire("r", "p"))
 		run(t, store.Config{Driver: store.SQLite, Source: "file:" + (&url.URL{Path: cfg.Source}).EscapedPath() + "?mode=ro"},
 			"SELECT 1 FROM resource_locks")
 	}
@@ -220,7 +223,7 @@ func TestInMemoryDatabasesAreSeparate(t *testing.T) {
 		cfg := config(t, store.SQLite)
 		cfg.Source = ""
 		s := open(t, cfg)
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+		execute(t, s, acquire("r", "p"))
 		if found := held(t, s, service.ListFilter{}); len(found) != 1 {
 			t.Errorf("a reader sees %+v", found)
 		}

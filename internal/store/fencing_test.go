@@ -45,7 +45,7 @@ func TestFencedWriteInTheUsersTransaction(t *testing.T) {
 		return tx
 	}
 
-	first := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "account 1", ProcessID: "slow", TTL: time.Hour}})
+	first := execute(t, s, acquireFor("account 1", "slow", time.Hour))
 	tx := begin()
 	if !write(tx, 110, first.Hold.Token) {
 		t.Error("the holder's write was refused")
@@ -63,7 +63,7 @@ func TestFencedWriteInTheUsersTransaction(t *testing.T) {
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
 	}
-	second := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "account 1", ProcessID: "quick", TTL: time.Hour}})
+	second := execute(t, s, acquireFor("account 1", "quick", time.Hour))
 	tx = begin()
 	if write(tx, 130, first.Hold.Token) {
 		t.Error("the stale holder's write was accepted")
@@ -93,7 +93,7 @@ func TestFencedWriteInTheUsersTransaction(t *testing.T) {
 	}
 
 	// The write of an expired hold is refused, too, whether or not its end was recorded.
-	expired := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "account 1", ProcessID: "late", TTL: time.Microsecond}})
+	expired := execute(t, s, acquireFor("account 1", "late", time.Microsecond))
 	tx = begin()
 	if write(tx, 150, expired.Hold.Token) {
 		t.Error("the write of an expired holder was accepted")
@@ -102,7 +102,8 @@ func TestFencedWriteInTheUsersTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	var balance int
-	if err := db.QueryRowContext(t.Context(), "SELECT balance FROM accounts").Scan(&balance); err != nil || balance != 140 {
+	if err := db.QueryRowContext(t.Context(), "SELECT balance FROM accounts").Scan(&balance); err != nil ||
+		balance != 140 {
 		t.Errorf("balance %d, %v", balance, err)
 	}
 }
@@ -150,12 +151,12 @@ func TestFencedByHighestToken(t *testing.T) {
 			}
 			return n
 		}
-		first := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "doc", ProcessID: "p"}}).Hold.Token
+		first := execute(t, s, acquire("doc", "p")).Hold.Token
 		if write("one", first) != 1 || write("one again", first) != 1 {
 			t.Error("the first holder was refused")
 		}
 		execute(t, s, lock.ForceRelease{Resource: "doc", Reason: "gone"})
-		second := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "doc", ProcessID: "q"}}).Hold.Token
+		second := execute(t, s, acquire("doc", "q")).Hold.Token
 		if write("two", second) != 1 {
 			t.Error("the second holder was refused")
 		}

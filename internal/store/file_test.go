@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"testing"
 
-	"resource-lock-manager/internal/lock"
 	"resource-lock-manager/internal/store"
 )
 
@@ -77,7 +76,7 @@ func made(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	s.Start(nil)
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+	execute(t, s, acquire("r", "p"))
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -117,17 +116,32 @@ func TestSQLiteOpenErrors(t *testing.T) {
 		prepare func(t *testing.T, path string)
 		want    []string // FOLDER stands for the folder
 	}{
-		"folder missing":     {path: "missing/locks.db", want: []string{"its folder FOLDER/missing must exist", "DATABASE_URL"}},
-		"below a file":       {path: "a.txt/locks.db", want: []string{"FOLDER/a.txt is not a directory", "DATABASE_URL"}},
-		"far below a file":   {path: "a.txt/more/locks.db", want: []string{"FOLDER/a.txt/more", "not a directory"}},
-		"a folder":           {path: "sub", want: []string{"it is a directory", "DATABASE_URL"}},
-		"a link to itself":   {path: "loop", want: []string{"too many levels of symbolic links"}},
-		"a name too long":    {path: strings.Repeat("x", 300), want: []string{"file name too long"}},
-		"a pipe":             {prepare: func(t *testing.T, path string) { must(t, syscall.Mkfifo(path, 0o666)) }, want: []string{"no regular file"}},
-		"no database":        {path: "a.txt", want: []string{"not a database", "DATABASE_URL"}},
-		"another encoding":   {prepare: create("PRAGMA encoding = 'UTF-16'; CREATE TABLE t (a)"), want: []string{"UTF-16le", "must be UTF-8"}},
-		"another's tables":   {prepare: create("CREATE TABLE resource_locks (name TEXT)"), want: []string{"tables that are not those of this program", "a file of its own", "resource_locks"}},
-		"another's tables 2": {prepare: create("CREATE TABLE token_floor (x)"), want: []string{"tables that are not those of this program", "token_floor"}},
+		"folder missing": {
+			path: "missing/locks.db",
+			want: []string{"its folder FOLDER/missing must exist", "DATABASE_URL"},
+		},
+		"below a file":     {path: "a.txt/locks.db", want: []string{"FOLDER/a.txt is not a directory", "DATABASE_URL"}},
+		"far below a file": {path: "a.txt/more/locks.db", want: []string{"FOLDER/a.txt/more", "not a directory"}},
+		"a folder":         {path: "sub", want: []string{"it is a directory", "DATABASE_URL"}},
+		"a link to itself": {path: "loop", want: []string{"too many levels of symbolic links"}},
+		"a name too long":  {path: strings.Repeat("x", 300), want: []string{"file name too long"}},
+		"a pipe": {
+			prepare: func(t *testing.T, path string) { must(t, syscall.Mkfifo(path, 0o666)) },
+			want:    []string{"no regular file"},
+		},
+		"no database": {path: "a.txt", want: []string{"not a database", "DATABASE_URL"}},
+		"another encoding": {
+			prepare: create("PRAGMA encoding = 'UTF-16'; CREATE TABLE t (a)"),
+			want:    []string{"UTF-16le", "must be UTF-8"},
+		},
+		"another's tables": {
+			prepare: create("CREATE TABLE resource_locks (name TEXT)"),
+			want:    []string{"tables that are not those of this program", "a file of its own", "resource_locks"},
+		},
+		"another's tables 2": {
+			prepare: create("CREATE TABLE token_floor (x)"),
+			want:    []string{"tables that are not those of this program", "token_floor"},
+		},
 		"damaged": {
 			prepare: func(t *testing.T, path string) {
 				made(t, path)
@@ -164,12 +178,35 @@ func TestSQLiteOpenErrors(t *testing.T) {
 			},
 			want: []string{"another program has locked it", "end that program"},
 		},
-		"left by root":     {prepare: func(t *testing.T, path string) { made(t, path); must(t, os.Chmod(path, 0o400)) }, want: []string{"FOLDER/locks.db: permission denied", "its owner is " + owner, me}},
-		"file of another":  {prepare: mode(0o400, ""), want: []string{"FOLDER/locks.db: permission denied", "its owner is ", "its mode -r--------", me, "must be writable"}},
-		"file not read":    {prepare: mode(0, ""), want: []string{"FOLDER/locks.db: permission denied", "its mode ----------", me}},
-		"log of another":   {prepare: mode(0o400, "-wal"), want: []string{"FOLDER/locks.db-wal: permission denied", "its mode -r--------", me}},
-		"index of another": {prepare: mode(0o400, "-shm"), want: []string{"FOLDER/locks.db-shm: permission denied", "its mode -r--------", me}},
-		"lock of another":  {prepare: mode(0, ".lock"), want: []string{"FOLDER/locks.db.lock: permission denied", "its mode ----------", me, "delete it when no server of an earlier version"}},
+		"left by root": {
+			prepare: func(t *testing.T, path string) { made(t, path); must(t, os.Chmod(path, 0o400)) },
+			want:    []string{"FOLDER/locks.db: permission denied", "its owner is " + owner, me},
+		},
+		"file of another": {
+			prepare: mode(0o400, ""),
+			want: []string{
+				"FOLDER/locks.db: permission denied", "its owner is ", "its mode -r--------", me, "must be writable",
+			},
+		},
+		"file not read": {
+			prepare: mode(0, ""),
+			want:    []string{"FOLDER/locks.db: permission denied", "its mode ----------", me},
+		},
+		"log of another": {
+			prepare: mode(0o400, "-wal"),
+			want:    []string{"FOLDER/locks.db-wal: permission denied", "its mode -r--------", me},
+		},
+		"index of another": {
+			prepare: mode(0o400, "-shm"),
+			want:    []string{"FOLDER/locks.db-shm: permission denied", "its mode -r--------", me},
+		},
+		"lock of another": {
+			prepare: mode(0, ".lock"),
+			want: []string{
+				"FOLDER/locks.db.lock: permission denied", "its mode ----------", me,
+				"delete it when no server of an earlier version",
+			},
+		},
 		"folder not written": {
 			prepare: func(t *testing.T, path string) { made(t, path); must(t, os.Chmod(filepath.Dir(path), 0o555)) },
 			want:    []string{"FOLDER: permission denied", "its mode dr-xr-xr-x", me, "its folder must be writable"},

@@ -16,21 +16,24 @@ import (
 
 // watch notes the files that SQLite has created beside the database, for checkWritable.
 func (f *databaseFile) watch() error {
-	const advice = "stop the server with SIGTERM, not with SIGKILL: it still has what it has committed, and writes it into the database"
+	const advice = "stop the server with SIGTERM, not with SIGKILL: " +
+		"it still has what it has committed, and writes it into the database"
 	for _, p := range []part{
 		{what: "the write-ahead log", path: f.real + "-wal", advice: advice},
 		{what: "the index of the write-ahead log", path: f.real + "-shm", advice: advice},
 	} {
 		var err error
 		if p.info, err = os.Stat(p.path); err == nil && strings.HasSuffix(p.path, "-wal") {
-			// A server that is started on another file with this name must not use this log.
+			// A server that is started on another file with this name must not use this
+			// log.
 			if p.locked, err = os.Open(p.path); err == nil {
 				err = lockExclusively(p.locked)
 			}
 		}
 		f.rest = append(f.rest, p)
 		if err != nil {
-			return f.problem(err, "%s: %v: the file system must support SQLite's write-ahead log, as those of networks do not", p.path, err)
+			return f.problem(err, "%s: %v: the file system must support SQLite's write-ahead log, "+
+				"as those of networks do not", p.path, err)
 		}
 	}
 	return nil
@@ -47,9 +50,11 @@ func (f *databaseFile) openError(err error) error {
 	}
 	switch e.Code {
 	case sqlite3.ErrNotADB:
-		return f.problem(err, "it is not a database of SQLite (or it is encrypted): DATABASE_URL must name one, or a file that is not there yet")
+		return f.problem(err, "it is not a database of SQLite (or it is encrypted): "+
+			"DATABASE_URL must name one, or a file that is not there yet")
 	case sqlite3.ErrCorrupt:
-		return f.problem(err, "it is damaged (%v): restore a backup, or recover what can be read with the command .recover of sqlite3", e)
+		return f.problem(err, "it is damaged (%v): restore a backup, "+
+			"or recover what can be read with the command .recover of sqlite3", e)
 	case sqlite3.ErrFull:
 		return f.problem(err, "there is no space left on its disk (%v)", e)
 	case sqlite3.ErrBusy, sqlite3.ErrLocked:
@@ -61,8 +66,9 @@ func (f *databaseFile) openError(err error) error {
 	}
 }
 
-// checkWritable returns an error unless the files that this server has open still have their
-// names. If one was removed or replaced, the next server would not find what this one commits.
+// checkWritable returns an error unless the files that this server has open still have
+// their names. If one was removed or replaced, the next server would not find what this
+// one commits.
 func (f *databaseFile) checkWritable() error {
 	if err := f.checkPart(&f.itself); err != nil {
 		return err
@@ -73,7 +79,8 @@ func (f *databaseFile) checkWritable() error {
 		}
 	}
 	if err := writable(f.path); isReadOnly(err) {
-		return f.takenAway(fmt.Errorf("the file system of %s has become read-only", f.path), "look for errors of the disk, and mount it writable")
+		return f.takenAway(fmt.Errorf("the file system of %s has become read-only", f.path),
+			"look for errors of the disk, and mount it writable")
 	}
 	if f.taken.CompareAndSwap(true, false) {
 		f.log.Info("the database is back", "file", f.path)
@@ -81,8 +88,8 @@ func (f *databaseFile) checkWritable() error {
 	return nil
 }
 
-// checkReadable checks the database file only. Without its log the database can be read, and
-// no server can change it.
+// checkReadable checks the database file only. Without its log the database can be read,
+// and no server can change it.
 func (f *databaseFile) checkReadable() error { return f.checkPart(&f.itself) }
 
 func (f *databaseFile) checkPart(p *part) error {

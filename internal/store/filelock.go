@@ -33,11 +33,11 @@ type databaseFile struct {
 	real string // the same without symbolic links; beside it SQLite keeps its other files
 	log  *slog.Logger
 
-	// The file itself is locked, so that the lock cannot be removed and holds for all names of
-	// the file. x.db.lock is locked as well: servers of earlier versions lock only that, and so
-	// do systems on which flock(2) conflicts with SQLite's own locks. The descriptor in itself
-	// must live as long as SQLite's: when a process closes any descriptor of a file, it loses
-	// the locks that SQLite has on it.
+	// The file itself is locked, so that the lock cannot be removed and holds for all
+	// names of the file. x.db.lock is locked as well: servers of earlier versions lock
+	// only that, and so do systems on which flock(2) conflicts with SQLite's own locks.
+	// The descriptor in itself must live as long as SQLite's: when a process closes any
+	// descriptor of a file, it loses the locks that SQLite has on it.
 	beside *flock.Flock
 	itself part
 	rest   []part      // the files beside it, after SQLite has opened them
@@ -52,8 +52,8 @@ type part struct {
 	locked     *os.File
 }
 
-// lockFile makes sure that no other server uses the file, and creates it if there is none.
-// The locks end with the process.
+// lockFile makes sure that no other server uses the file, and creates it if there is
+// none. The locks end with the process.
 func lockFile(path string, log *slog.Logger) (_ *databaseFile, err error) {
 	f := &databaseFile{log: log}
 	if f.path, err = filepath.Abs(path); err != nil {
@@ -80,8 +80,8 @@ func lockFile(path string, log *slog.Logger) (_ *databaseFile, err error) {
 	}
 	switch {
 	case hardLinks(f.itself.info) > 1:
-		return nil, f.problem(nil, "it has several names (hard links), and under another one SQLite does not find what is still "+
-			"in %s-wal: leave it only this name", f.real)
+		return nil, f.problem(nil, "it has several names (hard links), and under another one SQLite does not "+
+			"find what is still in %s-wal: leave it only this name", f.real)
 	case isMountPoint(f.real):
 		return nil, f.problem(nil, "it is a mount point, and SQLite keeps the newest commits beside it, in %s-wal: "+
 			"mount the folder that has the file, not the file alone", f.real)
@@ -92,8 +92,8 @@ func lockFile(path string, log *slog.Logger) (_ *databaseFile, err error) {
 	return f, f.lockBeside()
 }
 
-// resolve follows symbolic links, also to a file that does not exist yet: all names of a file
-// must lead to the same lock.
+// resolve follows symbolic links, also to a file that does not exist yet: all names of a
+// file must lead to the same lock.
 func resolve(path string) string {
 	for range 40 { // as many as Linux follows
 		if target, err := filepath.EvalSymlinks(path); err == nil {
@@ -131,7 +131,8 @@ func (f *databaseFile) tryOthers() error {
 			err = lockExclusively(left)
 		}
 		if err := errors.Join(err, left.Close()); errors.Is(err, errLocked) {
-			return f.problem(err, "%s is in use by another server, whose database was replaced by this one: stop that server first", path)
+			return f.problem(err, "%s is in use by another server, whose database was replaced by this one: "+
+				"stop that server first", path)
 		} else if err != nil {
 			return f.denied(path, err, "it belongs to the database")
 		}
@@ -176,8 +177,8 @@ func (f *databaseFile) lockBeside() error {
 	return nil
 }
 
-// lockItself opens or creates the file and locks it. It starts again if the file was removed
-// or replaced meanwhile.
+// lockItself opens or creates the file and locks it. It starts again if the file was
+// removed or replaced meanwhile.
 func (f *databaseFile) lockItself() error {
 	for {
 		file, err := os.OpenFile(f.real, os.O_RDWR|os.O_CREATE, 0o644) //nolint:gosec // as SQLite does, within the umask
@@ -208,8 +209,8 @@ func (f *databaseFile) lockItself() error {
 }
 
 func (f *databaseFile) inUse() error {
-	return f.problem(nil, "it is in use by another server, and only one server may use a SQLite file, because its clock decides "+
-		"when locks expire: stop the other one, or use Postgres for several")
+	return f.problem(nil, "it is in use by another server, and only one server may use a SQLite file, "+
+		"because its clock decides when locks expire: stop the other one, or use Postgres for several")
 }
 
 // problem returns a FileError.
@@ -232,10 +233,12 @@ func (f *databaseFile) denied(path string, err error, needs string) error {
 		if folder := barrier(path); folder != "" {
 			path = folder
 		}
-		return f.problem(err, "%s: %v (%s): %s; change the owner or the mode, of %s* as well, or run the server as another user",
+		return f.problem(err, "%s: %v (%s): %s; change the owner or the mode, of %s* as well, "+
+			"or run the server as another user",
 			path, reason, permissions(path), needs, filepath.Base(f.real))
 	case isReadOnly(err):
-		return f.problem(err, "%s: %v: %s; make the file system writable, or keep the database elsewhere", path, reason, needs)
+		return f.problem(err, "%s: %v: %s; make the file system writable, or keep the database elsewhere", path,
+			reason, needs)
 	default:
 		return f.problem(err, "%s: %v: %s", path, reason, needs)
 	}

@@ -13,8 +13,8 @@ func hardLinks(fs.FileInfo) int { return 1 }
 
 var errLocked = errors.New("locked by another process")
 
-// lockExclusively does nothing: on some systems flock(2) conflicts with the locks of SQLite,
-// so only the file beside the database is locked.
+// lockExclusively does nothing: on some systems flock(2) conflicts with the locks of
+// SQLite, so only the file beside the database is locked.
 func lockExclusively(*os.File) error { return nil }
 
 func isMountPoint(string) bool { return false }

@@ -7,8 +7,8 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// openInternal opens, but does not start, a store on a fresh database of the driver. It is
-// for tests inside this package; others use open.
+// openInternal opens, but does not start, a store on a fresh database of the driver. It
+// is for tests inside this package; others use open.
 func openInternal(t *testing.T, driver string) *Store {
 	t.Helper()
 	cfg := Config{Driver: driver, MaxQueue: 1024, Logger: slog.New(slog.DiscardHandler)}

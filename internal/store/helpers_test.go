@@ -67,6 +67,18 @@ func execute(tb testing.TB, s *store.Store, c lock.Command) lock.Outcome {
 	return out
 }
 
+// acquire returns a request that does not wait, for a hold that never expires.
+func acquire(resource, process string) lock.Acquire {
+	return lock.Acquire{Request: lock.Request{Resource: resource, ProcessID: process}}
+}
+
+// acquireFor is acquire for a hold that expires.
+func acquireFor(resource, process string, ttl time.Duration) lock.Acquire {
+	c := acquire(resource, process)
+	c.TTL = ttl
+	return c
+}
+
 // find returns the stored state of a resource and the time of the read.
 func find(tb testing.TB, s *store.Store, name string) (lock.Resource, time.Time) {
 	tb.Helper()

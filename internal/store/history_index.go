@@ -2,11 +2,11 @@ package store
 
 import "sync/atomic"
 
-// indexBatch is the number of events that are appended before all of them enter the indexes
-// of the history at once: fewer pages change than if each event did so by itself. A higher
-// number means fewer pages for each event, but a longer transaction: 1500 events of a
-// thousand resources take some 40 ms. A read of the history scans the events that are in no
-// index yet.
+// indexBatch is the number of events that are appended before all of them enter the
+// indexes of the history at once: fewer pages change than if each event did so by itself.
+// A higher number means fewer pages for each event, but a longer transaction: 1500 events
+// of a thousand resources take some 40 ms. A read of the history scans the events that
+// are in no index yet.
 const indexBatch = 1500
 
 // historyIndex records which events are in the indexes of the history.

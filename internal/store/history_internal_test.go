@@ -82,20 +82,22 @@ func TestHistoryFiltersFindAllThatMatches(t *testing.T) {
 	events := someEvents(4200, 5)
 	at := func(seconds int) time.Time { return firstEvent.Add(time.Duration(seconds) * time.Second) }
 	filters := map[string]service.HistoryFilter{
-		"a time":                      {Since: at(1000), Until: at(2000)},
-		"since":                       {Since: at(4000)},
-		"until":                       {Until: at(150)},
-		"the time of an event":        {Since: events[2000].At, Until: events[2000].At.Add(time.Microsecond)},
-		"a time without events":       {Since: at(-1000), Until: at(-500)},
-		"a future time":               {Since: at(5000)},
-		"a kind":                      {Kinds: []lock.EventKind{lock.EventForceReleased}},
-		"two kinds":                   {Kinds: []lock.EventKind{lock.EventExpired, lock.EventAcquired}},
-		"all kinds":                   {Kinds: lock.EventKinds()},
-		"a kind at a time":            {Kinds: []lock.EventKind{lock.EventExpired}, Since: at(1000), Until: at(3000)},
-		"a resource at a time":        {Resource: "r2", Since: at(1000), Until: at(3000)},
-		"a process since":             {ProcessID: "p1", Since: at(2000)},
-		"a resource and a kind":       {Resource: "r3", Kinds: []lock.EventKind{lock.EventQueued}},
-		"a process and kinds, until":  {ProcessID: "p0", Kinds: []lock.EventKind{lock.EventQueued, lock.EventExpired}, Until: at(4000)},
+		"a time":                {Since: at(1000), Until: at(2000)},
+		"since":                 {Since: at(4000)},
+		"until":                 {Until: at(150)},
+		"the time of an event":  {Since: events[2000].At, Until: events[2000].At.Add(time.Microsecond)},
+		"a time without events": {Since: at(-1000), Until: at(-500)},
+		"a future time":         {Since: at(5000)},
+		"a kind":                {Kinds: []lock.EventKind{lock.EventForceReleased}},
+		"two kinds":             {Kinds: []lock.EventKind{lock.EventExpired, lock.EventAcquired}},
+		"all kinds":             {Kinds: lock.EventKinds()},
+		"a kind at a time":      {Kinds: []lock.EventKind{lock.EventExpired}, Since: at(1000), Until: at(3000)},
+		"a resource at a time":  {Resource: "r2", Since: at(1000), Until: at(3000)},
+		"a process since":       {ProcessID: "p1", Since: at(2000)},
+		"a resource and a kind": {Resource: "r3", Kinds: []lock.EventKind{lock.EventQueued}},
+		"a process and kinds, until": {
+			ProcessID: "p0", Kinds: []lock.EventKind{lock.EventQueued, lock.EventExpired}, Until: at(4000),
+		},
 		"another process, at a time":  {Resource: "r1", ProcessID: "p0", Since: at(0)},
 		"a resource, and its process": {Resource: "r1", ProcessID: "p1", Since: at(0)},
 	}
@@ -165,9 +167,21 @@ func TestHistoryFiltersUseAnIndex(t *testing.T) {
 		{"a time", service.HistoryFilter{Since: at(1000), Until: at(2000)}, "lock_events_kind"},
 		{"a time without events", service.HistoryFilter{Until: at(-10_000)}, "lock_events_kind"},
 		{"a kind", service.HistoryFilter{Kinds: []lock.EventKind{lock.EventForceReleased}}, "lock_events_kind"},
-		{"a kind at a time", service.HistoryFilter{Kinds: []lock.EventKind{lock.EventExpired}, Since: at(1000), Until: at(2000)}, "lock_events_kind"},
-		{"a process with many events at a time", service.HistoryFilter{ProcessID: "p1", Since: at(1000), Until: at(1100)}, "lock_events_kind"},
-		{"a resource with few events at a time", service.HistoryFilter{Resource: "r7", Since: at(0), Until: at(20_000)}, "lock_events_resource"},
+		{
+			"a kind at a time",
+			service.HistoryFilter{Kinds: []lock.EventKind{lock.EventExpired}, Since: at(1000), Until: at(2000)},
+			"lock_events_kind",
+		},
+		{
+			"a process with many events at a time",
+			service.HistoryFilter{ProcessID: "p1", Since: at(1000), Until: at(1100)},
+			"lock_events_kind",
+		},
+		{
+			"a resource with few events at a time",
+			service.HistoryFilter{Resource: "r7", Since: at(0), Until: at(20_000)},
+			"lock_events_resource",
+		},
 	}
 	onBothFilled(t, events, func(t *testing.T, s *Store) {
 		for _, test := range tests {
@@ -198,7 +212,8 @@ func TestHistoryFiltersUseAnIndex(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, line := range plan {
-					// On SQLite the newest events, which are in no index yet, are found by their ids.
+					// On SQLite the newest events, which are in no index yet, are found
+					// by their ids.
 					reads := strings.Contains(line, "lock_events") && !strings.Contains(line, "INTEGER PRIMARY KEY (rowid>?)") &&
 						!strings.Contains(line, "Sort Key")
 					bitmap := strings.Contains(line, "Bitmap Heap Scan") // behind an index, which is the next line

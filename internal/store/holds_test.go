@@ -46,7 +46,7 @@ func TestHoldIsStoredWhole(t *testing.T) {
 		check("released before its minimum", out.Resource)
 		check("force-released", execute(t, s, lock.ForceRelease{Resource: "r", Reason: "why not", By: "me"}).Resource)
 
-		plain := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}})
+		plain := execute(t, s, acquire("r", "q"))
 		check("acquired plainly", plain.Resource)
 	})
 }
@@ -60,10 +60,10 @@ func TestHistoryIsStored(t *testing.T) {
 			want = append(want, execute(t, s, c).Events...)
 		}
 		run(lock.Acquire{Request: lock.Request{Resource: "a", ProcessID: "p", Reason: "it's \"needed\""}})
-		run(lock.Acquire{Request: lock.Request{Resource: "b", ProcessID: "q", TTL: time.Microsecond}})
+		run(acquireFor("b", "q", time.Microsecond))
 		run(lock.Renew{Resource: "a", ProcessID: "p", TTL: time.Hour})
 		run(lock.Release{Resource: "a", ProcessID: "p"})
-		run(lock.Acquire{Request: lock.Request{Resource: "b", ProcessID: "p"}}) // finds the expired hold
+		run(acquire("b", "p")) // finds the expired hold
 		run(lock.ForceRelease{Resource: "b", Reason: "stuck", By: "ops"})
 
 		ids := cmpopts.IgnoreFields(lock.Event{}, "ID")
@@ -71,10 +71,19 @@ func TestHistoryIsStored(t *testing.T) {
 			filter service.HistoryFilter
 			keep   func(lock.Event) bool
 		}{
-			"all":         {service.HistoryFilter{Limit: 100}, func(lock.Event) bool { return true }},
-			"of b":        {service.HistoryFilter{Resource: "b", Limit: 100}, func(e lock.Event) bool { return e.Resource == "b" }},
-			"of p":        {service.HistoryFilter{ProcessID: "p", Limit: 100}, func(e lock.Event) bool { return e.ProcessID == "p" }},
-			"of p's in b": {service.HistoryFilter{Resource: "b", ProcessID: "p", Limit: 100}, func(e lock.Event) bool { return e.Resource == "b" && e.ProcessID == "p" }},
+			"all": {service.HistoryFilter{Limit: 100}, func(lock.Event) bool { return true }},
+			"of b": {
+				service.HistoryFilter{Resource: "b", Limit: 100},
+				func(e lock.Event) bool { return e.Resource == "b" },
+			},
+			"of p": {
+				service.HistoryFilter{ProcessID: "p", Limit: 100},
+				func(e lock.Event) bool { return e.ProcessID == "p" },
+			},
+			"of p's in b": {
+				service.HistoryFilter{Resource: "b", ProcessID: "p", Limit: 100},
+				func(e lock.Event) bool { return e.Resource == "b" && e.ProcessID == "p" },
+			},
 		}
 		for name, f := range filters {
 			var kept []lock.Event
@@ -129,7 +138,7 @@ func TestHistoryIsStored(t *testing.T) {
 		}
 		// The end of an earlier hold is not that of a later hold whose end is not
 		// recorded.
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "b", ProcessID: "p", TTL: time.Microsecond}})
+		execute(t, s, acquireFor("b", "p", time.Microsecond))
 		if late, found, err := s.LastEnd(t.Context(), "b", "p", 0); err != nil || found {
 			t.Errorf("the end of a hold that only expired: %+v, %v, %v", late, found, err)
 		}
@@ -141,9 +150,9 @@ func TestRefusalsLeaveNoEvent(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+		execute(t, s, acquire("r", "p"))
 		for _, c := range []lock.Command{
-			lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}},
+			acquire("r", "q"),
 			lock.Release{Resource: "r", ProcessID: "q"},
 			lock.Release{Resource: "r", ProcessID: "p", Token: 1},
 			lock.Renew{Resource: "r", ProcessID: "q", TTL: time.Hour},
@@ -165,7 +174,7 @@ func TestHistoryRetention(t *testing.T) {
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
 		for i := range 5 {
-			execute(t, s, lock.Acquire{Request: lock.Request{Resource: fmt.Sprint("r", i), ProcessID: "p"}})
+			execute(t, s, acquire(fmt.Sprint("r", i), "p"))
 		}
 		if n, err := s.DeleteEvents(t.Context(), time.Hour, 100); err != nil || n != 0 {
 			t.Errorf("deleted %d events that are not an hour old, %v", n, err)
@@ -194,11 +203,11 @@ func TestListFilters(t *testing.T) {
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
 		for i, name := range names {
-			execute(t, s, lock.Acquire{Request: lock.Request{Resource: name, ProcessID: fmt.Sprint("p", i%2)}})
+			execute(t, s, acquire(name, fmt.Sprint("p", i%2)))
 		}
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "a gone", ProcessID: "p0"}})
+		execute(t, s, acquire("a gone", "p0"))
 		execute(t, s, lock.Release{Resource: "a gone", ProcessID: "p0"})
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "a expired", ProcessID: "p0", TTL: time.Microsecond}})
+		execute(t, s, acquireFor("a expired", "p0", time.Microsecond))
 
 		for _, test := range []struct {
 			filter service.ListFilter
@@ -240,9 +249,9 @@ func TestHeldByPages(t *testing.T) {
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
 		for _, name := range names {
-			execute(t, s, lock.Acquire{Request: lock.Request{Resource: name, ProcessID: "p"}})
+			execute(t, s, acquire(name, "p"))
 		}
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "other", ProcessID: "q"}})
+		execute(t, s, acquire("other", "q"))
 		var got []string
 		for after := ""; ; after = got[len(got)-1] {
 			page, err := s.HeldBy(t.Context(), "p", after, 3)
@@ -268,19 +277,20 @@ func TestListEndsEarly(t *testing.T) {
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
 		for i := range 10 {
-			execute(t, s, lock.Acquire{Request: lock.Request{Resource: fmt.Sprint(i), ProcessID: "p"}})
+			execute(t, s, acquire(fmt.Sprint(i), "p"))
 		}
 		seen := 0
-		err := s.Held(t.Context(), service.ListFilter{}, func(int, time.Time) error { return nil }, func(lock.Resource) error {
-			if seen++; seen == 3 {
-				return enough
-			}
-			return nil
-		})
+		err := s.Held(t.Context(), service.ListFilter{}, func(int, time.Time) error { return nil },
+			func(lock.Resource) error {
+				if seen++; seen == 3 {
+					return enough
+				}
+				return nil
+			})
 		if !errors.Is(err, enough) || seen != 3 {
 			t.Errorf("%v after %d", err, seen)
 		}
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "next", ProcessID: "p"}})
+		execute(t, s, acquire("next", "p"))
 	})
 }
 
@@ -289,23 +299,24 @@ func TestOpenListsLeaveTheRestWorking(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+		execute(t, s, acquire("r", "p"))
 		reading, finish := make(chan struct{}, 100), make(chan struct{})
 		var lists sync.WaitGroup
 		for range 20 {
 			lists.Go(func() {
-				err := s.Held(context.Background(), service.ListFilter{}, func(int, time.Time) error { return nil }, func(lock.Resource) error {
-					reading <- struct{}{}
-					<-finish
-					return nil
-				})
+				err := s.Held(context.Background(), service.ListFilter{}, func(int, time.Time) error { return nil },
+					func(lock.Resource) error {
+						reading <- struct{}{}
+						<-finish
+						return nil
+					})
 				if err != nil {
 					t.Error(err)
 				}
 			})
 		}
 		<-reading
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "other", ProcessID: "p"}})
+		execute(t, s, acquire("other", "p"))
 		for range 20 {
 			if r, _ := find(t, s, "other"); r.ID == 0 {
 				t.Errorf("%+v", r)

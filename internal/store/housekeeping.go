@@ -11,8 +11,8 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// longDead is how long a server must have been dead before it is deleted, in addition to the
-// time for which places are kept.
+// longDead is how long a server must have been dead before it is deleted, in addition to
+// the time for which places are kept.
 const longDead = time.Hour
 
 var (
@@ -36,7 +36,9 @@ func (s *Store) Expired(ctx context.Context, limit int) (names []string, err err
 }
 
 // IdleResources implements service.Housekeeping.
-func (s *Store) IdleResources(ctx context.Context, afterID int64, window int, idle time.Duration) (page service.IdlePage, err error) {
+func (s *Store) IdleResources(ctx context.Context, afterID int64, window int, idle time.Duration) (
+	page service.IdlePage, err error,
+) {
 	read := 0
 	err = s.read(ctx, func(db *gorm.DB) error {
 		now, err := s.backend.now(db)

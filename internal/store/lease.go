@@ -8,8 +8,8 @@ import (
 )
 
 // A server is alive for leaseTime after it last renewed its lease, which it does every
-// leaseInterval. It must be dead for other servers within two seconds, but not because of a
-// short stall.
+// leaseInterval. It must be dead for other servers within two seconds, but not because of
+// a short stall.
 const (
 	leaseTime     = 1750 * time.Millisecond
 	leaseInterval = 350 * time.Millisecond
@@ -31,8 +31,8 @@ func (p *postgres) registerServer(tx *gorm.DB) (int64, error) {
 func (p *postgres) heartbeat(ctx context.Context) {
 	ticker := time.NewTicker(leaseInterval)
 	defer ticker.Stop()
-	// A statement is not cancelled when ctx ends: it could take effect after the one that ends
-	// the lease.
+	// A statement is not cancelled when ctx ends: it could take effect after the one that
+	// ends the lease.
 	run := func(statement string) {
 		attempt, cancel := context.WithTimeout(context.Background(), leaseTime)
 		defer cancel()

@@ -4,7 +4,6 @@ import (
 	"sync"
 	"testing"
 
-	"resource-lock-manager/internal/lock"
 	"resource-lock-manager/internal/store"
 )
 
@@ -30,7 +29,7 @@ func TestCloseAnyNumberOfTimes(t *testing.T) {
 				}
 				if started {
 					s.Start(nil)
-					execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+					execute(t, s, acquire("r", "p"))
 				}
 				var all sync.WaitGroup
 				for range 3 {

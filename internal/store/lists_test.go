@@ -15,11 +15,13 @@ func fill(tb testing.TB, cfg store.Config, n int) {
 	tb.Helper()
 	const inserted = `INSERT INTO resource_locks (resource_name, process_id, locked_at, is_active, fencing_token) `
 	statement := inserted + fmt.Sprintf(`
-		SELECT printf('group %%05d/%%02d', n / 100, n %% 100), printf('process %%02d', n %% 100), '2026-01-01 00:00:00.000000', true, 1
+		SELECT printf('group %%05d/%%02d', n / 100, n %% 100), printf('process %%02d', n %% 100),
+			'2026-01-01 00:00:00.000000', true, 1
 		FROM (WITH RECURSIVE r (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM r WHERE n < %d - 1) SELECT n FROM r)`, n)
 	if cfg.Driver == store.Postgres {
 		statement = inserted + fmt.Sprintf(`
-		SELECT format('group %%s/%%s', lpad((n / 100)::text, 5, '0'), lpad((n %% 100)::text, 2, '0')), 'process ' || lpad((n %% 100)::text, 2, '0'),
+		SELECT format('group %%s/%%s', lpad((n / 100)::text, 5, '0'), lpad((n %% 100)::text, 2, '0')),
+			'process ' || lpad((n %% 100)::text, 2, '0'),
 			'2026-01-01', true, 1
 		FROM generate_series(0, %d - 1) AS n`, n)
 	}

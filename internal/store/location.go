@@ -11,14 +11,14 @@ import (
 
 // location is where a SQLite database is: a file, or memory.
 type location interface {
-	// checkWritable and checkReadable return an error that wraps [service.ErrUnavailable] if
-	// the database must not be written or read.
+	// checkWritable and checkReadable return an error that wraps [service.ErrUnavailable]
+	// if the database must not be written or read.
 	checkWritable() error
 	checkReadable() error
 	// watch is called once, after SQLite has opened the database.
 	watch() error
-	// keepLogShort keeps the write-ahead log short until ctx ends. It uses db, and makes no
-	// attempt while streaming reports that a long read is open.
+	// keepLogShort keeps the write-ahead log short until ctx ends. It uses db, and makes
+	// no attempt while streaming reports that a long read is open.
 	keepLogShort(ctx context.Context, db *sql.DB, streaming func() bool)
 	// openError explains an error that occurred while the database was opened.
 	openError(err error) error

@@ -2,10 +2,17 @@ package store
 
 import "resource-lock-manager/internal/lock"
 
-// lockColumns are the columns of resource_locks. docs/CONTRIBUTING.md says how to add one.
+// lockColumns are the columns of resource_locks. docs/CONTRIBUTING.md says how to add
+// one.
 var lockColumns = []column[lockRow]{
-	{name: "id", kind: bigint, absent: "0", initial: "nextval(pg_get_serial_sequence('resource_locks', 'id'))", fixed: true, field: func(r *lockRow) any { return &r.ID }},
-	{name: "resource_name", kind: varchar, absent: "''", fixed: true, field: func(r *lockRow) any { return &r.ResourceName }},
+	{
+		name: "id", kind: bigint, absent: "0", fixed: true, field: func(r *lockRow) any { return &r.ID },
+		initial: "nextval(pg_get_serial_sequence('resource_locks', 'id'))",
+	},
+	{
+		name: "resource_name", kind: varchar, absent: "''", fixed: true,
+		field: func(r *lockRow) any { return &r.ResourceName },
+	},
 	{name: "process_id", kind: varchar, absent: "''", field: func(r *lockRow) any { return &r.ProcessID }},
 	{name: "locked_at", kind: timestamp, field: func(r *lockRow) any { return &r.LockedAt }},
 	{name: "expires_at", kind: timestamp, field: func(r *lockRow) any { return &r.ExpiresAt }},
@@ -29,9 +36,9 @@ var lockColumns = []column[lockRow]{
 // lockList is what a query of resources selects.
 var lockList = namesOfColumns(lockColumns)
 
-// lockRow is a row of resource_locks: the latest hold of a resource, current or ended. Empty
-// fields are left out of its JSON, because Postgres takes as long to read an empty one as any
-// other.
+// lockRow is a row of resource_locks: the latest hold of a resource, current or ended.
+// Empty fields are left out of its JSON, because Postgres takes as long to read an empty
+// one as any other.
 type lockRow struct {
 	ID           int64   `json:"id,omitempty"`
 	ResourceName string  `json:"resource_name"`

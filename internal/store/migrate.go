@@ -17,18 +17,23 @@ import (
 
 // schema is what differs between the databases when their tables are created.
 type schema struct {
-	folder    string                               // of package migrations
-	columns   string                               // a query for the columns of every table, each as table.column
-	apart     string                               // what to do when another program uses the same names
-	nameTaken func(error) bool                     // reports whether a table or an index could not be created because of its name
-	prepare   func(context.Context, *sql.Tx) error // makes sure that no other server migrates; may be nil
+	folder  string // of package migrations
+	columns string // a query for the columns of every table, each as table.column
+	apart   string // what to do when another program uses the same names
+
+	// nameTaken reports whether a table or an index could not be created because of its name.
+	nameTaken func(error) bool
+	// prepare makes sure that no other server migrates; nil if no other server can.
+	prepare func(context.Context, *sql.Tx) error
 }
 
 // migrate brings the schema up to date in one transaction, so that a failure leaves the
-// database unchanged. It refuses a database that a newer version of this program has changed.
+// database unchanged. It refuses a database that a newer version of this program has
+// changed.
 //
-// The versions are in a table of this program alone. In a version table that several programs
-// share, as by default with goose, the migrations of one program hide those of another.
+// The versions are in a table of this program alone. In a version table that several
+// programs share, as by default with goose, the migrations of one program hide those of
+// another.
 func migrate(ctx context.Context, db *sql.DB, s schema, log *slog.Logger) error {
 	files, err := fs.Glob(migrations.FS, s.folder+"/*.sql")
 	if err != nil {
@@ -92,8 +97,8 @@ func (s schema) foreign(which string) error {
 	return fmt.Errorf("it has tables that are not those of this program: %s (%s)", s.apart, which)
 }
 
-// version returns the version of the schema, 0 for a database without tables. It creates the
-// version table if there is none.
+// version returns the version of the schema, 0 for a database without tables. It creates
+// the version table if there is none.
 func (s schema) version(ctx context.Context, tx *sql.Tx, log *slog.Logger) (version int, err error) {
 	rows, err := tx.QueryContext(ctx, s.columns)
 	columns := map[string]bool{}
@@ -133,7 +138,8 @@ func record(ctx context.Context, tx *sql.Tx, version int) error {
 const lastByGoose = 4
 
 // versionBefore recognizes a schema without a version table by the columns that each
-// migration added. The database of the Python version is version 0, as is one without tables.
+// migration added. The database of the Python version is version 0, as is one without
+// tables.
 func (s schema) versionBefore(columns map[string]bool) (version int, err error) {
 	var found []string
 	for column := range maps.Keys(columns) {
@@ -166,12 +172,13 @@ func (s schema) versionBefore(columns map[string]bool) (version int, err error) 
 	return 0, s.foreign("resource_locks has the columns " + strings.Join(found, ", "))
 }
 
-// leaveGoose drops the version table of goose if only this program can have written to it.
-// Otherwise an application that uses goose would mistake this program's versions for its own.
+// leaveGoose drops the version table of goose if only this program can have written to
+// it. Otherwise an application that uses goose would mistake this program's versions for
+// its own.
 func leaveGoose(ctx context.Context, tx *sql.Tx, version int, log *slog.Logger) error {
 	var versions, last int
-	err := tx.QueryRowContext(ctx, "SELECT count(DISTINCT version_id), coalesce(max(version_id), -1) FROM goose_db_version").
-		Scan(&versions, &last)
+	const query = "SELECT count(DISTINCT version_id), coalesce(max(version_id), -1) FROM goose_db_version"
+	err := tx.QueryRowContext(ctx, query).Scan(&versions, &last)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,10 @@ import (
 // gooseOn returns goose as a Go program uses it: with its default version table.
 func gooseOn(t *testing.T, cfg store.Config, files fs.FS) *goose.Provider {
 	t.Helper()
-	dialect := map[string]goose.Dialect{store.SQLite: goose.DialectSQLite3, store.Postgres: goose.DialectPostgres}[cfg.Driver]
+	dialect := map[string]goose.Dialect{
+		store.SQLite:   goose.DialectSQLite3,
+		store.Postgres: goose.DialectPostgres,
+	}[cfg.Driver]
 	provider, err := goose.NewProvider(dialect, connect(t, cfg), files, goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		t.Fatal(err)

@@ -66,10 +66,16 @@ func TestTakeOverEarlierVersions(t *testing.T) {
 func TestSharedVersionTableIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(t *testing.T, cfg store.Config){
-		"it went on after us":    func(t *testing.T, cfg store.Config) { runApplication(t, cfg, 6) },
-		"it has fewer than ours": func(t *testing.T, cfg store.Config) { run(t, cfg, "DELETE FROM goose_db_version WHERE version_id > 2") },
-		"it has a gap":           func(t *testing.T, cfg store.Config) { run(t, cfg, "DELETE FROM goose_db_version WHERE version_id = 2") },
-		"it is empty":            func(t *testing.T, cfg store.Config) { run(t, cfg, "DELETE FROM goose_db_version") },
+		"it went on after us": func(t *testing.T, cfg store.Config) { runApplication(t, cfg, 6) },
+		"it has fewer than ours": func(t *testing.T, cfg store.Config) {
+			run(t, cfg,
+				"DELETE FROM goose_db_version WHERE version_id > 2")
+		},
+		"it has a gap": func(t *testing.T, cfg store.Config) {
+			run(t, cfg,
+				"DELETE FROM goose_db_version WHERE version_id = 2")
+		},
+		"it is empty": func(t *testing.T, cfg store.Config) { run(t, cfg, "DELETE FROM goose_db_version") },
 	}
 	for name, share := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -103,14 +109,15 @@ func TestSharedVersionTableIsLeftAlone(t *testing.T) {
 // alone, and no table of ours is created beside it.
 func TestForeignNamesAreRefused(t *testing.T) {
 	t.Parallel()
-	const pythonColumns = "id integer, resource_name text, process_id text, locked_at text, expires_at text, is_active boolean"
+	const pythonColumns = "id integer, resource_name text, process_id text, " +
+		"locked_at text, expires_at text, is_active boolean"
 	tests := map[string]struct{ statement, word string }{
-		"resource_locks of another kind":  {"CREATE TABLE resource_locks (n integer, fencing_token integer)", "resource_locks"},
-		"resource_locks with more":        {"CREATE TABLE resource_locks (" + pythonColumns + ", room text NOT NULL)", "room"},
-		"resource_locks with a token":     {"CREATE TABLE resource_locks (" + pythonColumns + ", fencing_token integer)", "fencing_token"},
+		"resource_locks of another kind":  {"CREATE TABLE resource_locks (n int, fencing_token int)", "resource_locks"},
+		"resource_locks with more":        {"CREATE TABLE resource_locks (" + pythonColumns + ", room text)", "room"},
+		"resource_locks with a token":     {"CREATE TABLE resource_locks (" + pythonColumns + ", fencing_token int)", "fencing_token"},
 		"lock_events":                     {"CREATE TABLE lock_events (n integer)", "lock_events"},
 		"lock_servers":                    {"CREATE TABLE lock_servers (n integer)", "lock_servers"},
-		"an index":                        {"CREATE TABLE other (n integer); CREATE INDEX lock_waiters_request ON other (n)", "lock_waiters_request"},
+		"an index":                        {"CREATE TABLE other (n int); CREATE INDEX lock_waiters_request ON other (n)", "lock_waiters_request"},
 		"a view":                          {"CREATE VIEW token_floor AS SELECT 1 AS n", "token_floor"},
 		"version table of another design": {"CREATE TABLE lockd_schema_version (n integer)", "lockd_schema_version"},
 	}
@@ -145,7 +152,8 @@ func TestServersMigrateAtOnce(t *testing.T) {
 		"earlier version": func(t *testing.T, cfg store.Config) { makeEarlier(t, cfg, 2) },
 		"another program": func(t *testing.T, cfg store.Config) { runApplication(t, cfg, 4) },
 		"Python version": func(t *testing.T, cfg store.Config) {
-			run(t, cfg, fmt.Sprintf(pythonPostgres, "WITH"), "INSERT INTO resource_locks (resource_name, process_id, is_active) VALUES ('r', 'p', true)")
+			run(t, cfg, fmt.Sprintf(pythonPostgres, "WITH"),
+				"INSERT INTO resource_locks (resource_name, process_id, is_active) VALUES ('r', 'p', true)")
 		},
 	}
 	for name, prepare := range tests {
@@ -199,7 +207,8 @@ func TestSchemas(t *testing.T) {
 	wantVersions(t, in("public"))
 
 	for path, words := range map[string][]string{
-		"later,locks": {"schema locks", "schema later", "search_path"}, // a new, empty lock database would be created in the schema later
+		// A new, empty lock database would be created in the schema later.
+		"later,locks": {"schema locks", "schema later", "search_path"},
 		"nowhere":     {"search_path"},
 	} {
 		s, err := store.Open(t.Context(), in(path))

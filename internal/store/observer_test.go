@@ -69,8 +69,10 @@ func TestEveryChangeIsObserved(t *testing.T) {
 		}
 		ofNoWaiter := []lock.Command{
 			lock.Acquire{Request: lock.Request{Resource: "a", ProcessID: "p", TTL: time.Microsecond, RequestID: "id"}},
-			lock.Acquire{Request: lock.Request{Resource: "a", ProcessID: "p", RequestID: "id"}, Connection: 7}, // after an expiry: two events
-			lock.Acquire{Request: lock.Request{Resource: "b", ProcessID: "p"}},
+			acquire("a", "q"), // after an expiry: two events
+			lock.Release{Resource: "a", ProcessID: "q"},
+			lock.Acquire{Request: lock.Request{Resource: "a", ProcessID: "p", RequestID: "id"}},
+			acquire("b", "p"),
 			lock.Renew{Resource: "b", ProcessID: "p", TTL: time.Hour}, // changes a row and has no event
 			lock.ReleaseAll{Names: []string{"a", "b"}, ProcessID: "p"},
 			lock.DeleteIdle{Names: []string{"b"}, Before: time.Now().Add(time.Hour)},
@@ -87,7 +89,7 @@ func TestEveryChangeIsObserved(t *testing.T) {
 			t.Errorf("observed %+v, though nothing changed", all)
 		}
 		for _, c := range []lock.Command{
-			lock.Acquire{Request: lock.Request{Resource: "a", ProcessID: "q"}},
+			acquire("a", "q"),
 			lock.Release{Resource: "a", ProcessID: "q"},
 			lock.ForceRelease{Resource: "free", Reason: "why"},
 			brokenAfter{resource: "x"},
@@ -102,14 +104,14 @@ func TestEveryChangeIsObserved(t *testing.T) {
 	})
 }
 
-// The observer gets the resources with waiters that a transaction read or changed, and the
-// grants to waiters.
+// The observer gets the resources with waiters that a transaction read or changed, and
+// the grants to waiters.
 func TestQueuesAreObserved(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		var seen commits
 		s := openObserved(t, cfg, seen.observe)
-		held := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p", TTL: time.Hour}})
+		held := execute(t, s, acquireFor("r", "p", time.Hour))
 		seen.take()
 		out := enqueue(t, s, waiting("r", "a"))
 		commit := seen.takeOne(t)
@@ -121,11 +123,12 @@ func TestQueuesAreObserved(t *testing.T) {
 		if len(commit.Contended) != 1 || !commit.Contended[0].Due(commit.Now).Equal(held.Hold.ExpiresAt) {
 			t.Errorf("observed %+v", commit)
 		}
-		if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "q"}}); !errors.As(err, new(*lock.HeldError)) {
+		if _, err := s.Execute(t.Context(), acquire("r", "q")); !errors.As(err, new(*lock.HeldError)) {
 			t.Fatal(err)
 		}
 		commit = seen.takeOne(t) // although it was refused: a timer may have to be set again
-		if len(commit.Contended) != 1 || !commit.Contended[0].Due(commit.Now).Equal(held.Hold.ExpiresAt) || len(commit.Events) != 0 {
+		if len(commit.Contended) != 1 || !commit.Contended[0].Due(commit.Now).Equal(held.Hold.ExpiresAt) ||
+			len(commit.Events) != 0 {
 			t.Errorf("observed %+v of a refusal", commit)
 		}
 		for i, holder := range []string{"p", "a"} {
@@ -156,7 +159,7 @@ func (c takeAway) Decide(now time.Time, before []lock.Resource) (lock.Outcome, e
 	if err := os.Rename(c.from, c.to); err != nil {
 		return lock.Outcome{}, err
 	}
-	return lock.Acquire{Request: lock.Request{Resource: c.resource, ProcessID: "p"}}.Decide(now, before)
+	return acquire(c.resource, "p").Decide(now, before)
 }
 
 // On SQLite the outcome of a commit is unknown if the file was taken away meanwhile.
@@ -169,7 +172,8 @@ func TestUnknownCommitToALostFileIsObserved(t *testing.T) {
 	if _, err := s.Execute(t.Context(), lost); !errors.Is(err, service.ErrOutcomeUnknown) {
 		t.Errorf("answer: %v", err)
 	}
-	if commit := seen.takeOne(t); !commit.Unknown || len(commit.Events) != 1 || commit.Events[0].Kind != lock.EventAcquired {
+	if commit := seen.takeOne(t); !commit.Unknown || len(commit.Events) != 1 ||
+		commit.Events[0].Kind != lock.EventAcquired {
 		t.Errorf("observed %+v", commit)
 	}
 	if err := os.Rename(lost.to, lost.from); err != nil {
@@ -187,7 +191,7 @@ func TestUnknownCommitIsObserved(t *testing.T) {
 			p := throughProxy(t, &cfg)
 			var seen commits
 			s := openObserved(t, cfg, seen.observe)
-			execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+			execute(t, s, acquire("r", "p"))
 			c := waiting("r", "w")
 			enqueue(t, s, c)
 			for _, commit := range seen.take() {
@@ -198,7 +202,8 @@ func TestUnknownCommitIsObserved(t *testing.T) {
 
 			p.deliver.Store(delivered)
 			p.cutAfter.Store("commit\x00")
-			if _, err := s.Execute(context.Background(), lock.Release{Resource: "r", ProcessID: "p"}); !errors.Is(err, service.ErrOutcomeUnknown) {
+			if _, err := s.Execute(context.Background(), lock.Release{Resource: "r", ProcessID: "p"}); !errors.Is(err,
+				service.ErrOutcomeUnknown) {
 				t.Fatalf("answer: %v", err)
 			}
 			commit := seen.takeOne(t)
@@ -214,7 +219,8 @@ func TestUnknownCommitIsObserved(t *testing.T) {
 	}
 }
 
-// A transaction that was run again, because its connection broke before COMMIT, is observed once.
+// A transaction that was run again, because its connection broke before COMMIT, is
+// observed once.
 func TestRepeatedTransactionIsObservedOnce(t *testing.T) {
 	t.Parallel()
 	for _, word := range []string{"lock_waiters", "lock_servers"} {
@@ -224,7 +230,7 @@ func TestRepeatedTransactionIsObservedOnce(t *testing.T) {
 			p := throughProxy(t, &cfg)
 			var seen commits
 			s := openObserved(t, cfg, seen.observe)
-			execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+			execute(t, s, acquire("r", "p"))
 			if word == "lock_servers" { // it is read if a request waits already
 				enqueue(t, s, waiting("r", "first"))
 			}

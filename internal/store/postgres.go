@@ -17,15 +17,15 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// The maximum number of connections that one server opens. Writing has its own, so that reads
-// never delay a commit.
+// The maximum number of connections that one server opens. Writing has its own, so that
+// reads never delay a commit.
 const (
 	postgresWriters = 2
 	postgresReaders = 8
 )
 
-// postgresTimeout bounds a transaction or a query, and so the time for which a database that
-// does not answer delays the queue of commands.
+// postgresTimeout bounds a transaction or a query, and so the time for which a database
+// that does not answer delays the queue of commands.
 const postgresTimeout = 10 * time.Second
 
 // postgres is the backend for a Postgres database, which any number of servers may share.
@@ -73,23 +73,23 @@ func parsePostgresURL(url string) (*pgx.ConnConfig, error) {
 		conf.RuntimeParams["application_name"] = "lockd"
 	}
 	if mode := conf.DefaultQueryExecMode; mode == pgx.QueryExecModeExec || mode == pgx.QueryExecModeSimpleProtocol {
-		// In these modes results are text, and pgx reads timestamps in one form only. PgBouncer
-		// keeps this parameter for each client.
+		// In these modes results are text, and pgx reads timestamps in one form only.
+		// PgBouncer keeps this parameter for each client.
 		conf.RuntimeParams["datestyle"] = "ISO"
 	}
 	if conf.ConnectTimeout == 0 {
 		conf.ConnectTimeout = postgresTimeout / 2
 		if n := hosts(conf); n > 1 {
-			// The timeout is for each host. Even if all but the last do not answer, there is
-			// time to renew a lease.
+			// The timeout is for each host. Even if all but the last do not answer, there
+			// is time to renew a lease.
 			conf.ConnectTimeout = leaseTime / time.Duration(n+1)
 		}
 	}
 	return conf, nil
 }
 
-// hosts returns the number of addresses to connect to. Each has one entry for every kind of
-// encryption that may be tried.
+// hosts returns the number of addresses to connect to. Each has one entry for every kind
+// of encryption that may be tried.
 func hosts(conf *pgx.ConnConfig) int {
 	addresses := map[string]struct{}{net.JoinHostPort(conf.Host, fmt.Sprint(conf.Port)): {}}
 	for _, f := range conf.Fallbacks {
@@ -153,8 +153,8 @@ func (p *postgres) now(db *gorm.DB) (time.Time, error) {
 	return now.Time, err
 }
 
-// relaxDurability implements backend. What housekeeping deletes again after a fail-over does
-// no harm, and no connection waits for a standby that does not answer.
+// relaxDurability implements backend. What housekeeping deletes again after a fail-over
+// does no harm, and no connection waits for a standby that does not answer.
 func (p *postgres) relaxDurability(tx *gorm.DB) error { return tx.Exec(postgresRelaxDurability).Error }
 
 func (p *postgres) prove(ctx context.Context) error {

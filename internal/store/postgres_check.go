@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// migrateAlone makes the other servers wait that start at the same time. The lock ends with
-// the transaction: a lock of the session would stay on a connection of a pooler.
+// migrateAlone makes the other servers wait that start at the same time. The lock ends
+// with the transaction: a lock of the session would stay on a connection of a pooler.
 func migrateAlone(ctx context.Context, tx *sql.Tx) error {
 	_, err := tx.ExecContext(ctx, `
 		SET LOCAL statement_timeout = 0;
@@ -61,7 +61,8 @@ func checkDatabase(ctx context.Context, db *sql.DB) error {
 		return fmt.Errorf("the transactions of the role %q in the database %q are read-only: "+
 			"switch default_transaction_read_only off for them", role, name)
 	case !schema.Valid:
-		return fmt.Errorf("the role %[1]q may use no schema of its search_path: GRANT USAGE, CREATE ON SCHEMA public TO %[2]s", role, roleName)
+		return fmt.Errorf("the role %[1]q may use no schema of its search_path: "+
+			"GRANT USAGE, CREATE ON SCHEMA public TO %[2]s", role, roleName)
 	case empty && !mayCreate:
 		return fmt.Errorf("the role %q may not create tables in the schema %q: GRANT CREATE ON SCHEMA %s TO %s",
 			role, schema.String, pgx.Identifier{schema.String}.Sanitize(), roleName)

@@ -12,19 +12,19 @@ import (
 )
 
 // A transaction makes its own settings, in the message that begins it. A setting of the
-// session would stay on a connection that a pooler gives to another program next, and might
-// be missing on the connection that it gives to this program.
+// session would stay on a connection that a pooler gives to another program next, and
+// might be missing on the connection that it gives to this program.
 const (
-	// beginReading is for transactions that only read. If this server is frozen during one,
-	// its snapshot ends soon.
+	// beginReading is for transactions that only read. If this server is frozen during
+	// one, its snapshot ends soon.
 	beginReading = `
 		begin isolation level repeatable read read only;
 		SET LOCAL idle_in_transaction_session_timeout = '5s'`
 
-	// beginWriting is for all others. The commit is synced even if that is not the default of
-	// the database. If this server is frozen, its rows do not stay locked for long. All rows
-	// are found by a key. The planner, however, has no statistics yet of a queue that has just
-	// become long, and would read all of it to find its head.
+	// beginWriting is for all others. The commit is synced even if that is not the
+	// default of the database. If this server is frozen, its rows do not stay locked for
+	// long. All rows are found by a key. The planner, however, has no statistics yet of a
+	// queue that has just become long, and would read all of it to find its head.
 	beginWriting = `
 		begin isolation level read committed;
 		SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off';
@@ -60,10 +60,10 @@ func (c postgresConnector) Connect(ctx context.Context) (driver.Conn, error) {
 type postgresConn struct {
 	*stdlib.Conn
 
-	// committing keeps pgx from cancelling a COMMIT that takes too long or whose connection
-	// breaks. Postgres may have committed already and be waiting for a synchronous standby. If
-	// it is cancelled, it stops waiting and shows a commit that the standby may not have. pgx
-	// asks for a cancellation over another connection.
+	// committing keeps pgx from cancelling a COMMIT that takes too long or whose
+	// connection breaks. Postgres may have committed already and be waiting for a
+	// synchronous standby. If it is cancelled, it stops waiting and shows a commit that
+	// the standby may not have. pgx asks for a cancellation over another connection.
 	committing atomic.Bool
 }
 
@@ -82,8 +82,8 @@ func (c *postgresConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driv
 	return postgresTx{ctx, tx, c}, nil
 }
 
-// CheckNamedValue sends an instant as a time: its text would be read in the time zone of the
-// session.
+// CheckNamedValue sends an instant as a time: its text would be read in the time zone of
+// the session.
 func (c *postgresConn) CheckNamedValue(v *driver.NamedValue) error {
 	if i, ok := v.Value.(instant); ok {
 		v.Value = i.Time

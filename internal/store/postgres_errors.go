@@ -45,7 +45,8 @@ func classifyConnection(err error) failure {
 	case errors.As(err, &connect), errors.Is(err, context.DeadlineExceeded):
 		return unavailable
 	case pgconn.SafeToRetry(err), errors.As(err, &network), errors.Is(err, driver.ErrBadConn), errors.Is(err, io.EOF),
-		errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.Is(err,
+			syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return retryable
 	default:
 		return permanent
@@ -54,8 +55,8 @@ func classifyConnection(err error) failure {
 
 // commitRefused implements backend. Some answers to COMMIT prove that it changed nothing.
 // Postgres itself sends an ERROR only after a rollback. But a pooler, a proxy or a
-// distributed engine may have forwarded COMMIT, and send an ERROR because it does not know
-// the outcome.
+// distributed engine may have forwarded COMMIT, and send an ERROR because it does not
+// know the outcome.
 func (p *postgres) commitRefused(err error) bool {
 	var e *pgconn.PgError
 	if !errors.As(err, &e) {

@@ -17,9 +17,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// unreachable explains why no connection to Postgres could be made. pgx joins the errors of
-// all attempts: for each address, with TLS and without. The most informative error of each
-// address is kept. An answer of a server comes first.
+// unreachable explains why no connection to Postgres could be made. pgx joins the errors
+// of all attempts: for each address, with TLS and without. The most informative error of
+// each address is kept. An answer of a server comes first.
 func unreachable(conf *pgx.ConnConfig, err error) error {
 	all := connectAttempts(err)
 	slices.SortStableFunc(all, func(a, b attempt) int { return cmp.Compare(a.rank, b.rank) })
@@ -112,7 +112,8 @@ func advice(conf *pgx.ConnConfig, code string) string {
 	case "28000":
 		return ": correct the user, or let it in there (CREATE ROLE ... LOGIN, pg_hba.conf)"
 	case "42501":
-		return fmt.Sprintf(": GRANT CONNECT ON DATABASE %s TO %s", pgx.Identifier{conf.Database}.Sanitize(), pgx.Identifier{conf.User}.Sanitize())
+		return fmt.Sprintf(": GRANT CONNECT ON DATABASE %s TO %s", pgx.Identifier{conf.Database}.Sanitize(),
+			pgx.Identifier{conf.User}.Sanitize())
 	case "42704", "22023":
 		return ": correct the parameters of the URL, or PGOPTIONS"
 	case "53300":

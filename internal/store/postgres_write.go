@@ -30,7 +30,8 @@ func (p *postgres) readRows(db *gorm.DB, names []string) (map[string]lock.Resour
 	return readStates(db, postgresReadRows, names)
 }
 
-// readStates runs a query for the rows of the named resources. Each row starts with the time.
+// readStates runs a query for the rows of the named resources. Each row starts with the
+// time.
 func readStates(db *gorm.DB, text string, names []string) (states map[string]lock.Resource, now time.Time, err error) {
 	wanted, err := json.Marshal(names)
 	if err != nil {

@@ -88,7 +88,8 @@ func (c *connection) toDatabase() {
 			return
 		}
 		c.writes = c.writes || bytes.Contains(buf[:n], []byte("FOR UPDATE"))
-		if word := c.cutAfter.Load().(string); word != "" && (c.writes || word == "begin") && bytes.Contains(buf[:n], []byte(word)) {
+		if word := c.cutAfter.Load().(string); word != "" && (c.writes || word == "begin") &&
+			bytes.Contains(buf[:n], []byte(word)) {
 			c.cutAfter.Store("")
 			c.cuts.Add(1)
 			answered := len(c.answer.Load().([]byte)) > 0

@@ -17,7 +17,9 @@ type queue struct {
 // loadQueues adds to the states what the commands need of the queues: see [lock.Command].
 // Most batches need nothing. The query is a statement of its own because it must see what
 // was committed before the rows were locked.
-func (s *Store) loadQueues(tx *gorm.DB, now time.Time, states map[string]lock.Resource, needs []lock.Needs) (map[string]queue, error) {
+func (s *Store) loadQueues(tx *gorm.DB, now time.Time, states map[string]lock.Resource, needs []lock.Needs) (
+	map[string]queue, error,
+) {
 	part := queuePart{server: s.server, now: now, places: []placeKey{}}
 	names := map[int64]string{}
 	for _, r := range states {
@@ -60,7 +62,9 @@ func (s *Store) loadQueues(tx *gorm.DB, now time.Time, states map[string]lock.Re
 }
 
 // saveQueues writes the changes of the queues of changed resources.
-func (s *Store) saveQueues(tx *gorm.DB, before map[string]queue, states map[string]lock.Resource, changed []string) error {
+func (s *Store) saveQueues(
+	tx *gorm.DB, before map[string]queue, states map[string]lock.Resource, changed []string,
+) error {
 	var enqueued, dequeued []waiterRow
 	for _, name := range changed {
 		r := states[name]
@@ -84,9 +88,11 @@ func (s *Store) saveQueues(tx *gorm.DB, before map[string]queue, states map[stri
 	return s.backend.writeQueues(tx, dequeued, enqueued)
 }
 
-// notify adds to the given notices one for each waiter of another server that a free resource
-// is reserved for, and sends all of them.
-func (s *Store) notify(tx *gorm.DB, now time.Time, contended []lock.Resource, queues map[string]queue, notices []notice) error {
+// notify adds to the given notices one for each waiter of another server that a free
+// resource is reserved for, and sends all of them.
+func (s *Store) notify(
+	tx *gorm.DB, now time.Time, contended []lock.Resource, queues map[string]queue, notices []notice,
+) error {
 	for _, r := range contended {
 		if _, held := r.Holder(now); held {
 			continue

@@ -35,14 +35,16 @@ func wantCounts(t *testing.T, cfg store.Config) (waiters int) {
 			t.Fatal(err)
 		}
 		if counted != wantCounted || detached != wantDetached {
-			t.Errorf("%s counts %d waiters and %d detached, the table has %d and %d", name, counted, detached, wantCounted, wantDetached)
+			t.Errorf("%s counts %d waiters and %d detached, the table has %d and %d", name, counted, detached,
+				wantCounted, wantDetached)
 		}
 		waiters += wantCounted + wantDetached
 	}
 	if err := rows.Err(); err != nil {
 		t.Fatal(err)
 	}
-	if orphans := number(t, db, "SELECT count(*) FROM lock_waiters WHERE resource_id NOT IN (SELECT id FROM resource_locks)"); orphans != 0 {
+	const orphaned = "SELECT count(*) FROM lock_waiters WHERE resource_id NOT IN (SELECT id FROM resource_locks)"
+	if orphans := number(t, db, orphaned); orphans != 0 {
 		t.Errorf("%d places in queues of no resource", orphans)
 	}
 	return waiters
@@ -57,7 +59,7 @@ func TestQueuedAndGrantedInOneTransaction(t *testing.T) {
 		var commits atomic.Int64
 		s := openObserved(t, cfg, func(service.Commit) { commits.Add(1) })
 		for i := range crowd {
-			execute(t, s, lock.Acquire{Request: lock.Request{Resource: fmt.Sprint("r", i), ProcessID: "p"}})
+			execute(t, s, acquire(fmt.Sprint("r", i), "p"))
 		}
 		closed := gate{make(chan struct{}), make(chan struct{})}
 		var wg sync.WaitGroup
@@ -66,7 +68,9 @@ func TestQueuedAndGrantedInOneTransaction(t *testing.T) {
 		before := commits.Load()
 		for i := range crowd {
 			name := fmt.Sprint("r", i)
-			for _, c := range []lock.Command{waiting(name, "a"), waiting(name, "b"), lock.Release{Resource: name, ProcessID: "p"}} {
+			for _, c := range []lock.Command{
+				waiting(name, "a"), waiting(name, "b"), lock.Release{Resource: name, ProcessID: "p"},
+			} {
 				wg.Go(func() {
 					if _, err := s.Execute(context.Background(), c); err != nil {
 						t.Error(err)
@@ -108,7 +112,7 @@ func TestCountsAreTrue(t *testing.T) {
 					c.TTL = time.Duration(random.IntN(3)) * time.Millisecond
 					commands := []lock.Command{
 						c, c, c,
-						lock.Acquire{Request: lock.Request{Resource: c.Resource, ProcessID: c.ProcessID}},
+						acquire(c.Resource, c.ProcessID),
 						lock.Release{Resource: c.Resource, ProcessID: c.ProcessID},
 						lock.ForceRelease{Resource: c.Resource, Reason: "x", By: "y"},
 						lock.ExpireAndGrant{Names: []string{"r0", "r1", "r2"}},
@@ -127,7 +131,8 @@ func TestCountsAreTrue(t *testing.T) {
 					var held *lock.HeldError
 					var notHeld *lock.NotHeldError
 					var notLocked *lock.NotLockedError
-					if err != nil && !errors.As(err, &held) && !errors.As(err, &notHeld) && !errors.As(err, &notLocked) && !errors.Is(err, lock.ErrNotWaiting) {
+					if err != nil && !errors.As(err, &held) && !errors.As(err, &notHeld) && !errors.As(err, &notLocked) &&
+						!errors.Is(err, lock.ErrNotWaiting) {
 						t.Error(err)
 						return
 					}

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"resource-lock-manager/internal/lock"
 	"resource-lock-manager/internal/store"
 )
 
@@ -14,7 +13,7 @@ func TestQueuesAreReadByTheirIndexes(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+		execute(t, s, acquire("r", "p"))
 		id := enqueue(t, s, waiting("r", "w")).Resource.ID
 		places := fmt.Sprintf(`[{"resource_id":%d,"process_id":"w","request_id":"of w"}]`, id)
 		arguments := []string{fmt.Sprintf("'[%d]'", id), "1", "'2026-01-01 00:00:00.000000'", "3", "'" + places + "'"}
@@ -50,8 +49,14 @@ func TestQueuesAreReadByTheirIndexes(t *testing.T) {
 			t.Fatal(err)
 		}
 		wants := map[string][]string{
-			store.SQLite:   {"SEARCH w USING PRIMARY KEY (resource_id=?)", "lock_waiters_request (resource_id=? AND request_id=? AND process_id=?)"},
-			store.Postgres: {"Limit", "using lock_waiters_pkey", "Index Cond: ((resource_id = p.resource_id) AND (request_id = p.request_id)"},
+			store.SQLite: {
+				"SEARCH w USING PRIMARY KEY (resource_id=?)",
+				"lock_waiters_request (resource_id=? AND request_id=? AND process_id=?)",
+			},
+			store.Postgres: {
+				"Limit", "using lock_waiters_pkey",
+				"Index Cond: ((resource_id = p.resource_id) AND (request_id = p.request_id)",
+			},
 		}
 		for _, want := range wants[cfg.Driver] {
 			if !strings.Contains(plan.String(), want) {

@@ -24,7 +24,7 @@ func TestQueueIsServedInItsOrder(t *testing.T) {
 	const many = 120
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+		execute(t, s, acquire("r", "p"))
 		var wg sync.WaitGroup
 		for i := range many {
 			wg.Go(func() {
@@ -61,7 +61,7 @@ func TestWaiterSurvives(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		s := open(t, cfg)
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+		execute(t, s, acquire("r", "p"))
 		plain, full := waiting("r", "plain"), waiting("r", `p"'; --`)
 		full.RequestID, full.TTL, full.MinHold = `日本 "'`, 90*time.Second+time.Microsecond, time.Microsecond
 		full.Reason, full.Metadata = "why 🔒\u2028", `{"z":1.10,"a":{"b":[null,9007199254740993]}}`
@@ -81,7 +81,8 @@ func TestWaiterSurvives(t *testing.T) {
 		}
 		for i, c := range []lock.Acquire{plain, full} {
 			want := &lock.Waiter{
-				Ticket: page.Waiters[i].Ticket, Request: c.Request, Connection: c.Connection, Since: since[c.ProcessID], Local: true,
+				Ticket: page.Waiters[i].Ticket, Request: c.Request, Connection: c.Connection,
+				Since: since[c.ProcessID], Local: true,
 			}
 			if diff := cmp.Diff(want, page.Waiters[i], stored, cmpopts.IgnoreFields(lock.Waiter{}, "AliveUntil")); diff != "" {
 				t.Errorf("waiter (-want +got):\n%s", diff)
@@ -101,8 +102,9 @@ func TestWaiterSurvives(t *testing.T) {
 				t.Errorf("granted to (-asked +granted):\n%s", diff)
 			}
 			want := lock.Hold{
-				ProcessID: c.ProcessID, Token: g.Hold.Token, LockedAt: g.Now, QueuedAt: since[c.ProcessID], Connection: c.Connection,
-				RequestID: c.RequestID, Reason: c.Reason, Metadata: c.Metadata,
+				ProcessID: c.ProcessID, Token: g.Hold.Token, LockedAt: g.Now, QueuedAt: since[c.ProcessID],
+				Connection: c.Connection,
+				RequestID:  c.RequestID, Reason: c.Reason, Metadata: c.Metadata,
 			}
 			if c.TTL > 0 {
 				want.ExpiresAt, want.MinHoldUntil = g.Now.Add(c.TTL), g.Now.Add(c.MinHold)
@@ -128,7 +130,7 @@ func TestLongQueueIsNotLoaded(t *testing.T) {
 	onBoth(t, func(t *testing.T, cfg store.Config) {
 		cfg.MaxQueue = 2 * many
 		s := open(t, cfg)
-		execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+		execute(t, s, acquire("r", "p"))
 		asked := make([]lock.Acquire, many)
 		var wg sync.WaitGroup
 		for i := range asked {
@@ -153,7 +155,8 @@ func TestLongQueueIsNotLoaded(t *testing.T) {
 		if got := loaded(t, s, "r"); len(got) > 5 || !slices.Equal(got[:2], []string{name(0), name(1)}) {
 			t.Errorf("loaded %q, want only some of the first", got)
 		}
-		got := loaded(t, s, "r", place(2000), place(0), lock.Place{Resource: "r", ProcessID: name(2000), RequestID: "unknown"})
+		unknown := lock.Place{Resource: "r", ProcessID: name(2000), RequestID: "unknown"}
+		got := loaded(t, s, "r", place(2000), place(0), unknown)
 		if len(got) > 6 || got[0] != name(0) || got[len(got)-1] != name(2000) || slices.Compact(got)[0] != got[0] {
 			t.Errorf("loaded %q, want the first and %s", got, name(2000))
 		}
@@ -207,7 +210,7 @@ func TestWaitingOnThisServer(t *testing.T) {
 		asked := map[string]lock.Acquire{}
 		for _, name := range []string{"held", "long", "expired", "left", "granted"} {
 			ttl := map[string]time.Duration{"expired": 50 * time.Millisecond, "long": time.Hour}[name]
-			execute(t, s, lock.Acquire{Request: lock.Request{Resource: name, ProcessID: "p", TTL: ttl}})
+			execute(t, s, acquireFor(name, "p", ttl))
 			asked[name] = waiting(name, "w")
 			if out := execute(t, s, asked[name]); out.Hold.Token != 0 && name != "expired" {
 				t.Fatalf("granted %+v", out)
@@ -250,7 +253,7 @@ func TestPlaceAfterARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Start(nil)
-	execute(t, s, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+	execute(t, s, acquire("r", "p"))
 	for _, name := range []string{"a", "b", "c"} {
 		enqueue(t, s, waiting("r", name))
 		clock.pass(time.Second)

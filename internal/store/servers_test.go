@@ -70,7 +70,7 @@ func TestOneQueueForAllServers(t *testing.T) {
 	}
 	atA, atB := listen(t, cfg, a), listen(t, cfg, b)
 	const resource = `r "'; -- 日本`
-	execute(t, a, lock.Acquire{Request: lock.Request{Resource: resource, ProcessID: "p"}})
+	execute(t, a, acquire(resource, "p"))
 	enqueue(t, b, waiting(resource, "w1"))
 	enqueue(t, a, waiting(resource, "w2"))
 	enqueue(t, b, waiting(resource, "w3"))
@@ -95,7 +95,7 @@ func TestOneQueueForAllServers(t *testing.T) {
 	// The resource is reserved: neither a new request nor a later waiter gets it.
 	for _, s := range []*store.Store{a, b} {
 		var held *lock.HeldError
-		if _, err := s.Execute(t.Context(), lock.Acquire{Request: lock.Request{Resource: resource, ProcessID: "new"}}); !errors.As(err, &held) || held.Next != "w1" {
+		if _, err := s.Execute(t.Context(), acquire(resource, "new")); !errors.As(err, &held) || held.Next != "w1" {
 			t.Errorf("a new request: %v", err)
 		}
 	}
@@ -136,7 +136,7 @@ func TestDetachedWaiterIsSeenByAll(t *testing.T) {
 	cfg := config(t, store.Postgres)
 	a, b := open(t, cfg), open(t, cfg)
 	atB := listen(t, cfg, b)
-	execute(t, a, lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}})
+	execute(t, a, acquire("r", "p"))
 	first := waiting("r", "w1")
 	enqueue(t, a, first)
 	enqueue(t, a, waiting("r", "w2"))
@@ -156,7 +156,8 @@ func TestDetachedWaiterIsSeenByAll(t *testing.T) {
 	if got := atB(); !cmp.Equal(got, []string{"r"}) {
 		t.Errorf("notified %q", got)
 	}
-	if out := execute(t, b, lock.ExpireAndGrant{Names: []string{"r"}}); len(out.Granted) != 1 || out.Granted[0].Hold.ProcessID != "w1" {
+	if out := execute(t, b, lock.ExpireAndGrant{Names: []string{"r"}}); len(out.Granted) != 1 ||
+		out.Granted[0].Hold.ProcessID != "w1" {
 		t.Errorf("granted %+v", out.Granted)
 	}
 }

@@ -12,13 +12,14 @@ import (
 	"gorm.io/gorm"
 )
 
-// The folder sql has one statement in each file: in sql/sqlite and sql/postgres those of one
-// database, beside them those that both understand. A statement numbers its parameters $1,
-// $2 and so on, in the order in which they appear first, because SQLite counts them so. It
-// runs in psql or sqlite3 once its markers are replaced: TestStatements prints it so.
+// The folder sql has one statement in each file: in sql/sqlite and sql/postgres those of
+// one database, beside them those that both understand. A statement numbers its
+// parameters $1, $2 and so on, in the order in which they appear first, because SQLite
+// counts them so. It runs in psql or sqlite3 once its markers are replaced:
+// TestStatements prints it so.
 //
-// GORM provides connection pools and transactions. The SQL is that of the files. Conditions
-// that depend on a filter are built in Go: see [where].
+// GORM provides connection pools and transactions. The SQL is that of the files.
+// Conditions that depend on a filter are built in Go: see [where].
 //
 //go:embed sql
 var sqlFiles embed.FS
@@ -31,8 +32,8 @@ var markers = strings.NewReplacer(slices.Concat(
 	[]string{"{{lease}}", fmt.Sprintf("interval '%d ms'", leaseTime.Milliseconds())},
 )...)
 
-// statement returns the statement of a file of the folder sql, with its markers replaced and
-// without its comments.
+// statement returns the statement of a file of the folder sql, with its markers replaced
+// and without its comments.
 func statement(file string) string {
 	text, err := sqlFiles.ReadFile("sql/" + file)
 	if err != nil {
@@ -47,14 +48,15 @@ func statement(file string) string {
 	return markers.Replace(strings.TrimSuffix(strings.TrimSpace(sent.String()), ";"))
 }
 
-// limitClause limits a query by a parameter. With a bare "LIMIT ?" SQLite looks at the value
-// of the parameter and plans even a prepared statement again for each value, which takes ten
-// times as long as to run it. The files of the folder sql say "LIMIT $1 + 0" for this reason.
+// limitClause limits a query by a parameter. With a bare "LIMIT ?" SQLite looks at the
+// value of the parameter and plans even a prepared statement again for each value, which
+// takes ten times as long as to run it. The files of the folder sql say "LIMIT $1 + 0"
+// for this reason.
 const limitClause = " LIMIT ? + 0"
 
 // statements are prepared once, for all transactions of a database whose driver does not
-// keep them prepared. GORM would prepare them in each transaction again, which takes longer
-// than SQLite takes to run one.
+// keep them prepared. GORM would prepare them in each transaction again, which takes
+// longer than SQLite takes to run one.
 type statements map[string]*sql.Stmt
 
 func prepare(ctx context.Context, db *sql.DB, texts ...string) (statements, error) {
@@ -81,7 +83,8 @@ func (s statements) exec(tx *gorm.DB, text string) func(args ...any) (sql.Result
 
 // query runs a prepared statement in a transaction and scans each row.
 func (s statements) query(tx *gorm.DB, scan func(*sql.Rows) error, text string, args ...any) error {
-	rows, err := s.in(tx, text).QueryContext(tx.Statement.Context, args...) //nolint:sqlclosecheck // the transaction closes it
+	rows, err := s.in(tx, text).QueryContext(tx.Statement.Context,
+		args...) //nolint:sqlclosecheck // the transaction closes it
 	return each(rows, err, scan)
 }
 

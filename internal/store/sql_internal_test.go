@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"io/fs"
 	"reflect"
 	"regexp"
@@ -10,8 +11,8 @@ import (
 	"testing"
 )
 
-// Every file of the folder sql has one statement that its database accepts, after a comment
-// that explains it. With -v the test prints the statements as they are sent.
+// Every file of the folder sql has one statement that its database accepts, after a
+// comment that explains it. With -v the test prints the statements as they are sent.
 func TestStatements(t *testing.T) {
 	t.Parallel()
 	used := map[string]bool{}
@@ -29,13 +30,8 @@ func TestStatements(t *testing.T) {
 				used[file] = true
 				text := statement(strings.TrimPrefix(file, "sql/"))
 				t.Logf("%s on %s:\n%s;\n\n", file, driver, text)
-				prepared, err := db.PrepareContext(context.Background(), text)
-				if err != nil {
+				if err := tryPrepare(db, text); err != nil {
 					t.Errorf("%s on %s: %v", file, driver, err)
-					continue
-				}
-				if err := prepared.Close(); err != nil {
-					t.Error(err)
 				}
 			}
 		}
@@ -55,6 +51,16 @@ func TestStatements(t *testing.T) {
 	}
 }
 
+// tryPrepare returns the error of the database for a statement.
+func tryPrepare(db *sql.DB, text string) error {
+	prepared, err := db.PrepareContext(context.Background(), text)
+	if err != nil {
+		return err
+	}
+	defer prepared.Close()
+	return nil
+}
+
 // checkFile checks what no database checks of a file of the folder sql.
 func checkFile(t *testing.T, path string) {
 	t.Helper()
@@ -62,7 +68,8 @@ func checkFile(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.HasPrefix(string(text), "-- ") || strings.Count(string(text), ";\n") != 1 || !strings.HasSuffix(string(text), ";\n") {
+	if !strings.HasPrefix(string(text), "-- ") || strings.Count(string(text), ";\n") != 1 ||
+		!strings.HasSuffix(string(text), ";\n") {
 		t.Errorf("%s is not a comment and one statement that ends with a semicolon", path)
 	}
 	sent := statement(strings.TrimPrefix(path, "sql/"))

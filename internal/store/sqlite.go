@@ -20,8 +20,8 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// sqlite is the backend for a SQLite database that this process alone uses. One connection
-// writes, several read, and one keeps the write-ahead log short.
+// sqlite is the backend for a SQLite database that this process alone uses. One
+// connection writes, several read, and one keeps the write-ahead log short.
 type sqlite struct {
 	pools
 	at         location
@@ -151,7 +151,8 @@ func (s *sqlite) start() {
 
 func (s *sqlite) close() error {
 	s.loops.Stop()
-	return errors.Join(closeAll(s.checkpointDB, s.readerDB), s.at.leaveOthers(s.writerDB), s.writerDB.Close(), s.at.Close())
+	return errors.Join(closeAll(s.checkpointDB, s.readerDB), s.at.leaveOthers(s.writerDB), s.writerDB.Close(),
+		s.at.Close())
 }
 
 func (s *sqlite) now(*gorm.DB) (time.Time, error) { return s.clock.now(), nil }
@@ -186,7 +187,8 @@ func (s *sqlite) checkWritable() error { return s.at.checkWritable() }
 func (s *sqlite) checkReadable() error { return s.at.checkReadable() }
 
 // classify implements backend. Codes about the file or the disk are not the fault of a
-// command. BUSY means that another program held its lock for longer than the busy timeout.
+// command. BUSY means that another program held its lock for longer than the busy
+// timeout.
 func (s *sqlite) classify(err error) failure {
 	var e sqlite3.Error
 	if !errors.As(err, &e) {
@@ -201,9 +203,10 @@ func (s *sqlite) classify(err error) failure {
 	}
 }
 
-// commitRefused implements backend. The driver rolls back after a failed COMMIT. The errors
-// below occur before the transaction's last page is in the log. After any other error the log
-// may be complete, so that the transaction appears when the log is read after a crash.
+// commitRefused implements backend. The driver rolls back after a failed COMMIT. The
+// errors below occur before the transaction's last page is in the log. After any other
+// error the log may be complete, so that the transaction appears when the log is read
+// after a crash.
 func (s *sqlite) commitRefused(err error) bool {
 	var e sqlite3.Error
 	if !errors.As(err, &e) {

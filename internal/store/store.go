@@ -1,11 +1,11 @@
-// Package store keeps resources in SQLite or Postgres. It is the only package that imports
-// GORM and contains SQL.
+// Package store keeps resources in SQLite or Postgres. It is the only package that
+// imports GORM and contains SQL.
 //
 // # Contract
 //
-// Every change goes through [Store.Execute]: commands that arrive while a transaction runs
-// share the next one (package groupcommit). A transaction consists of these steps, however
-// many commands it has:
+// Every change goes through [Store.Execute]: commands that arrive while a transaction
+// runs share the next one (package groupcommit). A transaction consists of these steps,
+// however many commands it has:
 //
 //  1. Lock and read the named rows, on SQLite those that are not cached. Then read the time.
 //  2. If any of them has a queue, read its first waiters and the places that commands name.
@@ -19,33 +19,33 @@
 // A nil error from Execute means committed and synced to disk. An error that wraps one of
 // the errors of package service states what happened: ErrUnavailable, ErrOverloaded and
 // ErrStopping mean that nothing was changed; ErrOutcomeUnknown means that the outcome is
-// unknown. Any other error was returned by the command's own Decide, or is a fault of this
-// program.
+// unknown. Any other error was returned by the command's own Decide, or is a fault of
+// this program.
 //
 // # Backends
 //
-// What differs between the databases is in the two implementations of [backend]. The SQL is
-// in the folder sql. The columns of each table are declared once: see [column].
+// What differs between the databases is in the two implementations of [backend]. The SQL
+// is in the folder sql. The columns of each table are declared once: see [column].
 //
 // # Servers
 //
-// On Postgres each server has a row in lock_servers. While it is alive it renews its lease,
-// alive_until, by the database's clock. Waiters of a server whose lease has ended count as
-// not connected; nothing else is bound to a server. On SQLite there is one server, and those
-// of earlier runs are dead.
+// On Postgres each server has a row in lock_servers. While it is alive it renews its
+// lease, alive_until, by the database's clock. Waiters of a server whose lease has ended
+// count as not connected; nothing else is bound to a server. On SQLite there is one
+// server, and those of earlier runs are dead.
 //
 // # One clock
 //
-// On Postgres the time is the database's clock_timestamp(), read after the rows are locked,
-// so the servers' clocks do not matter. On SQLite it is this process's [steadyClock]: only
-// one server may use a file, and [Open] makes sure of that.
+// On Postgres the time is the database's clock_timestamp(), read after the rows are
+// locked, so the servers' clocks do not matter. On SQLite it is this process's
+// [steadyClock]: only one server may use a file, and [Open] makes sure of that.
 //
 // # Locking
 //
-// On Postgres, rows are locked in the order of their names, so batches of several servers do
-// not deadlock. A resource without a row cannot be locked; the unique index on resource_name
-// decides which server inserts it, and the other server decides its whole batch again. On
-// SQLite a transaction takes the write lock when it begins.
+// On Postgres, rows are locked in the order of their names, so batches of several servers
+// do not deadlock. A resource without a row cannot be locked; the unique index on
+// resource_name decides which server inserts it, and the other server decides its whole
+// batch again. On SQLite a transaction takes the write lock when it begins.
 package store
 
 import (
@@ -71,13 +71,13 @@ const (
 	Postgres = "postgres"
 )
 
-// maxBatch is the maximum number of commands of one transaction. It bounds the time that the
-// first of them waits for the last.
+// maxBatch is the maximum number of commands of one transaction. It bounds the time that
+// the first of them waits for the last.
 const maxBatch = 512
 
 const (
-	// maxSnapshots is the maximum number of snapshots that are open. Slow clients read them,
-	// and must not take all connections.
+	// maxSnapshots is the maximum number of snapshots that are open. Slow clients read
+	// them, and must not take all connections.
 	maxSnapshots = 2
 	// snapshotTimeout is how long a new snapshot waits until another one is closed.
 	snapshotTimeout = 10 * time.Second
@@ -102,8 +102,8 @@ type Config struct {
 	BootID string
 }
 
-// Store implements service.Store. Open returns one; Execute and Find work between Start and
-// Close.
+// Store implements service.Store. Open returns one; Execute and Find work between Start
+// and Close.
 type Store struct {
 	backend backend
 	pools
@@ -160,30 +160,30 @@ func (s *Store) readDatabaseID(ctx context.Context) error {
 	return s.writer.WithContext(ctx).Raw(selectDatabaseID).Row().Scan(&s.database)
 }
 
-// DatabaseID returns the random id of the database: 32 lower-case hexadecimal digits. Servers
-// that share their locks have the same id, before and after a restart.
+// DatabaseID returns the random id of the database: 32 lower-case hexadecimal digits.
+// Servers that share their locks have the same id, before and after a restart.
 func (s *Store) DatabaseID() string { return s.database }
 
 // Channel returns the name of the Postgres notification channel on which this server is
-// notified of resources that may have come to one of its waiters. The payload is the name of
-// the resource.
+// notified of resources that may have come to one of its waiters. The payload is the name
+// of the resource.
 func (s *Store) Channel() string { return fmt.Sprint("lockd_", s.server) }
 
-// SupersededChannel returns the name of the channel on which this server is notified of its
-// waiting requests whose places later requests have taken. The payload is the request's
-// connection, a decimal number.
+// SupersededChannel returns the name of the channel on which this server is notified of
+// its waiting requests whose places later requests have taken. The payload is the
+// request's connection, a decimal number.
 func (s *Store) SupersededChannel() string { return s.Channel() + "_superseded" }
 
 // Start lets Execute and Find work. It is called at most once. nil stands for an observer
 // that does nothing.
 //
 // onCommit observes the transactions of Execute. It is called once for every transaction
-// that changed something (a row, a queue, the history), that read a resource with waiters, or
-// whose outcome is unknown. It is called before Execute returns for any command of the
-// transaction. It is not called for other transactions, for instance if every command was
-// refused and no request waits. The events of a commit are in the order in which the history
-// has them; they have no ids yet. onCommit gets one commit at a time, in their order. It must
-// not block and must not call Execute.
+// that changed something (a row, a queue, the history), that read a resource with
+// waiters, or whose outcome is unknown. It is called before Execute returns for any
+// command of the transaction. It is not called for other transactions, for instance if
+// every command was refused and no request waits. The events of a commit are in the order
+// in which the history has them; they have no ids yet. onCommit gets one commit at a
+// time, in their order. It must not block and must not call Execute.
 func (s *Store) Start(onCommit func(service.Commit)) {
 	if onCommit == nil {
 		onCommit = func(service.Commit) {}
@@ -194,8 +194,8 @@ func (s *Store) Start(onCommit func(service.Commit)) {
 	s.backend.start()
 }
 
-// Close refuses new commands, finishes the accepted ones and closes the database. It may be
-// called any number of times, also without Start.
+// Close refuses new commands, finishes the accepted ones and closes the database. It may
+// be called any number of times, also without Start.
 func (s *Store) Close() error { return s.closeOnce() }
 
 func (s *Store) close() error {
@@ -261,8 +261,8 @@ func (s *Store) write(ctx context.Context, statements func(tx *gorm.DB) error) e
 	return s.translate(s.transaction(ctx, statements))
 }
 
-// transaction runs a transaction that writes. Its error wraps groupcommit.ErrOutcomeUnknown
-// if it may have been committed.
+// transaction runs a transaction that writes. Its error wraps
+// groupcommit.ErrOutcomeUnknown if it may have been committed.
 func (s *Store) transaction(ctx context.Context, statements func(tx *gorm.DB) error) error {
 	committing := false
 	err := s.writer.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
@@ -279,8 +279,8 @@ func (s *Store) transaction(ctx context.Context, statements func(tx *gorm.DB) er
 	return err
 }
 
-// snapshot runs queries that all see the database as it is at one time. They may take as long
-// as ctx allows, so only a few snapshots are open at a time.
+// snapshot runs queries that all see the database as it is at one time. They may take as
+// long as ctx allows, so only a few snapshots are open at a time.
 func (s *Store) snapshot(ctx context.Context, queries func(tx *gorm.DB) error) error {
 	timeout := time.NewTimer(snapshotTimeout)
 	defer timeout.Stop()

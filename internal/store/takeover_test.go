@@ -16,10 +16,13 @@ import (
 
 // The table as SQLAlchemy creates it from the model of the Python version.
 const (
-	pythonSQLite = `CREATE TABLE resource_locks (id INTEGER NOT NULL, resource_name VARCHAR NOT NULL, process_id VARCHAR NOT NULL,
+	pythonSQLite = `CREATE TABLE resource_locks (
+		id INTEGER NOT NULL, resource_name VARCHAR NOT NULL, process_id VARCHAR NOT NULL,
 		locked_at DATETIME DEFAULT CURRENT_TIMESTAMP, expires_at DATETIME, is_active BOOLEAN, PRIMARY KEY (id))`
-	pythonPostgres = `CREATE TABLE resource_locks (id SERIAL NOT NULL, resource_name VARCHAR NOT NULL, process_id VARCHAR NOT NULL,
-		locked_at TIMESTAMP %[1]s TIME ZONE DEFAULT now(), expires_at TIMESTAMP %[1]s TIME ZONE, is_active BOOLEAN, PRIMARY KEY (id))`
+	pythonPostgres = `CREATE TABLE resource_locks (
+		id SERIAL NOT NULL, resource_name VARCHAR NOT NULL, process_id VARCHAR NOT NULL,
+		locked_at TIMESTAMP %[1]s TIME ZONE DEFAULT now(), expires_at TIMESTAMP %[1]s TIME ZONE, is_active BOOLEAN,
+		PRIMARY KEY (id))`
 	pythonNameIndex = `CREATE UNIQUE INDEX ix_resource_locks_resource_name ON resource_locks (resource_name)`
 	// A table of another program.
 	pythonForeignKey = `; CREATE TABLE notes (resource_name VARCHAR REFERENCES resource_locks (resource_name))`
@@ -60,17 +63,22 @@ var pythonRows = []pythonRow{
 	{locked: "'2024-01-15 10:30:00'", expires: "NULL", active: "NULL", wantLocked: "2024-01-15T10:30:00Z"},
 	{locked: "NULL", expires: "NULL", active: "true", wantHeld: true, wantLocked: "1970-01-01T00:00:00Z"},
 	// An expiry that is not a timestamp must not end a hold.
-	{locked: "'2024-01-15 10:30:00'", expires: "'soon'", active: "true", sqliteOnly: true, wantHeld: true, wantLocked: "2024-01-15T10:30:00Z"},
+	{
+		locked: "'2024-01-15 10:30:00'", expires: "'soon'", active: "true", sqliteOnly: true, wantHeld: true,
+		wantLocked: "2024-01-15T10:30:00Z",
+	},
 }
 
 func TestTakeOverPythonDatabase(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ name, driver, table, index string }{
 		{"sqlite", store.SQLite, pythonSQLite, pythonNameIndex},
-		{"sqlite, unique column", store.SQLite, strings.Replace(pythonSQLite, "PRIMARY KEY", "UNIQUE (resource_name), PRIMARY KEY", 1), ""},
+		{"sqlite, unique column", store.SQLite, strings.Replace(pythonSQLite, "PRIMARY KEY",
+			"UNIQUE (resource_name), PRIMARY KEY", 1), ""},
 		{"postgres", store.Postgres, fmt.Sprintf(pythonPostgres, "WITH"), pythonNameIndex},
 		{"postgres, no time zone", store.Postgres, fmt.Sprintf(pythonPostgres, "WITHOUT"), pythonNameIndex},
-		{"postgres, unique column", store.Postgres, strings.Replace(fmt.Sprintf(pythonPostgres, "WITH"), "PRIMARY KEY", "UNIQUE (resource_name), PRIMARY KEY", 1), ""},
+		{"postgres, unique column", store.Postgres, strings.Replace(fmt.Sprintf(pythonPostgres, "WITH"), "PRIMARY KEY",
+			"UNIQUE (resource_name), PRIMARY KEY", 1), ""},
 		{"postgres, no unique index", store.Postgres, fmt.Sprintf(pythonPostgres, "WITH"), ""},
 		{"postgres, foreign key", store.Postgres, fmt.Sprintf(pythonPostgres, "WITH"), pythonNameIndex + pythonForeignKey},
 	} {
@@ -91,7 +99,8 @@ func TestTakeOverPythonDatabase(t *testing.T) {
 				}
 				name := fmt.Sprint("resource ", i)
 				statements = append(statements, fmt.Sprintf(
-					"INSERT INTO resource_locks (id, resource_name, process_id, locked_at, expires_at, is_active) VALUES (%d, '%s', 'p', %s, %s, %s)",
+					"INSERT INTO resource_locks (id, resource_name, process_id, locked_at, expires_at, is_active) "+
+						"VALUES (%d, '%s', 'p', %s, %s, %s)",
 					i+10, name, row.locked, row.expires, row.active))
 				want[name] = row.resource(t, int64(i+10), name)
 			}
@@ -116,13 +125,14 @@ func TestTakeOverPythonDatabase(t *testing.T) {
 				}
 			}
 			if want := 1 + strings.Count(test.index, pythonForeignKey); test.driver == store.Postgres {
-				const unique = `SELECT count(*) FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+				const unique = `SELECT count(*) FROM pg_index AS i
+					JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
 					WHERE i.indrelid = 'resource_locks'::regclass AND i.indisunique AND a.attname = 'resource_name'`
 				if n := number(t, connect(t, cfg), unique); n != want {
 					t.Errorf("names have %d unique indexes, want %d: each costs every write", n, want)
 				}
 			}
-			fresh := execute(t, s, lock.Acquire{Request: lock.Request{Resource: "fresh", ProcessID: "p"}})
+			fresh := execute(t, s, acquire("fresh", "p"))
 			if id := fresh.Resource.ID; id == 0 {
 				t.Error("a new row has no id")
 			}

@@ -30,8 +30,8 @@ func (t text) value() any {
 	return string(t)
 }
 
-// instant is a timestamp in UTC and in microseconds. The zero time is NULL. SQLite stores it
-// as text of one width, which sorts by time, Postgres as timestamptz.
+// instant is a timestamp in UTC and in microseconds. The zero time is NULL. SQLite stores
+// it as text of one width, which sorts by time, Postgres as timestamptz.
 type instant struct{ time.Time }
 
 const instantLayout = "2006-01-02 15:04:05.000000"
@@ -52,7 +52,8 @@ func (i *instant) Scan(value any) error {
 	return err
 }
 
-// Value implements driver.Valuer for SQLite. On Postgres see postgresConn.CheckNamedValue.
+// Value implements driver.Valuer for SQLite. On Postgres see
+// postgresConn.CheckNamedValue.
 func (i instant) Value() (driver.Value, error) { return i.value(), nil }
 
 // value returns what SQLite stores.

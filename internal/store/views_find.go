@@ -14,7 +14,8 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// Find implements service.Reader. Calls that arrive while a query runs share the next one.
+// Find implements service.Reader. Calls that arrive while a query runs share the next
+// one.
 func (s *Store) Find(ctx context.Context, name string) (service.Snapshot, error) {
 	if seen, cached := s.backend.cached(name); cached {
 		return seen, s.backend.checkReadable()
@@ -31,10 +32,11 @@ func (s *Store) Find(ctx context.Context, name string) (service.Snapshot, error)
 	return service.Snapshot{}, err
 }
 
-// readBatch is the transaction of reads: it reads what is stored under the names. The time is
-// read before the rows. A hold whose renewal is committed in between may therefore count as
-// live, which it is, but never as expired. A later renewal is not seen, even if it was
-// decided before that time: the hold counts as expired once its committed end has passed.
+// readBatch is the transaction of reads: it reads what is stored under the names. The
+// time is read before the rows. A hold whose renewal is committed in between may
+// therefore count as live, which it is, but never as expired. A later renewal is not
+// seen, even if it was decided before that time: the hold counts as expired once its
+// committed end has passed.
 func (s *Store) readBatch(names []string) ([]groupcommit.Result[service.Snapshot], error) {
 	var found map[string]lock.Resource
 	var now time.Time

@@ -39,7 +39,8 @@ func whereSubject(f service.HistoryFilter) (w where) {
 // LastEnd implements service.Reader.
 func (s *Store) LastEnd(ctx context.Context, resource, process string, token int64) (lock.Event, bool, error) {
 	var w where
-	w.add("resource_name = ? AND process_id = ? AND kind NOT IN (?, ?)", resource, process, lock.EventQueued, lock.EventGaveUp)
+	w.add("resource_name = ? AND process_id = ? AND kind NOT IN (?, ?)", resource, process, lock.EventQueued,
+		lock.EventGaveUp)
 	if token != 0 {
 		w.add("fencing_token = ?", token)
 	}
@@ -69,8 +70,8 @@ func (s *Store) eventsByID(ctx context.Context, w where, limit int) (found []loc
 	return found, nil
 }
 
-// fewEvents is the number of events of a resource or a process below which all of them are
-// read to find those of a time.
+// fewEvents is the number of events of a resource or a process below which all of them
+// are read to find those of a time.
 const fewEvents = 10_000
 
 // eventsByTime returns the latest events that match a filter.
@@ -126,9 +127,10 @@ func isFew(db *gorm.DB, subject, part where) (bool, error) {
 	return n < fewEvents, err
 }
 
-// latest returns the clauses from FROM on that find the latest events of a filter. An index
-// has the events of each kind in the order of time, so some of each kind are read, and none
-// without need. If a resource or a process has few events, these are read instead.
+// latest returns the clauses from FROM on that find the latest events of a filter. An
+// index has the events of each kind in the order of time, so some of each kind are read,
+// and none without need. If a resource or a process has few events, these are read
+// instead.
 func latest(f service.HistoryFilter, w, subject where, parts []where, few bool) (from string, args []any) {
 	const order = "at DESC, id DESC"
 	kinds := f.Kinds

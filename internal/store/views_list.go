@@ -64,7 +64,8 @@ func (s *Store) whereHeld(db *gorm.DB, f service.ListFilter) (now time.Time, w w
 	if now, err = s.backend.now(db); err != nil {
 		return now, w, err
 	}
-	// In this form no planner uses the index of expiries, which would find nearly all holds.
+	// In this form no planner uses the index of expiries, which would find nearly all
+	// holds.
 	w.add("is_active AND coalesce(expires_at > ?, true)", instant{now})
 	if f.ProcessID != "" {
 		w.add("process_id = ?", f.ProcessID)
@@ -85,8 +86,8 @@ func (s *Store) whereHeld(db *gorm.DB, f service.ListFilter) (now time.Time, w w
 	return now, w, nil
 }
 
-// prefixEnd returns the least text that is greater than every text with the prefix. There is
-// none if the prefix consists of the highest code point only.
+// prefixEnd returns the least text that is greater than every text with the prefix. There
+// is none if the prefix consists of the highest code point only.
 func prefixEnd(prefix string) (end string, bounded bool) {
 	last, size := utf8.DecodeLastRuneInString(prefix)
 	switch rest := prefix[:len(prefix)-size]; {

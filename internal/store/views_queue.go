@@ -12,7 +12,9 @@ import (
 var selectQueuePage = statement("queue_page.sql")
 
 // Queue implements service.Reader.
-func (s *Store) Queue(ctx context.Context, resource string, after int64, limit int) (page service.QueuePage, err error) {
+func (s *Store) Queue(ctx context.Context, resource string, after int64, limit int) (
+	page service.QueuePage, err error,
+) {
 	err = s.read(ctx, func(db *gorm.DB) error {
 		var err error
 		if page.At, err = s.backend.now(db); err != nil {

@@ -58,7 +58,9 @@ func TestLogIsShortenedBesideReaders(t *testing.T) {
 	for i := range 64 {
 		all.Go(func() {
 			name := fmt.Sprint(i)
-			_, err := s.Execute(context.Background(), lock.Acquire{Request: lock.Request{Resource: name, ProcessID: "p", Metadata: metadata}})
+			c := acquire(name, "p")
+			c.Metadata = metadata
+			_, err := s.Execute(context.Background(), c)
 			for err == nil && ctx.Err() == nil {
 				_, err = s.Execute(context.Background(), lock.Renew{Resource: name, ProcessID: "p", TTL: time.Hour})
 			}

@@ -35,7 +35,8 @@ func (w where) both(other where) where {
 	return w.and(strings.TrimPrefix(other.text, " WHERE "), other.args...)
 }
 
-// page returns the clauses from WHERE on, and adds the limit to the arguments; 0 means none.
+// page returns the clauses from WHERE on, and adds the limit to the arguments; 0 means
+// none.
 func (w *where) page(order string, limit int) string {
 	text := w.text + " ORDER BY " + order
 	if limit != 0 {
