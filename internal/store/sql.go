@@ -48,7 +48,7 @@ func statement(file string) string {
 	return markers.Replace(strings.TrimSuffix(strings.TrimSpace(sent.String()), ";"))
 }
 
-// limitClause limits a query by a parameter. With a bare "LIMIT ?" SQLite looks at the
+// limitClause limits a query by a parameter. With a bare "LIMIT ?" SQLite reads the
 // value of the parameter and plans even a prepared statement again for each value, which
 // takes ten times as long as to run it. The files of the folder sql say "LIMIT $1 + 0"
 // for this reason.
@@ -83,8 +83,8 @@ func (s statements) exec(tx *gorm.DB, text string) func(args ...any) (sql.Result
 
 // query runs a prepared statement in a transaction and scans each row.
 func (s statements) query(tx *gorm.DB, scan func(*sql.Rows) error, text string, args ...any) error {
-	rows, err := s.in(tx, text).QueryContext(tx.Statement.Context,
-		args...) //nolint:sqlclosecheck // the transaction closes it
+	statement := s.in(tx, text) //nolint:sqlclosecheck // the transaction closes it
+	rows, err := statement.QueryContext(tx.Statement.Context, args...)
 	return each(rows, err, scan)
 }
 
