@@ -61,7 +61,7 @@ type backend interface {
 	// leave a connection of the database waiting, and soon no connection would be left. A
 	// proof can be cancelled, which ends the wait, because others may see it before it is
 	// durable.
-	prove(ctx context.Context) error
+	prove(ctx context.Context, server int64) error
 	// checkWritable and checkReadable return an error that wraps [service.ErrUnavailable]
 	// if it is known without a query that the database cannot be written or read.
 	checkWritable() error
@@ -69,8 +69,8 @@ type backend interface {
 
 	// registerServer enters this server into the database as alive and returns its id.
 	registerServer(tx *gorm.DB) (int64, error)
-	// start starts the background loops, once.
-	start()
+	// start starts the background loops of a registered server, once.
+	start(server int64)
 	// close stops the loops, if they were started, and closes the database. It is called
 	// once.
 	close() error

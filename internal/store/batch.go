@@ -19,10 +19,10 @@ import (
 // of another server, or a connection that broke before COMMIT, made it fail.
 const maxAttempts = 5
 
-type results = []groupcommit.Result[lock.Outcome]
+type batchResults = []groupcommit.Result[lock.Outcome]
 
 // commit is the committer's transaction.
-func (s *Store) commit(batch []lock.Command) (results, error) {
+func (s *Store) commit(batch []lock.Command) (batchResults, error) {
 	if err := s.backend.checkWritable(); err != nil {
 		return nil, fmt.Errorf("%w: %w", groupcommit.ErrUnavailable, err)
 	}
@@ -37,7 +37,7 @@ func (s *Store) commit(batch []lock.Command) (results, error) {
 		commit.Unknown = errors.Is(err, groupcommit.ErrOutcomeUnknown)
 		s.unproven = s.unproven || commit.Unknown
 		if err == nil || commit.Unknown {
-			if commit.Unknown || len(commit.Contended) > 0 || slices.ContainsFunc(results, changed) {
+			if commit.Unknown || len(commit.Contended) > 0 || slices.ContainsFunc(results, hasChanged) {
 				s.onCommit(commit)
 			}
 			return results, err
@@ -56,8 +56,8 @@ func (s *Store) commit(batch []lock.Command) (results, error) {
 	}
 }
 
-// changed reports whether a command changed a resource.
-func changed(r groupcommit.Result[lock.Outcome]) bool { return len(r.Value.Changed) > 0 }
+// hasChanged reports whether a command changed a resource.
+func hasChanged(r groupcommit.Result[lock.Outcome]) bool { return len(r.Value.Changed) > 0 }
 
 // prove returns an error if the outcome of the last COMMIT is unknown and the database
 // does not commit now: see [backend].
@@ -67,7 +67,7 @@ func (s *Store) prove() error {
 	}
 	ctx, cancel := s.withTimeout(context.Background())
 	defer cancel()
-	err := s.backend.prove(ctx)
+	err := s.backend.prove(ctx, s.server)
 	s.unproven = err != nil
 	return err
 }
@@ -94,7 +94,7 @@ func namesOf(needs []lock.Needs) []string {
 
 // runBatch runs one transaction. The returned Commit is meaningful only if the
 // transaction committed or its outcome is unknown.
-func (s *Store) runBatch(needs []lock.Needs, batch []lock.Command) (results results, commit service.Commit, err error) {
+func (s *Store) runBatch(needs []lock.Needs, batch []lock.Command) (results batchResults, commit service.Commit, err error) {
 	if err := s.prove(); err != nil {
 		return nil, commit, err
 	}
@@ -153,7 +153,7 @@ func (s *Store) runBatch(needs []lock.Needs, batch []lock.Command) (results resu
 // decide runs the commands in their order. It updates states and returns the names of the
 // resources that changed, sorted, and all events.
 func decide(now time.Time, states map[string]lock.Resource, needs []lock.Needs, batch []lock.Command) (
-	results results, changed []string, events []lock.Event,
+	results batchResults, changed []string, events []lock.Event,
 ) {
 	results = make([]groupcommit.Result[lock.Outcome], len(batch))
 	for i, c := range batch {

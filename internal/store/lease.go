@@ -21,14 +21,14 @@ var (
 	postgresEndLease       = statement("postgres/end_lease.sql")
 )
 
-func (p *postgres) registerServer(tx *gorm.DB) (int64, error) {
-	err := tx.Raw(postgresRegisterServer).Row().Scan(&p.server)
-	return p.server, err
+func (p *postgres) registerServer(tx *gorm.DB) (server int64, err error) {
+	err = tx.Raw(postgresRegisterServer).Row().Scan(&server)
+	return server, err
 }
 
-// heartbeat renews the lease of this server until ctx ends, and then ends the lease. It
+// heartbeat renews the lease of a server until ctx ends, and then ends the lease. It
 // reports no failure: whatever else needs the database fails as well.
-func (p *postgres) heartbeat(ctx context.Context) {
+func (p *postgres) heartbeat(ctx context.Context, server int64) {
 	ticker := time.NewTicker(leaseInterval)
 	defer ticker.Stop()
 	// A statement is not cancelled when ctx ends: it could take effect after the one that
@@ -36,7 +36,7 @@ func (p *postgres) heartbeat(ctx context.Context) {
 	run := func(statement string) {
 		attempt, cancel := context.WithTimeout(context.Background(), leaseTime)
 		defer cancel()
-		_ = p.writer.WithContext(attempt).Exec(statement, p.server).Error
+		_ = p.writer.WithContext(attempt).Exec(statement, server).Error
 	}
 	for {
 		select {

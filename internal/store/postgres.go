@@ -31,8 +31,7 @@ const postgresTimeout = 10 * time.Second
 // postgres is the backend for a Postgres database, which any number of servers may share.
 type postgres struct {
 	pools
-	notifications bool  // this server notifies the others
-	server        int64 // the id of this server; 0 before registerServer
+	notifications bool // this server notifies the others
 
 	writerDB, readerDB *sql.DB
 	loops              lifecycle.Loops
@@ -134,7 +133,9 @@ func (p *postgres) open(ctx context.Context, conf *pgx.ConnConfig, cfg Config) (
 	return err
 }
 
-func (p *postgres) start() { p.loops.Start(p.heartbeat) }
+func (p *postgres) start(server int64) {
+	p.loops.Start(func(ctx context.Context) { p.heartbeat(ctx, server) })
+}
 
 func (p *postgres) close() error {
 	p.loops.Stop()
@@ -157,8 +158,8 @@ func (p *postgres) now(db *gorm.DB) (time.Time, error) {
 // does no harm, and no connection waits for a standby that does not answer.
 func (p *postgres) relaxDurability(tx *gorm.DB) error { return tx.Exec(postgresRelaxDurability).Error }
 
-func (p *postgres) prove(ctx context.Context) error {
-	return p.writer.WithContext(ctx).Exec(postgresProve, p.server).Error
+func (p *postgres) prove(ctx context.Context, server int64) error {
+	return p.writer.WithContext(ctx).Exec(postgresProve, server).Error
 }
 
 // cached implements backend: other servers change the database.

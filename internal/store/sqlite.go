@@ -145,7 +145,7 @@ func (s *sqlite) registerServer(tx *gorm.DB) (id int64, err error) {
 	return id, err
 }
 
-func (s *sqlite) start() {
+func (s *sqlite) start(int64) {
 	s.loops.Start(func(ctx context.Context) { s.at.keepLogShort(ctx, s.checkpointDB, s.streaming) })
 }
 
@@ -180,7 +180,7 @@ func (s *sqlite) notify(*gorm.DB, []notice) error { return nil }
 func (s *sqlite) relaxDurability(*gorm.DB) error { return nil }
 
 // prove implements backend: no COMMIT waits for another machine.
-func (s *sqlite) prove(context.Context) error { return nil }
+func (s *sqlite) prove(context.Context, int64) error { return nil }
 
 func (s *sqlite) checkWritable() error { return s.at.checkWritable() }
 

@@ -191,7 +191,7 @@ func (s *Store) Start(onCommit func(service.Commit)) {
 	s.onCommit = onCommit
 	s.committer.Start()
 	s.reads.Start()
-	s.backend.start()
+	s.backend.start(s.server)
 }
 
 // Close refuses new commands, finishes the accepted ones and closes the database. It may
