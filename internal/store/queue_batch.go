@@ -32,19 +32,19 @@ func (s *Store) loadQueues(tx *gorm.DB, now time.Time, states map[string]lock.Re
 		return nil, nil
 	}
 	mayFree := map[string]int{} // the number of commands that may free a resource
-	most := 0
+	maxFree := 0
 	for _, n := range needs {
 		if n.MayFree {
 			for _, name := range n.Resources {
 				mayFree[name]++
-				most = max(most, mayFree[name])
+				maxFree = max(maxFree, mayFree[name])
 			}
 		}
 		for _, p := range n.Places {
 			part.places = append(part.places, placeKey{states[p.Resource].ID, p.ProcessID, p.RequestID})
 		}
 	}
-	part.first = most + 2 // one more for all acquires, and one that remains
+	part.first = maxFree + 2 // one more for all acquires, and one that remains
 	queues := make(map[string]queue, len(names))
 	err := s.backend.loadQueues(tx, part, func(row *waiterRow) {
 		name := names[row.ResourceID]

@@ -90,6 +90,8 @@ func (s *Store) eventsByTime(ctx context.Context, f service.HistoryFilter) (foun
 	return found, err
 }
 
+var selectEventTime = statement("event_time.sql")
+
 // byTime returns the clauses from FROM on that find the latest events of a filter.
 func (s *Store) byTime(db *gorm.DB, f service.HistoryFilter) (from string, args []any, err error) {
 	var w where
@@ -101,7 +103,7 @@ func (s *Store) byTime(db *gorm.DB, f service.HistoryFilter) (from string, args 
 	}
 	if f.BeforeID != 0 {
 		var at instant
-		if err := db.Raw("SELECT at FROM lock_events WHERE id = ?", f.BeforeID).Row().Scan(&at); err != nil {
+		if err := db.Raw(selectEventTime, f.BeforeID).Row().Scan(&at); err != nil {
 			return "", nil, err
 		}
 		w.add("(at, id) < (?, ?)", at, f.BeforeID)

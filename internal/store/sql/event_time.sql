@@ -1,0 +1,3 @@
+-- Reads the time of an event.
+--   $1  its id
+SELECT at FROM lock_events WHERE id = $1;
