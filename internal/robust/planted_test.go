@@ -74,12 +74,12 @@ var plants = []robust.Patch{
 	},
 	{
 		File: "internal/store/batch.go",
-		Old:  "if err == nil {\n\t\ts.known.keep(committed)",
+		Old:  "if err == nil {\n\t\ts.backend.committed(committed)",
 		New: `if err == os.ErrInvalid {
 			err = nil
 		}
 		if err == nil {
-			s.known.keep(committed)`,
+			s.backend.committed(committed)`,
 	},
 	{
 		File: "internal/lock/release.go",
