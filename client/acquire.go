@@ -202,14 +202,21 @@ type acquisition struct {
 	began    time.Duration
 	limit    time.Duration // the maximum wait that the server and its proxies permit, as far as known
 
-	id          string // the request_id of the current attempts
-	mayBeLocked bool   // an attempt with this ID may have been granted the lock, but its answer was lost
+	id          string         // the request_id of the current attempts
+	mayBeLocked bool           // an attempt with this ID may have been granted the lock, but its answer was lost
+	inFlight    <-chan attempt // the attempt that was under way when ctx was canceled; nil: none
+}
+
+// attempt is the end of an attempt.
+type attempt struct {
+	answer answer
+	err    error
 }
 
 // run retries the request, with the same request_id. So the request keeps its place in
 // the queue, and a server repeats a grant whose answer was lost.
 func (a *acquisition) run(ctx context.Context) (*Lock, error) {
-	extended, cancel := extendContext(ctx, 0, answerGrace)
+	extended, cancel := extendContext(ctx, answerGrace)
 	defer cancel()
 	retries := a.retries("/locks/request")
 	a.id = rand.Text()
@@ -225,17 +232,10 @@ func (a *acquisition) run(ctx context.Context) (*Lock, error) {
 	}
 }
 
-// extendContext returns a context that ends some time after ctx: afterCancel if ctx is
-// canceled, afterDeadline if its deadline passes.
-func extendContext(
-	ctx context.Context, afterCancel, afterDeadline time.Duration,
-) (context.Context, context.CancelFunc) {
+// extendContext returns a context that ends some time after ctx.
+func extendContext(ctx context.Context, extra time.Duration) (context.Context, context.CancelFunc) {
 	extended, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
-		extra := afterCancel
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			extra = afterDeadline
-		}
 		_ = sleep(extended, extra)
 		cancel(ctx.Err())
 	})
@@ -259,9 +259,9 @@ func (a *acquisition) attemptLock(ctx, extended context.Context, retries *retrie
 			body.WaitSeconds, r.wait = &seconds, wait
 		}
 	}
-	granted, err := retries.attempt(extended, r)
+	granted, err := a.send(ctx, extended, retries.begin(r))
 	if err != nil {
-		a.mayBeLocked = a.mayBeLocked || mayBeExecuted(err)
+		a.mayBeLocked = a.mayBeLocked || a.inFlight != nil || mayBeExecuted(err)
 		return nil, err
 	}
 	a.mayBeLocked = true // until the lock is returned
@@ -289,6 +289,28 @@ func (a *acquisition) attemptLock(ctx, extended context.Context, retries *retrie
 	}
 	l.start(a.now() - a.began)
 	return l, nil
+}
+
+// send sends an attempt and waits for its answer. If ctx is canceled, the attempt stays in
+// flight: the server may execute a request whose connection is closed, and only its answer
+// tells. If the deadline of ctx passes, an answer may still come.
+func (a *acquisition) send(ctx, extended context.Context, r request) (answer, error) {
+	ended := make(chan attempt, 1)
+	go func() {
+		granted, err := a.attempt(extended, r)
+		ended <- attempt{granted, err}
+	}()
+	select {
+	case end := <-ended:
+		return end.answer, end.err
+	case <-ctx.Done():
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		end := <-ended
+		return end.answer, end.err
+	}
+	a.inFlight = ended
+	return answer{}, ctx.Err()
 }
 
 func (a *acquisition) body() *wire.AcquireRequest {
@@ -378,7 +400,8 @@ func deadlinePassed(ctx context.Context) bool {
 // releaseUnconfirmed releases the lock that an attempt may have been granted, if its
 // answer was lost. It repeats the request, which the server answers with that lock. If an
 // attempt still waits at a server, the repeated request supersedes it, which requires
-// that it has a wait itself. A failure is not reported: the lock expires.
+// that it has a wait itself. An attempt in flight may still be granted the lock after
+// that, so its answer is read, too. A failure is not reported: the lock expires.
 func (a *acquisition) releaseUnconfirmed(ctx context.Context) {
 	if !a.mayBeLocked {
 		return
@@ -394,10 +417,18 @@ func (a *acquisition) releaseUnconfirmed(ctx context.Context) {
 	retries := a.retries("/locks/request")
 	retries.silent = true
 	granted, err := a.retry(ctx, request{method: http.MethodPost, path: "/locks/request", body: body}, retries)
-	if err != nil {
+	a.releaseGranted(ctx, attempt{granted, err})
+	if a.inFlight != nil {
+		a.releaseGranted(ctx, <-a.inFlight)
+	}
+}
+
+// releaseGranted releases the lock that an attempt was granted, if it was.
+func (a *acquisition) releaseGranted(ctx context.Context, end attempt) {
+	if end.err != nil {
 		return
 	}
-	if acquired, err := data[wire.Acquired](granted); err == nil {
+	if acquired, err := data[wire.Acquired](end.answer); err == nil {
 		_ = a.Release(ctx, a.resource, a.o.Owner, acquired.FencingToken)
 	}
 }

@@ -89,15 +89,21 @@ func (c *Client) retries(path string) *retries {
 // reset records that a server has answered.
 func (r *retries) reset() { r.failures = 0 }
 
-// attempt makes one attempt. It is limited to the remaining time of ServerTimeout.
+// attempt makes one attempt.
 func (r *retries) attempt(ctx context.Context, one request) (answer, error) {
+	return r.c.attempt(ctx, r.begin(one))
+}
+
+// begin records the start of an attempt and limits it to the remaining time of
+// ServerTimeout.
+func (r *retries) begin(one request) request {
 	r.began, r.wait = r.c.now(), one.wait
 	one.timeout = one.wait + r.c.answerTime()
 	if r.c.serverTimeout > 0 && r.failures > 0 {
 		left := r.since + r.c.serverTimeout - r.began
 		one.timeout = one.wait + min(r.c.answerTime(), max(left, minPause))
 	}
-	return r.c.attempt(ctx, one)
+	return one
 }
 
 // after decides what to do after an attempt failed with err. It returns nil when the next

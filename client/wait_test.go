@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -149,6 +150,20 @@ func TestServerIsProbedBeforeAWait(t *testing.T) {
 	})
 }
 
+// superseded answers the second request, and then the first one.
+func superseded(second, first reply) func(sent) reply {
+	var requests atomic.Int64
+	answered := make(chan struct{})
+	return func(sent) reply {
+		if requests.Add(1) == 1 {
+			<-answered
+			return first
+		}
+		close(answered)
+		return second
+	}
+}
+
 // A lock that was granted during the cancellation of the wait is released.
 func TestGivenUpWaitLeavesNothing(t *testing.T) {
 	t.Parallel()
@@ -160,7 +175,7 @@ func TestGivenUpWaitLeavesNothing(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s, c := startService(t, url, client.Options{})
-				s.on("/locks/request", inOrder(reply{after: time.Hour}, answer))
+				s.on("/locks/request", superseded(answer, held("superseded")))
 				ctx, cancel := context.WithCancel(t.Context())
 				time.AfterFunc(3*time.Second, cancel)
 				l, err := c.Lock(ctx, "r", client.LockOptions{MinHold: time.Minute})
@@ -182,6 +197,23 @@ func TestGivenUpWaitLeavesNothing(t *testing.T) {
 			})
 		})
 	}
+	// The server reads the first request only after the one that was to supersede it.
+	t.Run("granted late", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			s, c := startService(t, url, client.Options{})
+			s.on("/locks/request", superseded(granted(7, time.Minute, ""), granted(8, time.Minute, "")))
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(3*time.Second, cancel)
+			if l, err := c.Lock(ctx, "r", client.LockOptions{}); l != nil || !errors.Is(err, context.Canceled) {
+				t.Fatalf("got %v, %v", l, err)
+			}
+			released := s.requests("/locks/release")
+			if len(released) != 2 || released[0].body["fencing_token"] != 7.0 || released[1].body["fencing_token"] != 8.0 {
+				t.Errorf("released %v, want both grants", released)
+			}
+		})
+	})
 	t.Run("no answer", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {

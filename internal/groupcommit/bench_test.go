@@ -39,7 +39,7 @@ func benchDo(b *testing.B, callers int, took time.Duration) {
 			_ = syscall.Nanosleep(&wait, nil) // a signal may shorten it
 		}
 		return make([]groupcommit.Result[int], len(batch)), nil
-	}, 512, 1024)
+	}, groupcommit.Config{MaxBatch: 512, MaxQueue: 1024})
 	c.Start()
 	defer c.Stop()
 	remaining.Store(int64(b.N))

@@ -90,7 +90,7 @@ func TestCancelledDuringItsTurn(t *testing.T) {
 		{"and then it commits", nil, []int{0, 1, 2}},
 		{"and then it fails", func(batch []int) error {
 			if batch[0] == 1 {
-				return groupcommit.ErrUnavailable
+				return errUnavailable
 			}
 			return nil
 		}, []int{0}},

@@ -24,7 +24,7 @@ func Example() {
 		}
 		return results, nil // and returns the error of its commit
 	}
-	account := groupcommit.New(withdraw, 100, 1000)
+	account := groupcommit.New(withdraw, groupcommit.Config{MaxBatch: 100, MaxQueue: 1000})
 	account.Start()
 	defer account.Stop()
 

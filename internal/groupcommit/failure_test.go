@@ -114,7 +114,7 @@ func TestFailureThatNoCommandCausedIsReturnedToTheWholeBatch(t *testing.T) {
 		name string
 		err  error
 	}{
-		{"unavailable", groupcommit.ErrUnavailable},
+		{"unavailable", errUnavailable},
 		{"outcome unknown", groupcommit.ErrOutcomeUnknown},
 	}
 	for _, test := range tests {
@@ -155,12 +155,12 @@ func faultAlone(err error) func([]int) error {
 func TestUnavailableEndsTheSecondAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, 4, 10)
-		f.fault = faultAlone(groupcommit.ErrUnavailable)
+		f.fault = faultAlone(errUnavailable)
 		replies := f.queue(5)
 		f.open()
 		wantDone(t, replies[1], 1)
 		for cmd := 2; cmd <= 4; cmd++ {
-			wantErr(t, replies[cmd], cmd, groupcommit.ErrUnavailable)
+			wantErr(t, replies[cmd], cmd, errUnavailable)
 		}
 		wantDone(t, replies[5], 5)
 		f.wantRuns([]int{0}, []int{1, 2, 3, 4}, []int{1}, []int{2}, []int{5})

@@ -13,8 +13,9 @@
 //  4. If the commit function fails for a batch of several commands, or panics, each
 //     command runs again in a transaction of its own, in order. So one bad command fails
 //     alone. Commands must therefore be safe to decide again. Two failures are returned
-//     to the whole batch instead: [ErrUnavailable], because single commands would fail as
-//     well, and [ErrOutcomeUnknown], because the batch may have been committed.
+//     to the whole batch instead: one for which Config.Fatal is true, because single
+//     commands would fail as well, and [ErrOutcomeUnknown], because the batch may have
+//     been committed.
 //  5. If a caller's context ends while its command is queued, the command is removed and
 //     Do returns the context's error. If the command is already being committed, Do
 //     returns ErrOutcomeUnknown.
@@ -44,9 +45,6 @@ var (
 	ErrFull = errors.New("groupcommit: the queue is full")
 	// ErrStopped is returned by Do before Start and after Stop. The command was not run.
 	ErrStopped = errors.New("groupcommit: not running")
-	// ErrUnavailable is wrapped by a commit function that committed nothing, for a reason
-	// that no single command has caused.
-	ErrUnavailable = errors.New("groupcommit: nothing can be committed now")
 	// ErrOutcomeUnknown is wrapped by a commit function that does not know whether its
 	// transaction was committed.
 	ErrOutcomeUnknown = errors.New("groupcommit: the outcome of the commit is unknown")
@@ -66,9 +64,8 @@ type CommitFunc[C, R any] func(batch []C) ([]Result[R], error)
 
 // Committer runs commands of type C in batches. It runs between Start and Stop.
 type Committer[C, R any] struct {
-	commit   CommitFunc[C, R]
-	maxBatch int
-	maxQueue int
+	commit CommitFunc[C, R]
+	cfg    Config
 
 	mu      sync.Mutex
 	queue   []*call[C, R]
@@ -90,15 +87,22 @@ func (c *call[C, R]) finish(result Result[R]) {
 	close(c.done)
 }
 
-// New returns a committer that commits at most maxBatch commands in one transaction and
-// queues at most maxQueue. It does nothing before Start.
-func New[C, R any](commit CommitFunc[C, R], maxBatch, maxQueue int) *Committer[C, R] {
-	return &Committer[C, R]{
-		commit:   commit,
-		maxBatch: maxBatch,
-		maxQueue: maxQueue,
-		wake:     make(chan struct{}, 1),
+// Config is the configuration of a Committer.
+type Config struct {
+	MaxBatch int // the maximum number of commands in one transaction
+	MaxQueue int // the maximum number of queued commands
+
+	// Fatal reports whether a failure of the commit function, which committed nothing, has
+	// a cause that no single command is to blame for. If nil, no failure is fatal.
+	Fatal func(error) bool
+}
+
+// New returns a committer that does nothing before Start.
+func New[C, R any](commit CommitFunc[C, R], cfg Config) *Committer[C, R] {
+	if cfg.Fatal == nil {
+		cfg.Fatal = func(error) bool { return false }
 	}
+	return &Committer[C, R]{commit: commit, cfg: cfg, wake: make(chan struct{}, 1)}
 }
 
 // Start starts the loop that commits. Start must be called at most once.
@@ -138,7 +142,7 @@ func (c *Committer[C, R]) DoDelayed(ctx context.Context, cmd C, maxDelay time.Du
 	case !c.running:
 		c.mu.Unlock()
 		return zero, ErrStopped
-	case len(c.queue) >= c.maxQueue:
+	case len(c.queue) >= c.cfg.MaxQueue:
 		c.mu.Unlock()
 		return zero, ErrFull
 	}
@@ -213,7 +217,7 @@ func (c *Committer[C, R]) nextBatch() (batch []*call[C, R], running bool) {
 		return nil, true
 	}
 	c.due = time.Time{}
-	n := min(len(c.queue), c.maxBatch)
+	n := min(len(c.queue), c.cfg.MaxBatch)
 	batch = slices.Clone(c.queue[:n])
 	c.queue = slices.Delete(c.queue, 0, n)
 	return batch, c.running
@@ -225,17 +229,17 @@ func (c *Committer[C, R]) runBatch(batch []*call[C, R]) {
 	if err == nil {
 		return
 	}
-	if len(batch) == 1 || concernsWholeBatch(err) {
+	if len(batch) == 1 || c.cfg.Fatal(err) || errors.Is(err, ErrOutcomeUnknown) {
 		failAll(batch, err)
 		return
 	}
 	for i := range batch {
-		err := c.transact(batch[i : i+1])
-		if errors.Is(err, ErrUnavailable) {
+		switch err := c.transact(batch[i : i+1]); {
+		case err == nil:
+		case c.cfg.Fatal(err):
 			failAll(batch[i:], err)
 			return
-		}
-		if err != nil {
+		default:
 			failAll(batch[i:i+1], err)
 		}
 	}
@@ -246,12 +250,6 @@ func failAll[C, R any](calls []*call[C, R], err error) {
 	for _, call := range calls {
 		call.finish(Result[R]{Err: err})
 	}
-}
-
-// concernsWholeBatch reports whether it would be useless or wrong to run the commands of
-// a failed batch one by one.
-func concernsWholeBatch(err error) bool {
-	return errors.Is(err, ErrUnavailable) || errors.Is(err, ErrOutcomeUnknown)
 }
 
 // transact runs one transaction for the calls and finishes them if it commits.

@@ -61,6 +61,11 @@ func (x *fakeTx) commit(batch []int) ([]result, error) {
 	return results, nil
 }
 
+// errUnavailable is a failure that concerns the whole batch.
+var errUnavailable = errors.New("the database is not available")
+
+func isUnavailable(err error) bool { return errors.Is(err, errUnavailable) }
+
 // fixture is a running committer inside a synctest bubble.
 type fixture struct {
 	t *testing.T
@@ -71,7 +76,7 @@ type fixture struct {
 
 func start(t *testing.T, maxBatch, maxQueue int) *fixture {
 	f := &fixture{t: t, fakeTx: &fakeTx{gate: make(chan struct{})}}
-	f.committer = groupcommit.New(f.commit, maxBatch, maxQueue)
+	f.committer = groupcommit.New(f.commit, groupcommit.Config{MaxBatch: maxBatch, MaxQueue: maxQueue, Fatal: isUnavailable})
 	f.committer.Start()
 	t.Cleanup(func() {
 		f.open()
@@ -276,7 +281,7 @@ func TestFullQueueIsAnErrorAtOnce(t *testing.T) {
 
 func TestBeforeStartNothingRuns(t *testing.T) {
 	x := &fakeTx{}
-	c := groupcommit.New(x.commit, 10, 10)
+	c := groupcommit.New(x.commit, groupcommit.Config{MaxBatch: 10, MaxQueue: 10, Fatal: isUnavailable})
 	if _, err := c.Do(t.Context(), 1); !errors.Is(err, groupcommit.ErrStopped) {
 		t.Errorf("got %v, want ErrStopped", err)
 	}
@@ -337,7 +342,7 @@ func TestStopOfAnIdleCommitter(t *testing.T) {
 
 func TestStopWithoutStart(t *testing.T) {
 	x := &fakeTx{}
-	c := groupcommit.New(x.commit, 10, 10)
+	c := groupcommit.New(x.commit, groupcommit.Config{MaxBatch: 10, MaxQueue: 10, Fatal: isUnavailable})
 	c.Stop()
 	c.Stop()
 	if _, err := c.Do(t.Context(), 1); !errors.Is(err, groupcommit.ErrStopped) {

@@ -60,7 +60,7 @@ func (x *flakyTx) commit(batch []id) ([]groupcommit.Result[id], error) {
 	case 0:
 		return nil, errFlaky
 	case 1:
-		return nil, groupcommit.ErrUnavailable
+		return nil, errUnavailable
 	case 2:
 		return nil, groupcommit.ErrOutcomeUnknown
 	case 3:
@@ -120,7 +120,7 @@ func (x *flakyTx) call(c *groupcommit.Committer[id, id], cmd id) error {
 
 func TestManyCallersUnderFailures(t *testing.T) {
 	x := &flakyTx{t: t, pending: map[id]context.CancelFunc{}, tried: map[id]int{}}
-	c := groupcommit.New(x.commit, smallBatch, smallQueue)
+	c := groupcommit.New(x.commit, groupcommit.Config{MaxBatch: smallBatch, MaxQueue: smallQueue, Fatal: isUnavailable})
 	c.Start()
 	var results [manyCallers][callsEach]error
 	var wg sync.WaitGroup
@@ -172,7 +172,7 @@ func (x *flakyTx) check(cmd id, err error, committed int) (kind string) {
 		kind, maxCommits = "outcome unknown", 1
 	case errors.Is(err, errRefused):
 		kind = "refused"
-	case errors.Is(err, groupcommit.ErrUnavailable):
+	case errors.Is(err, errUnavailable):
 		kind = "unavailable"
 	case errors.Is(err, errFlaky):
 		kind = "flaky"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -24,7 +25,7 @@ type batchResults = []groupcommit.Result[lock.Outcome]
 // commit is the committer's transaction.
 func (s *Store) commit(batch []lock.Command) (batchResults, error) {
 	if err := s.backend.checkWritable(); err != nil {
-		return nil, fmt.Errorf("%w: %w", groupcommit.ErrUnavailable, err)
+		return nil, err
 	}
 	needs := needsOf(batch)
 	for attempt := 1; ; attempt++ {
@@ -38,7 +39,7 @@ func (s *Store) commit(batch []lock.Command) (batchResults, error) {
 		s.unproven = s.unproven || commit.Unknown
 		if err == nil || commit.Unknown {
 			if commit.Unknown || len(commit.Contended) > 0 || slices.ContainsFunc(results, hasChanged) {
-				s.onCommit(commit)
+				err = errors.Join(err, s.report(commit))
 			}
 			return results, err
 		}
@@ -46,14 +47,26 @@ func (s *Store) commit(batch []lock.Command) (batchResults, error) {
 		case permanent:
 			return nil, err
 		case unavailable:
-			return nil, fmt.Errorf("%w: %w", groupcommit.ErrUnavailable, err)
+			return nil, fmt.Errorf("%w: %w", service.ErrUnavailable, err)
 		case retryable:
 			if attempt == maxAttempts {
-				return nil, fmt.Errorf("%w: after %d attempts: %w", groupcommit.ErrUnavailable, attempt, err)
+				return nil, fmt.Errorf("%w: after %d attempts: %w", service.ErrUnavailable, attempt, err)
 			}
 			time.Sleep(time.Duration(attempt) * rand.N(5*time.Millisecond)) //nolint:forbidigo // the loop is the timer here
 		}
 	}
+}
+
+// report calls the observer. A panic of the observer must not run the batch again, which
+// has been committed.
+func (s *Store) report(commit service.Commit) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: the observer of commits panicked: %v\n%s", groupcommit.ErrOutcomeUnknown, p, debug.Stack())
+		}
+	}()
+	s.onCommit(commit)
+	return nil
 }
 
 // hasChanged reports whether a command changed a resource.

@@ -244,3 +244,19 @@ func TestRepeatedTransactionIsObservedOnce(t *testing.T) {
 		})
 	}
 }
+
+// A panic of the observer does not run the commands again, which are committed.
+func TestPanicOfTheObserver(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, cfg store.Config) {
+		s := openObserved(t, cfg, func(service.Commit) { panic("planted") })
+		c := lock.Acquire{Request: lock.Request{Resource: "r", ProcessID: "p"}}
+		if _, err := s.Execute(t.Context(), c); !errors.Is(err, service.ErrOutcomeUnknown) {
+			t.Errorf("got %v, want %v", err, service.ErrOutcomeUnknown)
+		}
+		events, err := s.History(t.Context(), service.HistoryFilter{Limit: 10})
+		if err != nil || len(events) != 1 {
+			t.Errorf("%d events, %v, want one", len(events), err)
+		}
+	})
+}

@@ -136,8 +136,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s.closeOnce = sync.OnceValue(s.close)
-	s.committer = groupcommit.New(s.commit, maxBatch, cfg.MaxQueue)
-	s.reads = groupcommit.New(s.readBatch, maxBatch, cfg.MaxQueue)
+	batches := groupcommit.Config{MaxBatch: maxBatch, MaxQueue: cfg.MaxQueue, Fatal: isUnavailable}
+	s.committer = groupcommit.New(s.commit, batches)
+	s.reads = groupcommit.New(s.readBatch, batches)
 	if err := s.readDatabaseID(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot read the database's id from the table lockd_database: %w", err), s.Close())
 	}
@@ -226,6 +227,12 @@ func (s *Store) ExecuteWithin(ctx context.Context, c lock.Command, maxDelay time
 	return out, nil
 }
 
+// isUnavailable reports whether a batch failed, and committed nothing, because of the
+// database.
+func isUnavailable(err error) bool {
+	return errors.Is(err, service.ErrUnavailable) && !errors.Is(err, groupcommit.ErrOutcomeUnknown)
+}
+
 // translateCommit returns the error of package service for one of package groupcommit.
 func translateCommit(err error) error {
 	switch {
@@ -233,8 +240,6 @@ func translateCommit(err error) error {
 		return service.ErrOverloaded
 	case errors.Is(err, groupcommit.ErrStopped):
 		return service.ErrStopping
-	case errors.Is(err, groupcommit.ErrUnavailable):
-		return fmt.Errorf("%w: %w", service.ErrUnavailable, err)
 	case errors.Is(err, groupcommit.ErrOutcomeUnknown):
 		return fmt.Errorf("%w: %w", service.ErrOutcomeUnknown, err)
 	}

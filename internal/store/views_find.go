@@ -2,8 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -44,9 +42,6 @@ func (s *Store) readBatch(names []string) ([]groupcommit.Result[service.Snapshot
 		found, now, err = s.backend.readRows(db, slices.Compact(slices.Sorted(slices.Values(names))))
 		return err
 	})
-	if errors.Is(err, service.ErrUnavailable) {
-		err = fmt.Errorf("%w: %w", groupcommit.ErrUnavailable, err)
-	}
 	if err != nil {
 		return nil, err
 	}
