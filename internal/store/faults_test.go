@@ -155,6 +155,9 @@ func TestFailedBatchLeavesNothing(t *testing.T) {
 		if r, _ := find(t, s, "r"); r.ID != 0 {
 			t.Errorf("left behind: %+v", r)
 		}
+		if events, err := s.History(t.Context(), service.HistoryFilter{Limit: 1}); err != nil || len(events) != 0 {
+			t.Errorf("events left behind: %+v, %v", events, err)
+		}
 		execute(t, s, acquire("r", "p"))
 	})
 }

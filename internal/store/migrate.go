@@ -21,7 +21,8 @@ type schema struct {
 	columns string // a query for the columns of every table, each as table.column
 	apart   string // what to do when another program uses the same names
 
-	// nameTaken reports whether a table or an index could not be created because of its name.
+	// nameTaken reports whether a table or an index could not be created because of its
+	// name.
 	nameTaken func(error) bool
 	// prepare makes sure that no other server migrates; nil if no other server can.
 	prepare func(context.Context, *sql.Tx) error

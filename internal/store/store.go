@@ -220,7 +220,7 @@ func (s *Store) Execute(ctx context.Context, c lock.Command) (lock.Outcome, erro
 
 // ExecuteWithin implements service.Store.
 func (s *Store) ExecuteWithin(ctx context.Context, c lock.Command, maxDelay time.Duration) (lock.Outcome, error) {
-	out, err := s.committer.DoDelayed(ctx, c, maxDelay)
+	out, err := s.committer.DoWithin(ctx, c, maxDelay)
 	if err != nil {
 		return lock.Outcome{}, translateCommit(err)
 	}

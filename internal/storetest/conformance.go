@@ -17,8 +17,8 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// A read returns the state that the command returned.
-func testAcquireIsStored(t *testing.T, db Database) {
+// TestAcquireIsStored: a read returns the state that the command returned.
+func TestAcquireIsStored(t *testing.T, db Database) {
 	s := db.open(t)
 	before := time.Now().Add(-time.Minute)
 	out := acquire(t, s, "r", "p", 90*time.Second)
@@ -41,8 +41,8 @@ func testAcquireIsStored(t *testing.T, db Database) {
 	}
 }
 
-// Names and process ids with special characters are stored unchanged.
-func testTextSurvives(t *testing.T, db Database) {
+// TestTextSurvives: names and process ids with special characters are stored unchanged.
+func TestTextSurvives(t *testing.T, db Database) {
 	names := []string{
 		"plain", `'; DROP TABLE resource_locks; --`, `quote " backslash \ percent % underscore _ question ? at @name`,
 		"日本語 🔒 é é", "<script>&amp;", "  spaces  ", "{json: [true, null]}", "\u2028\u2029\ufeff",
@@ -64,8 +64,8 @@ func testTextSurvives(t *testing.T, db Database) {
 	}
 }
 
-// A refused command changes no state and creates no row.
-func testRefusalsChangeNothing(t *testing.T, db Database) {
+// TestRefusalsChangeNothing: a refused command changes no state and creates no row.
+func TestRefusalsChangeNothing(t *testing.T, db Database) {
 	s := db.open(t)
 	held := acquire(t, s, "r", "p", 0)
 
@@ -95,8 +95,9 @@ func testRefusalsChangeNothing(t *testing.T, db Database) {
 	}
 }
 
-// The row of a released resource stays, so the next token is greater.
-func testReleaseKeepsRowAndToken(t *testing.T, db Database) {
+// TestReleaseKeepsRowAndToken: the row of a released resource stays, so the next token
+// is greater.
+func TestReleaseKeepsRowAndToken(t *testing.T, db Database) {
 	s := db.open(t)
 	first := acquire(t, s, "r", "p", 0)
 	released := execute(t, s, lock.Release{Resource: "r", ProcessID: "p"})
@@ -118,9 +119,9 @@ func testReleaseKeepsRowAndToken(t *testing.T, db Database) {
 	}
 }
 
-// Many clients compete for few resources. No two hold the same one, and the tokens of a
-// resource grow in the order of its holds.
-func testExclusionUnderLoad(t *testing.T, db Database) {
+// TestExclusionUnderLoad: many clients compete for few resources. No two hold the same
+// one, and the tokens of a resource grow in the order of its holds.
+func TestExclusionUnderLoad(t *testing.T, db Database) {
 	const clients, rounds, resources = 24, 40, 3
 	stores := db.servers(t, 3)
 	var mu sync.Mutex
@@ -167,9 +168,9 @@ func testExclusionUnderLoad(t *testing.T, db Database) {
 	wg.Wait()
 }
 
-// All servers acquire the same new resources at the same time. Each resource is granted
-// once.
-func testFirstInsertIsDecidedOnce(t *testing.T, db Database) {
+// TestFirstInsertIsDecidedOnce: all servers acquire the same new resources at the same
+// time. Each resource is granted once.
+func TestFirstInsertIsDecidedOnce(t *testing.T, db Database) {
 	const servers, names = 3, 50
 	stores := db.servers(t, servers)
 	var mu sync.Mutex
@@ -201,9 +202,9 @@ func testFirstInsertIsDecidedOnce(t *testing.T, db Database) {
 	}
 }
 
-// The sweeps of the service end expired holds and delete idle resources, a limited number
-// at a time.
-func testSweep(t *testing.T, db Database) {
+// TestSweep: the sweeps of the service end expired holds and delete idle resources, a
+// limited number at a time.
+func TestSweep(t *testing.T, db Database) {
 	s := db.open(t)
 	cfg := service.Config{Limits: lock.Limits{MaxTTL: lock.LongestTTL}}
 	sweeps := service.New(s, cfg, slog.New(slog.DiscardHandler))

@@ -16,8 +16,8 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// Every field of a hold is stored, and every kind of change.
-func testHoldIsStoredWhole(t *testing.T, db Database) {
+// TestHoldIsStoredWhole: every field of a hold is stored, and every kind of change.
+func TestHoldIsStoredWhole(t *testing.T, db Database) {
 	s := db.open(t)
 	check := func(step string, want lock.Resource) {
 		t.Helper()
@@ -49,8 +49,9 @@ func testHoldIsStoredWhole(t *testing.T, db Database) {
 	check("acquired without options", acquire(t, s, "r", "q", 0).Resource)
 }
 
-// The history returns every event that a command reported, newest first.
-func testHistoryIsStored(t *testing.T, db Database) {
+// TestHistoryIsStored: the history returns every event that a command reported, newest
+// first.
+func TestHistoryIsStored(t *testing.T, db Database) {
 	s := db.open(t)
 	var want []lock.Event
 	run := func(c lock.Command) {
@@ -119,8 +120,8 @@ func testHistoryIsStored(t *testing.T, db Database) {
 	}
 }
 
-// LastEnd finds how the last hold of a process ended, or that of a token.
-func testLastEnd(t *testing.T, db Database) {
+// TestLastEnd: LastEnd finds how the last hold of a process ended, or that of a token.
+func TestLastEnd(t *testing.T, db Database) {
 	s := db.open(t)
 	acquire(t, s, "r", "q", time.Microsecond)
 	token := acquire(t, s, "r", "p", 0).Hold.Token // records the expiry
@@ -149,8 +150,8 @@ func testLastEnd(t *testing.T, db Database) {
 	}
 }
 
-// A refused command records no event.
-func testRefusalsLeaveNoEvent(t *testing.T, db Database) {
+// TestRefusalsLeaveNoEvent: a refused command records no event.
+func TestRefusalsLeaveNoEvent(t *testing.T, db Database) {
 	s := db.open(t)
 	acquire(t, s, "r", "p", 0)
 	for _, c := range []lock.Command{
@@ -169,8 +170,8 @@ func testRefusalsLeaveNoEvent(t *testing.T, db Database) {
 	}
 }
 
-// DeleteEvents deletes old events, a limited number at a time.
-func testHistoryRetention(t *testing.T, db Database) {
+// TestHistoryRetention: DeleteEvents deletes old events, a limited number at a time.
+func TestHistoryRetention(t *testing.T, db Database) {
 	s := db.open(t)
 	for i := range 5 {
 		acquire(t, s, fmt.Sprint("r", i), "p", 0)
@@ -194,8 +195,9 @@ func testHistoryRetention(t *testing.T, db Database) {
 	}
 }
 
-// Each filter of the list matches exactly, and its order is that of the contract.
-func testListFilters(t *testing.T, db Database) {
+// TestListFilters: each filter of the list matches exactly, and its order is that of the
+// contract.
+func TestListFilters(t *testing.T, db Database) {
 	names := []string{"a%1", "a_1", "a1", "A1", "ab", "ä1", "b", `a\1`, "a%2"}
 	s := db.open(t)
 	for i, name := range names {
@@ -232,8 +234,9 @@ func testListFilters(t *testing.T, db Database) {
 	}
 }
 
-// The names of HeldBy are ordered byte by byte, whatever the collation of the database.
-func testHeldByPages(t *testing.T, db Database) {
+// TestHeldByPages: the names of HeldBy are ordered byte by byte, whatever the collation
+// of the database.
+func TestHeldByPages(t *testing.T, db Database) {
 	names := []string{"B", "a", "_", "ä", "b", "A", "-", "日"}
 	s := db.open(t)
 	for _, name := range names {
@@ -257,8 +260,9 @@ func testHeldByPages(t *testing.T, db Database) {
 	}
 }
 
-// An error of the callback ends the list and is returned. The store works afterwards.
-func testListEndsEarly(t *testing.T, db Database) {
+// TestListEndsEarly: an error of the callback ends the list and is returned. The store
+// works afterwards.
+func TestListEndsEarly(t *testing.T, db Database) {
 	errEnough := errors.New("enough")
 	s := db.open(t)
 	for i := range 10 {
@@ -278,8 +282,9 @@ func testListEndsEarly(t *testing.T, db Database) {
 	acquire(t, s, "next", "p", 0)
 }
 
-// Commits and short reads find a connection, however many clients read a list slowly.
-func testOpenListsLeaveTheRestWorking(t *testing.T, db Database) {
+// TestOpenListsLeaveTheRestWorking: commits and short reads find a connection, however
+// many clients read a list slowly.
+func TestOpenListsLeaveTheRestWorking(t *testing.T, db Database) {
 	s := db.open(t)
 	acquire(t, s, "r", "p", 0)
 	reading, proceed := make(chan struct{}, 100), make(chan struct{})
@@ -311,9 +316,9 @@ func testOpenListsLeaveTheRestWorking(t *testing.T, db Database) {
 	lists.Wait()
 }
 
-// A filter by kind or time orders events by their times. The others order them by their
-// ids.
-func testHistoryFilters(t *testing.T, db Database) {
+// TestHistoryFilters: a filter by kind or time orders events by their times. The others
+// order them by their ids.
+func TestHistoryFilters(t *testing.T, db Database) {
 	s := db.open(t)
 	acquire(t, s, "a", "p", 0)
 	release(t, s, "a", "p")

@@ -76,8 +76,9 @@ func release(tb testing.TB, s Store, resource, process string) []lock.Grant {
 	return execute(tb, s, lock.Release{Resource: resource, ProcessID: process}).Granted
 }
 
-// Waiters are granted the resource in the order in which Queue returns them.
-func testQueueIsServedInOrder(t *testing.T, db Database) {
+// TestQueueIsServedInOrder: waiters are granted the resource in the order in which Queue
+// returns them.
+func TestQueueIsServedInOrder(t *testing.T, db Database) {
 	const waiters = 120
 	s := db.open(t)
 	acquire(t, s, "r", "p", 0)
@@ -111,8 +112,9 @@ func testQueueIsServedInOrder(t *testing.T, db Database) {
 	}
 }
 
-// Every field of a waiting request is stored and becomes part of its hold.
-func testWaiterSurvives(t *testing.T, db Database) {
+// TestWaiterSurvives: every field of a waiting request is stored and becomes part of its
+// hold.
+func TestWaiterSurvives(t *testing.T, db Database) {
 	s := db.open(t)
 	acquire(t, s, "r", "p", 0)
 	plain, full := waiting("r", "plain"), waiting("r", `p"'; --`)
@@ -176,9 +178,9 @@ func testWaiterSurvives(t *testing.T, db Database) {
 	}
 }
 
-// Waiting returns the requests that wait on the server, and whether their resources are
-// free.
-func testWaitingOnThisServer(t *testing.T, db Database) {
+// TestWaitingOnThisServer: Waiting returns the requests that wait on the server, and
+// whether their resources are free.
+func TestWaitingOnThisServer(t *testing.T, db Database) {
 	s := db.open(t)
 	requests := map[string]lock.Acquire{}
 	for _, name := range []string{"held", "expired", "detached", "granted"} {
@@ -222,8 +224,9 @@ func testWaitingOnThisServer(t *testing.T, db Database) {
 	}
 }
 
-// A retry finds its kept place until KeepPlace has passed. Then the place is abandoned.
-func testPlaceIsKept(t *testing.T, db Database) {
+// TestPlaceIsKept: a retry finds its kept place until KeepPlace has passed. Then the
+// place is abandoned.
+func TestPlaceIsKept(t *testing.T, db Database) {
 	s := db.open(t)
 	acquire(t, s, "r", "p", 0)
 	first, second, third := waiting("r", "a"), waiting("r", "b"), waiting("r", "c")
@@ -259,9 +262,9 @@ func testPlaceIsKept(t *testing.T, db Database) {
 	}
 }
 
-// There is one queue for all servers, and only the server of a waiter grants it the
-// resource.
-func testOneQueueForAllServers(t *testing.T, db Database) {
+// TestOneQueueForAllServers: there is one queue for all servers, and only the server of
+// a waiter grants it the resource.
+func TestOneQueueForAllServers(t *testing.T, db Database) {
 	if !db.Shared {
 		return
 	}
@@ -297,9 +300,9 @@ func testOneQueueForAllServers(t *testing.T, db Database) {
 	}
 }
 
-// The observer is called for every transaction that changed something or read a resource
-// with waiters, before Execute returns.
-func testObserverSeesEveryCommit(t *testing.T, db Database) {
+// TestObserverSeesEveryCommit: the observer is called for every transaction that changed
+// something or read a resource with waiters, before Execute returns.
+func TestObserverSeesEveryCommit(t *testing.T, db Database) {
 	var commits []service.Commit
 	s := db.observed(t, func(c service.Commit) { commits = append(commits, c) })
 	last := func(step string, n int) service.Commit { // the n-th commit, if there are n
@@ -361,8 +364,9 @@ func testObserverSeesEveryCommit(t *testing.T, db Database) {
 	}
 }
 
-// A closed store refuses commands. Close can be called again, and without Start.
-func testClosedStoreRefuses(t *testing.T, db Database) {
+// TestClosedStoreRefuses: a closed store refuses commands. Close can be called again,
+// and without Start.
+func TestClosedStoreRefuses(t *testing.T, db Database) {
 	if db.Shared {
 		unstarted := db.Open(t)
 		for range 2 {
