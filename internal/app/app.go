@@ -46,7 +46,7 @@ func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*App, erro
 	if err != nil {
 		return nil, cannotListen(cfg, err)
 	}
-	locks, err := store.Open(ctx, store.Config{
+	db, err := store.Open(ctx, store.Config{
 		Driver:   cfg.Database.Driver,
 		Source:   cfg.Database.Source,
 		MaxQueue: cfg.MaxQueue,
@@ -57,7 +57,7 @@ func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*App, erro
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("DATABASE_URL: %w", err), listener.Close())
 	}
-	locking := service.New(locks, service.Config{
+	svc := service.New(db, service.Config{
 		Limits:     lock.Limits{MaxTTL: cfg.MaxTTL, DefaultTTL: cfg.DefaultTTL, MaxWait: cfg.MaxWait},
 		MaxWaiters: cfg.MaxWaiters,
 		MaxQueue:   cfg.MaxWaitersPerResource,
@@ -66,15 +66,15 @@ func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*App, erro
 	}, log)
 	a := &App{
 		cfg:     cfg,
-		store:   locks,
-		service: locking,
-		sweeper: sweep.New(locking, sweep.Config{
+		store:   db,
+		service: svc,
+		sweeper: sweep.New(svc, sweep.Config{
 			Interval:  cfg.SweepInterval,
 			Retention: cfg.IdleRetention,
 			History:   cfg.HistoryRetention,
 			Logger:    log,
 		}),
-		server:  api.NewServer(api.New(locking, locks.DatabaseID(), locks.Ping, log), log),
+		server:  api.NewServer(api.New(svc, db.DatabaseID(), db.Ping, log), log),
 		address: listener.Addr(),
 		failed:  make(chan error, 1),
 	}
@@ -82,18 +82,18 @@ func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*App, erro
 		a.listen, err = notify.New(notify.Config{
 			URL: cfg.Database.Source,
 			Channels: map[string]func(string){
-				locks.Channel(): locking.Wake,
-				locks.SupersededChannel(): func(connection string) {
+				db.Channel(): svc.Wake,
+				db.SupersededChannel(): func(connection string) {
 					if id, err := strconv.ParseInt(connection, 10, 64); err == nil {
-						locking.WakeSuperseded(id)
+						svc.WakeSuperseded(id)
 					}
 				},
 			},
-			WakeAll: locking.WakeAll,
+			WakeAll: svc.WakeAll,
 			Logger:  log,
 		})
 		if err != nil {
-			return nil, errors.Join(err, listener.Close(), locks.Close())
+			return nil, errors.Join(err, listener.Close(), db.Close())
 		}
 	}
 	a.store.Start(a.service.Committed)

@@ -12,11 +12,11 @@ import (
 
 const maxDelay = time.Millisecond
 
-// doDelayed is like do, but calls DoDelayed.
+// doDelayed is like do, but calls DoWithin.
 func (f *fixture) doDelayed(ctx context.Context, cmd int) *reply {
 	r := &reply{}
 	go func() {
-		r.value, r.err = f.committer.DoDelayed(ctx, cmd, maxDelay)
+		r.value, r.err = f.committer.DoWithin(ctx, cmd, maxDelay)
 		r.done = true
 	}()
 	synctest.Wait()

@@ -92,8 +92,8 @@ type Config struct {
 	MaxBatch int // the maximum number of commands in one transaction
 	MaxQueue int // the maximum number of queued commands
 
-	// Fatal reports whether a failure of the commit function, which committed nothing, has
-	// a cause that no single command is to blame for. If nil, no failure is fatal.
+	// Fatal reports whether a failure of the commit function, which committed nothing,
+	// has a cause that no single command is to blame for. If nil, no failure is fatal.
 	Fatal func(error) bool
 }
 
@@ -125,12 +125,12 @@ func (c *Committer[C, R]) Stop() {
 
 // Do queues the command and waits for its result. It is safe for concurrent use.
 func (c *Committer[C, R]) Do(ctx context.Context, cmd C) (R, error) {
-	return c.DoDelayed(ctx, cmd, 0)
+	return c.DoWithin(ctx, cmd, 0)
 }
 
-// DoDelayed is like Do, but the command does not trigger a commit by itself until
+// DoWithin is like Do, but the command does not trigger a commit by itself until
 // maxDelay has passed. It joins any batch that commits earlier.
-func (c *Committer[C, R]) DoDelayed(ctx context.Context, cmd C, maxDelay time.Duration) (R, error) {
+func (c *Committer[C, R]) DoWithin(ctx context.Context, cmd C, maxDelay time.Duration) (R, error) {
 	var zero R
 	if err := ctx.Err(); err != nil {
 		return zero, err

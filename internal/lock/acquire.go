@@ -77,7 +77,7 @@ func (c Acquire) Decide(now time.Time, before []Resource) (Outcome, error) {
 	}
 	place := r.waiter(c.place())
 	if place != nil && !place.DetachedUntil.IsZero() && place.abandoned(now, 0) { // the retry is too late
-		out.Events = append(out.Events, abandonedEvent(r.Name, place, now, DidNotComeBack))
+		out.Events = append(out.Events, gaveUpEvent(r.Name, place, now, DidNotComeBack))
 		r, place = r.remove(place), nil
 	}
 	mine := place != nil && place.Connection == c.Connection

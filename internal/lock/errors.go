@@ -91,7 +91,8 @@ type NotHeldError struct {
 	Reason    NotHeldReason
 }
 
-// Error returns the seed's sentence for a repeated release and for one after the expiry.
+// Error returns the same sentence for a hold that never was, that was released and that
+// has expired: clients of the Python version know it.
 func (e *NotHeldError) Error() string {
 	text := fmt.Sprintf("No active lock found for resource '%s' by process '%s'", e.Resource, e.ProcessID)
 	switch e.Reason {

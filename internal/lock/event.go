@@ -92,8 +92,8 @@ func queuedEvent(resource string, w *Waiter, at time.Time) Event {
 	return waiterEvent(EventQueued, resource, w, at, w.Request.Reason)
 }
 
-// abandonedEvent returns the event of the end of a wait without a hold.
-func abandonedEvent(resource string, w *Waiter, at time.Time, why EndReason) Event {
+// gaveUpEvent returns the event of the end of a wait without a hold.
+func gaveUpEvent(resource string, w *Waiter, at time.Time, why EndReason) Event {
 	return waiterEvent(EventGaveUp, resource, w, at, string(why))
 }
 

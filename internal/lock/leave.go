@@ -123,7 +123,7 @@ func (o *Outcome) leave(r Resource, w *Waiter, keep time.Duration, why EndReason
 	if keep > 0 {
 		r = r.enqueue(w.detached(o.Now.Add(keep)))
 	} else {
-		o.Events = append(o.Events, abandonedEvent(r.Name, w, o.Now, why))
+		o.Events = append(o.Events, gaveUpEvent(r.Name, w, o.Now, why))
 	}
 	o.reconcile(r)
 }
@@ -157,7 +157,7 @@ func (c RemoveAbandoned) Decide(now time.Time, before []Resource) (Outcome, erro
 			if w := r.waiter(p); w != nil && w.abandoned(now, c.Keep) {
 				removed = true
 				r = r.remove(w)
-				out.Events = append(out.Events, abandonedEvent(r.Name, w, now, DidNotComeBack))
+				out.Events = append(out.Events, gaveUpEvent(r.Name, w, now, DidNotComeBack))
 			}
 		}
 		if removed {

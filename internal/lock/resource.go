@@ -44,7 +44,7 @@ type Hold struct {
 	ExpiresAt time.Time // zero: never
 
 	QueuedAt   time.Time // when its request was queued; zero: it was granted at once
-	Connection int64     // the request that takes the hold along when it disconnects, see [Disconnect]; 0: none
+	Connection int64     // the request whose disconnect ends the hold, see [Disconnect]; 0: none
 
 	RequestID string // the idempotency key, empty if neither the caller nor a wait gave one
 	Reason    string // in the caller's words

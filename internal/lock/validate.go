@@ -84,8 +84,9 @@ func (f *Faults) Add(field string, rule Rule, limit any) {
 	*f = append(*f, Fault{Path: []any{field}, Rule: rule, Limit: limit})
 }
 
-// at adds what was found wrong with the value of a field. The path is made only if there is
-// something to add, so that the validation of a request without faults allocates nothing.
+// at adds what was found wrong with the value of a field. The path is made only if there
+// is something to add, so that the validation of a request without faults allocates
+// nothing.
 func (f *Faults) at(field string, found []Fault) {
 	for _, fault := range found {
 		f.Add(field, fault.Rule, fault.Limit)

@@ -108,12 +108,12 @@ var plants = []robust.Patch{
 		}`,
 	},
 	{
-		File: "internal/service/reconcile.go",
-		Old:  `"maps"`,
-		New:  "\"maps\"\n\t\"os\"",
+		File: "internal/service/commits.go",
+		Old:  "import (",
+		New:  "import (\n\t\"os\"",
 	},
 	{
-		File: "internal/service/reconcile.go",
+		File: "internal/service/commits.go",
 		Old:  "send(request.superseded, struct{}{})",
 		New: `if os.Getenv("PLANTED") != "superseded" {
 			send(request.superseded, struct{}{})

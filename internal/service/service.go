@@ -61,10 +61,10 @@ func (s *Service) Committed(c Commit) { s.waiters.committed(c) }
 
 // Wake reconciles a resource. It is called when the resource may be free and its next
 // waiter may be local.
-func (s *Service) Wake(name string) { s.waiters.reconcile(name) }
+func (s *Service) Wake(name string) { s.waiters.scheduleReconcile(name) }
 
 // WakeAll reconciles all resources that requests wait for on this server.
-func (s *Service) WakeAll() { s.waiters.reconcileAll() }
+func (s *Service) WakeAll() { s.waiters.scheduleReconcileAll() }
 
 // WakeSuperseded ends the wait of a request whose place a later request has taken on
 // another server.
