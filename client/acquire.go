@@ -291,9 +291,9 @@ func (a *acquisition) attemptLock(ctx, extended context.Context, retries *retrie
 	return l, nil
 }
 
-// send sends an attempt and waits for its answer. If ctx is canceled, the attempt stays in
-// flight: the server may execute a request whose connection is closed, and only its answer
-// tells. If the deadline of ctx passes, an answer may still come.
+// send sends an attempt and waits for its answer. If ctx is canceled, the attempt stays
+// in flight: the server may execute a request whose connection is closed, and only its
+// answer tells. If the deadline of ctx passes, an answer may still come.
 func (a *acquisition) send(ctx, extended context.Context, r request) (answer, error) {
 	ended := make(chan attempt, 1)
 	go func() {

@@ -1,5 +1,6 @@
-// Package docs holds the API's description. swagger.json and swagger.yaml are generated from the annotations of the
-// handlers, openapi.json from swagger.json: run "make generate".
+// Package docs holds the API's description. swagger.json and swagger.yaml are generated
+// from the annotations of the handlers, openapi.json from swagger.json: run "make
+// generate".
 package docs
 
 import _ "embed"

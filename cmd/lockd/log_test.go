@@ -270,8 +270,8 @@ func TestLogThatRunsFull(t *testing.T) {
 		must(t, err)
 		return info.Size() == limit
 	})
-	// The server may still buffer lines that fill the log again. It has written all of them
-	// when the line of a later request is in the log.
+	// The server may still buffer lines that fill the log again. It has written all of
+	// them when the line of a later request is in the log.
 	apptest.Eventually(t, "the log continues", func() bool {
 		text, err := os.ReadFile(path)
 		must(t, err)

@@ -22,7 +22,7 @@ import (
 )
 
 //	@title			Resource Lock Manager
-//	@description	Exclusive, expiring locks on named resources. Failures are told apart by `code`, never by their text.
+//	@description	Exclusive, expiring locks on named resources. Decide by `code`, never by the text of a failure.
 //	@license.name	MIT
 //	@tag.name		locks
 //	@tag.description	Acquire, release and see locks

@@ -49,8 +49,8 @@ func (a *API) observe(next http.Handler) http.Handler {
 			}
 			a.logRequest(r, time.Since(start), o)
 			if p != nil {
-				// The response has begun. The client notices that it is incomplete by the end
-				// of the connection.
+				// The response has begun. The client notices that it is incomplete by the
+				// end of the connection.
 				panic(http.ErrAbortHandler)
 			}
 		}()

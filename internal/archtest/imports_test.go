@@ -16,17 +16,20 @@ const (
 	root   = "../.."
 )
 
-// mayImport lists every package that is not test support, and which packages of this module it may import. A new package
-// needs a line here: that is the moment to ask whether it earns its door.
+// mayImport lists every package that is not test support, and the packages of this module
+// that it may import.
 var mayImport = map[string][]string{
-	"client":               {"internal/wire"},
-	"client/locktest":      {"client", "internal/api", "internal/lock", "internal/memstore", "internal/service"},
-	"cmd/lockbench":        {"internal/api", "internal/lock", "internal/service"},
-	"cmd/lockctl":          {"client", "internal/version", "internal/wire"},
-	"cmd/lockd":            {"internal/app", "internal/config", "internal/logbuffer", "internal/version"},
-	"docs":                 {},
-	"internal/api":         {"docs", "internal/lock", "internal/service", "internal/wire"},
-	"internal/app":         {"internal/api", "internal/config", "internal/lock", "internal/notify", "internal/service", "internal/store", "internal/sweep"},
+	"client":          {"internal/wire"},
+	"client/locktest": {"client", "internal/api", "internal/lock", "internal/memstore", "internal/service"},
+	"cmd/lockbench":   {"internal/api", "internal/lock", "internal/service"},
+	"cmd/lockctl":     {"client", "internal/version", "internal/wire"},
+	"cmd/lockd":       {"internal/app", "internal/config", "internal/logbuffer", "internal/version"},
+	"docs":            {},
+	"internal/api":    {"docs", "internal/lock", "internal/service", "internal/wire"},
+	"internal/app": {
+		"internal/api", "internal/config", "internal/lock", "internal/notify", "internal/service", "internal/store",
+		"internal/sweep",
+	},
 	"internal/config":      {},
 	"internal/groupcommit": {},
 	"internal/lifecycle":   {},
@@ -43,12 +46,13 @@ var mayImport = map[string][]string{
 	"migrations":           {},
 }
 
-// testSupport is imported by tests only, and may itself import what it likes.
+// testSupport lists the packages that only tests import. They may import every package.
 var testSupport = []string{
 	"internal/apptest", "internal/archtest", "internal/robust", "internal/storetest", "internal/testdb",
 }
 
-// onlyIn tells which packages may import a library, or a package of the standard library that is for tests.
+// onlyIn lists the packages that may import a library, or a package of the standard library
+// that is for tests.
 var onlyIn = map[string][]string{
 	"gorm.io":                {"internal/store"},
 	"github.com/go-chi/chi":  {"internal/api"},
@@ -69,8 +73,8 @@ var onlyIn = map[string][]string{
 
 // standardOnly are the packages that import the standard library and nothing else.
 var standardOnly = []string{
-	"client", "internal/groupcommit", "internal/lifecycle", "internal/lock", "internal/logbuffer", "internal/memstore", "internal/service", "internal/sweep",
-	"internal/version", "internal/wire",
+	"client", "internal/groupcommit", "internal/lifecycle", "internal/lock", "internal/logbuffer",
+	"internal/memstore", "internal/service", "internal/sweep", "internal/version", "internal/wire",
 }
 
 // pkg is a package as go list tells it. Imports leaves test files out.
@@ -147,7 +151,8 @@ func TestLibrariesStayInTheirPackages(t *testing.T) {
 					t.Errorf("%s imports %s, which only %q may", p.path(), imported, owners)
 				}
 			}
-			// The paths of the standard library are those without a domain, which this module may have too.
+			// The paths of the standard library are those without a domain, which this
+			// module may have too.
 			domain, _, _ := strings.Cut(imported, "/")
 			isOurs := strings.HasPrefix(imported, module+"/")
 			if slices.Contains(standardOnly, p.path()) && strings.Contains(domain, ".") && !isOurs {

@@ -13,8 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Tests wait for signals, because a sleep is either too short on a busy machine or too long everywhere; and a test that
-// is skipped guards nothing while it looks as if it did.
+// Tests wait for signals: a sleep is too short on a busy machine and too long on others. A
+// skipped test checks nothing but looks as if it had passed.
 func TestTestsNeitherSleepNorSkip(t *testing.T) {
 	t.Parallel()
 	files := 0
@@ -46,7 +46,7 @@ func TestTestsNeitherSleepNorSkip(t *testing.T) {
 	}
 }
 
-// The search finds what it looks for, in calls and in values passed on, and takes nothing else for it.
+// The search finds calls and values that are passed on, and reports nothing else.
 func TestFaultsAreFound(t *testing.T) {
 	t.Parallel()
 	const source = `package p

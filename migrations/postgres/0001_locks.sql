@@ -16,7 +16,8 @@ SET LOCAL TIME ZONE 'UTC';
 UPDATE resource_locks SET is_active = coalesce(is_active, false), locked_at = coalesce(locked_at, 'epoch')
 WHERE is_active IS NULL OR locked_at IS NULL;
 
--- A row is the latest hold of its resource: is_active tells whether it still is one, ended_at when it ended.
+-- A row is the latest hold of its resource. is_active states whether it still is one, ended_at
+-- when it ended.
 ALTER TABLE resource_locks
     ALTER COLUMN id            TYPE bigint,
     ALTER COLUMN resource_name TYPE text,
@@ -50,7 +51,8 @@ END $$;
 -- For the sweeper, which ends expired holds in small batches.
 CREATE INDEX resource_locks_expiry ON resource_locks (expires_at) WHERE is_active;
 
--- The highest fencing token among deleted rows: a name that comes back starts above it, whatever the clock says.
+-- The highest fencing token among deleted rows: a name that is used again starts above it,
+-- whatever the clock says.
 CREATE TABLE token_floor (
     id            integer PRIMARY KEY CHECK (id = 1),
     fencing_token bigint NOT NULL

@@ -1,6 +1,7 @@
 -- +goose Up
 
--- Who, why, and how a hold may end. released_at: its process gave it back, but its minimum keeps the resource taken.
+-- Who, why, and how a hold may end. released_at: its process has released it, but its minimum
+-- keeps the resource taken.
 ALTER TABLE resource_locks
     ADD COLUMN request_id     text,
     ADD COLUMN reason         text,
@@ -10,7 +11,7 @@ ALTER TABLE resource_locks
     ADD COLUMN min_hold_until timestamptz,
     ADD COLUMN released_at    timestamptz;
 
--- For the heartbeat of all holds of a process.
+-- For the renewal of all holds of a process.
 CREATE INDEX resource_locks_process ON resource_locks (process_id, resource_name COLLATE "C") WHERE is_active;
 
 -- Append-only; the oldest are deleted in batches.

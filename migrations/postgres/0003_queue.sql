@@ -1,6 +1,7 @@
 -- +goose Up
 
--- The servers that requests wait on. One that has not been heard of since alive_until, by the database's clock, is dead.
+-- The servers that requests wait on. A server is dead when its lease has ended: alive_until, by
+-- the database's clock, has passed.
 CREATE TABLE lock_servers (
     id          bigserial PRIMARY KEY,
     alive_until timestamptz NOT NULL
@@ -25,7 +26,8 @@ CREATE TABLE lock_waiters (
 );
 CREATE UNIQUE INDEX lock_waiters_request ON lock_waiters (resource_id, request_id, process_id);
 
--- How many wait, so that nobody looks at the queue of a resource that has none; and where a hold came from.
+-- The number of waiters: at 0 the queue need not be read. queued_at and connection describe the
+-- request of the hold.
 ALTER TABLE resource_locks
     ADD COLUMN waiters     bigint NOT NULL DEFAULT 0,
     ADD COLUMN away        bigint NOT NULL DEFAULT 0,

@@ -1,4 +1,4 @@
 -- +goose Up
 
--- Here events enter the indexes of the history one by one: a server of its own writes what has changed, after the commit.
+-- Not needed on Postgres: its background writer writes changed pages after the commit.
 SELECT 1;

@@ -1,4 +1,4 @@
 -- +goose Up
 
--- Here the clock is the database's own.
+-- Not needed on Postgres: the clock is that of the database.
 SELECT 1;

@@ -1,7 +1,7 @@
 -- +goose Up
 
--- What a hold was for, told with its end.
+-- The reason of a hold, recorded with its end.
 ALTER TABLE lock_events ADD COLUMN hold_reason text;
 
--- For what happened at some time, or for events of a kind, whichever resource they are about.
+-- For queries of the history by time or by kind, without a resource.
 CREATE INDEX lock_events_kind ON lock_events (kind, at, id);

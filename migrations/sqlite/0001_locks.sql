@@ -11,7 +11,8 @@ CREATE TABLE IF NOT EXISTS resource_locks (
 );
 
 -- Timestamps are text in UTC of one width, '2024-01-15 10:30:00.123456', so that they compare as text.
--- A row is the latest hold of its resource: is_active tells whether it still is one, ended_at when it ended.
+-- A row is the latest hold of its resource. is_active states whether it still is one, ended_at
+-- when it ended.
 CREATE TABLE locks_new (
     id            INTEGER PRIMARY KEY,
     resource_name TEXT    NOT NULL UNIQUE,
@@ -56,7 +57,8 @@ ALTER TABLE locks_new RENAME TO resource_locks;
 -- For the sweeper, which ends expired holds in small batches.
 CREATE INDEX resource_locks_expiry ON resource_locks (expires_at) WHERE is_active;
 
--- The highest fencing token among deleted rows: a name that comes back starts above it, whatever the clock says.
+-- The highest fencing token among deleted rows: a name that is used again starts above it,
+-- whatever the clock says.
 CREATE TABLE token_floor (
     id            INTEGER PRIMARY KEY CHECK (id = 1),
     fencing_token INTEGER NOT NULL

@@ -1,6 +1,7 @@
 -- +goose Up
 
--- Who, why, and how a hold may end. released_at: its process gave it back, but its minimum keeps the resource taken.
+-- Who, why, and how a hold may end. released_at: its process has released it, but its minimum
+-- keeps the resource taken.
 ALTER TABLE resource_locks ADD COLUMN request_id     TEXT;
 ALTER TABLE resource_locks ADD COLUMN reason         TEXT;
 ALTER TABLE resource_locks ADD COLUMN metadata       TEXT;
@@ -9,7 +10,7 @@ ALTER TABLE resource_locks ADD COLUMN renewals       INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE resource_locks ADD COLUMN min_hold_until TEXT CHECK (length(min_hold_until) = 26);
 ALTER TABLE resource_locks ADD COLUMN released_at    TEXT CHECK (length(released_at) = 26);
 
--- For the heartbeat of all holds of a process.
+-- For the renewal of all holds of a process.
 CREATE INDEX resource_locks_process ON resource_locks (process_id, resource_name) WHERE is_active;
 
 -- Append-only; the oldest are deleted in batches. An id is never used twice, so the order by id is the order of events.

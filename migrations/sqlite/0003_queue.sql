@@ -1,6 +1,7 @@
 -- +goose Up
 
--- The servers that requests wait on. The one that has the file open has no alive_until; the others are dead since then.
+-- The servers that requests wait on. The server that has the file open has no alive_until; the
+-- others are dead since alive_until.
 CREATE TABLE lock_servers (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     alive_until TEXT CHECK (length(alive_until) = 26)
@@ -25,7 +26,8 @@ CREATE TABLE lock_waiters (
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX lock_waiters_request ON lock_waiters (resource_id, request_id, process_id);
 
--- How many wait, so that nobody looks at the queue of a resource that has none; and where a hold came from.
+-- The number of waiters: at 0 the queue need not be read. queued_at and connection describe the
+-- request of the hold.
 ALTER TABLE resource_locks ADD COLUMN waiters     INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE resource_locks ADD COLUMN away        INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE resource_locks ADD COLUMN last_ticket INTEGER NOT NULL DEFAULT 0;

@@ -1,7 +1,7 @@
 -- +goose Up
 
--- New events are only appended. They enter these indexes many at a time, when they are filed, because every index that an event
--- enters by itself costs a page that has to be written.
+-- New events are only appended. They enter these indexes many at a time, when they are filed:
+-- each index that a single event enters costs a page that has to be written.
 DROP INDEX lock_events_resource;
 DROP INDEX lock_events_process;
 ALTER TABLE lock_events ADD COLUMN filed BOOLEAN NOT NULL DEFAULT true;

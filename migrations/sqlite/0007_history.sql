@@ -1,8 +1,8 @@
 -- +goose Up
 
--- What a hold was for, told with its end.
+-- The reason of a hold, recorded with its end.
 ALTER TABLE lock_events ADD COLUMN hold_reason TEXT;
 
--- For what happened at some time, or for events of a kind, whichever resource they are about. The
+-- For queries of the history by time or by kind, without a resource. The
 -- index ends with the id by itself.
 CREATE INDEX lock_events_kind ON lock_events (kind, at) WHERE filed;
