@@ -121,8 +121,8 @@ func NewOwner() string {
 // [HeldError] that is also [context.DeadlineExceeded], up to a second after the deadline.
 // While no server answers, Lock retries for at most [Options.ServerTimeout].
 //
-// If ctx ends the wait, Lock takes up to a second more to release a lock that the server
-// may have granted meanwhile. If no server answers, such a lock expires after TTL.
+// If ctx ends the wait, Lock takes up to two seconds more to release a lock that the
+// server may have granted meanwhile. If no server answers, such a lock expires after TTL.
 // MinHold keeps the resource locked in either case. Lock never returns a nil Lock with a
 // nil error.
 func (c *Client) Lock(ctx context.Context, resource string, o LockOptions) (*Lock, error) {
@@ -202,21 +202,15 @@ type acquisition struct {
 	began    time.Duration
 	limit    time.Duration // the maximum wait that the server and its proxies permit, as far as known
 
-	id          string         // the request_id of the current attempts
-	mayBeLocked bool           // an attempt with this ID may have been granted the lock, but its answer was lost
-	inFlight    <-chan attempt // the attempt that was under way when ctx was canceled; nil: none
-}
-
-// attempt is the end of an attempt.
-type attempt struct {
-	answer answer
-	err    error
+	id          string  // the request_id of the current attempts
+	mayBeLocked bool    // an attempt with this ID may have been granted the lock, but its answer was lost
+	inFlight    *flight // the attempt that was under way when ctx was canceled; nil: none
 }
 
 // run retries the request, with the same request_id. So the request keeps its place in
 // the queue, and a server repeats a grant whose answer was lost.
 func (a *acquisition) run(ctx context.Context) (*Lock, error) {
-	extended, cancel := extendContext(ctx, answerGrace)
+	extended, cancel := extendContext(ctx, 0, answerGrace)
 	defer cancel()
 	retries := a.retries("/locks/request")
 	a.id = rand.Text()
@@ -232,10 +226,17 @@ func (a *acquisition) run(ctx context.Context) (*Lock, error) {
 	}
 }
 
-// extendContext returns a context that ends some time after ctx.
-func extendContext(ctx context.Context, extra time.Duration) (context.Context, context.CancelFunc) {
+// extendContext returns a context that ends some time after ctx: afterCancel if ctx is
+// canceled, afterDeadline if its deadline passes.
+func extendContext(
+	ctx context.Context, afterCancel, afterDeadline time.Duration,
+) (context.Context, context.CancelFunc) {
 	extended, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
+		extra := afterCancel
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			extra = afterDeadline
+		}
 		_ = sleep(extended, extra)
 		cancel(ctx.Err())
 	})
@@ -289,28 +290,6 @@ func (a *acquisition) attemptLock(ctx, extended context.Context, retries *retrie
 	}
 	l.start(a.now() - a.began)
 	return l, nil
-}
-
-// send sends an attempt and waits for its answer. If ctx is canceled, the attempt stays
-// in flight: the server may execute a request whose connection is closed, and only its
-// answer tells. If the deadline of ctx passes, an answer may still come.
-func (a *acquisition) send(ctx, extended context.Context, r request) (answer, error) {
-	ended := make(chan attempt, 1)
-	go func() {
-		granted, err := a.attempt(extended, r)
-		ended <- attempt{granted, err}
-	}()
-	select {
-	case end := <-ended:
-		return end.answer, end.err
-	case <-ctx.Done():
-	}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		end := <-ended
-		return end.answer, end.err
-	}
-	a.inFlight = ended
-	return answer{}, ctx.Err()
 }
 
 func (a *acquisition) body() *wire.AcquireRequest {
@@ -395,40 +374,4 @@ func (a *acquisition) next(ctx context.Context, retries *retries, err error) err
 func deadlinePassed(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
 	return ok && time.Until(deadline) <= 0
-}
-
-// releaseUnconfirmed releases the lock that an attempt may have been granted, if its
-// answer was lost. It repeats the request, which the server answers with that lock. If an
-// attempt still waits at a server, the repeated request supersedes it, which requires
-// that it has a wait itself. An attempt in flight may still be granted the lock after
-// that, so its answer is read, too. A failure is not reported: the lock expires.
-func (a *acquisition) releaseUnconfirmed(ctx context.Context) {
-	if !a.mayBeLocked {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerGrace)
-	defer cancel()
-	a.o.MinHold = 0
-	body := a.body()
-	if a.wait {
-		shortest := time.Microsecond.Seconds()
-		body.WaitSeconds = &shortest
-	}
-	retries := a.retries("/locks/request")
-	retries.silent = true
-	granted, err := a.retry(ctx, request{method: http.MethodPost, path: "/locks/request", body: body}, retries)
-	a.releaseGranted(ctx, attempt{granted, err})
-	if a.inFlight != nil {
-		a.releaseGranted(ctx, <-a.inFlight)
-	}
-}
-
-// releaseGranted releases the lock that an attempt was granted, if it was.
-func (a *acquisition) releaseGranted(ctx context.Context, end attempt) {
-	if end.err != nil {
-		return
-	}
-	if acquired, err := data[wire.Acquired](end.answer); err == nil {
-		_ = a.Release(ctx, a.resource, a.o.Owner, acquired.FencingToken)
-	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
 	"sync"
 	"testing"
@@ -67,6 +68,7 @@ type service struct {
 	began   time.Time
 	mu      sync.Mutex
 	suspend time.Duration // the total time of all suspends
+	unsent  bool          // the transport reports no request as sent
 	got     []sent
 	answer  func(sent) reply
 	by      map[string]func(sent) reply // by path; replaces answer
@@ -131,6 +133,10 @@ func (s *service) RoundTrip(r *http.Request) (*http.Response, error) {
 		answer = s.answer
 	}
 	s.mu.Unlock()
+	trace := httptrace.ContextClientTrace(r.Context())
+	if trace != nil && trace.WroteHeaders != nil && !s.unsent {
+		trace.WroteHeaders()
+	}
 	a := answer(got)
 	if a.after > 0 {
 		timer := time.NewTimer(a.after)

@@ -139,7 +139,7 @@ func (l *Lock) Valid(ctx context.Context) (bool, error) {
 // its expiry at the latest, and Unlock may be called again. Once the result is final,
 // further calls return the same result. After Abandon, Unlock does nothing.
 func (l *Lock) Unlock(ctx context.Context) error {
-	ctx, cancel := extendContext(ctx, unlockTime)
+	ctx, cancel := extendContext(ctx, unlockTime, unlockTime)
 	defer cancel()
 	select {
 	case l.unlocking <- struct{}{}:

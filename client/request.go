@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"strings"
@@ -32,6 +33,7 @@ type request struct {
 	body    any           // nil: none
 	wait    time.Duration // how long the server may keep the request in its queue
 	timeout time.Duration // of one attempt; 0: wait + answerTime
+	onSent  func()        // called when a part of the request may have been sent; nil: ignored
 }
 
 // answer is a response with the status 200.
@@ -290,6 +292,9 @@ func (c *Client) exchange(ctx context.Context, server int, r request) (answer, e
 		if content, err = json.Marshal(r.body); err != nil {
 			return answer{}, fmt.Errorf("lock client: %w", err)
 		}
+	}
+	if r.onSent != nil {
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: r.onSent})
 	}
 	req, err := http.NewRequestWithContext(ctx, r.method, target.String(), bytes.NewReader(content))
 	if err != nil {

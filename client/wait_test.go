@@ -214,6 +214,43 @@ func TestGivenUpWaitLeavesNothing(t *testing.T) {
 			}
 		})
 	})
+	// The server cannot serve the request that is to supersede the first one, which is
+	// granted the lock meanwhile.
+	t.Run("not superseded", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			s, c := startService(t, url, client.Options{})
+			overloaded := refusal(http.StatusServiceUnavailable, "overloaded")
+			overloaded.header = map[string]string{"Retry-After": "1"}
+			s.on("/locks/request", superseded(overloaded, granted(7, time.Minute, "")))
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(3*time.Second, cancel)
+			if l, err := c.Lock(ctx, "r", client.LockOptions{}); l != nil || !errors.Is(err, context.Canceled) {
+				t.Fatalf("got %v, %v", l, err)
+			}
+			released := s.requests("/locks/release")
+			if len(released) != 1 || released[0].body["fencing_token"] != 7.0 || s.now() != 3*time.Second {
+				t.Errorf("after %v: released %v, want the grant", s.now(), released)
+			}
+		})
+	})
+	// A request that has not been sent is not waited for.
+	t.Run("not sent", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			s, c := startService(t, url, client.Options{})
+			s.unsent = true
+			s.on("/locks/request", func(sent) reply { return reply{after: time.Hour} })
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(3*time.Second, cancel)
+			if l, err := c.Lock(ctx, "r", client.LockOptions{}); l != nil || !errors.Is(err, context.Canceled) {
+				t.Fatalf("got %v, %v", l, err)
+			}
+			if s.now() > 4*time.Second {
+				t.Errorf("the call took %v", s.now())
+			}
+		})
+	})
 	t.Run("no answer", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
@@ -230,6 +267,49 @@ func TestGivenUpWaitLeavesNothing(t *testing.T) {
 		})
 	})
 }
+
+// A cancellation during the renewal that confirms a grant ends the call.
+func TestCanceledConfirmation(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, c := startService(t, url, client.Options{})
+		s.on("/locks/request", inOrder(granted(7, time.Minute, `,"repeated":true`)))
+		renewal := granted(7, time.Minute, "")
+		renewal.after = 700 * time.Millisecond
+		s.on("/locks/renew", inOrder(renewal))
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(200*time.Millisecond, cancel)
+		err := c.Do(ctx, "r", client.LockOptions{}, func(context.Context, *client.Lock) error {
+			t.Error("the work was called")
+			return nil
+		})
+		if !errors.Is(err, context.Canceled) || s.now() != 200*time.Millisecond {
+			t.Errorf("after %v: %v", s.now(), err)
+		}
+		if released := s.requests("/locks/release"); len(released) != 1 {
+			t.Errorf("released %v", released)
+		}
+	})
+}
+
+// A caller can recover a panic of its transport.
+func TestPanicOfTheTransport(t *testing.T) {
+	t.Parallel()
+	c, err := client.New(url, client.Options{HTTPClient: &http.Client{Transport: panics{}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if p := recover(); p != "planted" {
+			t.Errorf("recovered %v", p)
+		}
+	}()
+	_, _ = c.TryLock(t.Context(), "r", client.LockOptions{})
+}
+
+type panics struct{}
+
+func (panics) RoundTrip(*http.Request) (*http.Response, error) { panic("planted") }
 
 // A server that cannot be reached has granted no lock, so there is nothing to release.
 func TestNothingIsReleasedThatWasNotRequested(t *testing.T) {

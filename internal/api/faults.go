@@ -48,12 +48,36 @@ func (f *faults) addRule(rule lock.Rule, limit any, location ...any) {
 	f.add(words.kind, message, location...)
 }
 
-// has reports whether there is a fault of the field at the path, or of what contains it.
-func (f faults) has(path []any) bool {
-	return slices.ContainsFunc(f, func(fault wire.Fault) bool {
-		of := fault.Loc[1:]
-		return len(of) > 0 && len(of) <= len(path) && slices.Equal(of, path[:len(of)])
-	})
+// fieldPath is the path of a field as a key. No path is longer.
+type fieldPath [6]any
+
+func pathOf(path []any) (p fieldPath) {
+	copy(p[:], path)
+	return p
+}
+
+// unread is the set of the fields that could not be read.
+type unread map[fieldPath]bool
+
+// unread returns the fields that have a fault. A request may have thousands of them.
+func (f faults) unread() unread {
+	fields := make(unread, len(f))
+	for _, fault := range f {
+		if path := fault.Loc[1:]; len(path) > 0 {
+			fields[pathOf(path)] = true
+		}
+	}
+	return fields
+}
+
+// has reports whether the field at the path, or what contains it, could not be read.
+func (u unread) has(path []any) bool {
+	for i := range path {
+		if u[pathOf(path[:i+1])] {
+			return true
+		}
+	}
+	return false
 }
 
 // merge returns the error of a request whose reading found f: these faults, and those
@@ -64,9 +88,9 @@ func (f faults) merge(found []lock.Fault, location string) error {
 	if len(f)+len(found) == 0 {
 		return nil
 	}
-	all := slices.Clip(f)
+	all, unread := slices.Clip(f), f.unread()
 	for _, fault := range found {
-		if !f.has(fault.Path) {
+		if !unread.has(fault.Path) {
 			all.addRule(fault.Rule, fault.Limit, slices.Concat([]any{location}, fault.Path)...)
 		}
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"regexp"
 	"slices"
@@ -70,5 +71,25 @@ func TestMerge(t *testing.T) {
 	}
 	if err := faults(nil).merge(nil, inBody); err != nil {
 		t.Errorf("no faults, but %v", err)
+	}
+}
+
+// BenchmarkManyFaults refuses the body of 64 KiB with the most faults. Its time must grow
+// with their number, not with the square of it.
+func BenchmarkManyFaults(b *testing.B) {
+	for _, n := range []int{1_000, 20_000} {
+		var read faults
+		var found []lock.Fault
+		for i := range n {
+			read.addRule(lock.Required, nil, "body", "holds", i, "resource_name")
+			found = append(found, lock.Fault{Path: []any{"holds", i, "resource_name"}, Rule: lock.NotEmpty})
+		}
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for b.Loop() {
+				if read.merge(found, inBody) == nil {
+					b.Fatal("no fault")
+				}
+			}
+		})
 	}
 }

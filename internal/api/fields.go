@@ -31,11 +31,6 @@ func (o *object) violates(field string, rule lock.Rule) {
 	o.faults.addRule(rule, nil, slices.Concat(o.path, []any{field})...)
 }
 
-// rejected reports whether a fault of the field was found.
-func (o *object) rejected(field string) bool {
-	return o.faults.has(slices.Concat(o.path[1:], []any{field}))
-}
-
 func (o *object) find(name string) (value jsontext.Value, found bool) {
 	if !slices.Contains(o.asked, name) {
 		o.asked = append(o.asked, name)
@@ -83,8 +78,9 @@ func (o *object) string(field string, value jsontext.Value) string {
 
 // requestID reads an optional string that, unlike others, must not be empty.
 func (o *object) requestID(field string) string {
+	found := len(o.faults)
 	text := o.optionalText(field)
-	if _, present := o.present(field); present && text == "" && !o.rejected(field) {
+	if _, present := o.present(field); present && text == "" && len(o.faults) == found {
 		o.violates(field, lock.NotEmpty)
 	}
 	return text
@@ -93,8 +89,9 @@ func (o *object) requestID(field string) string {
 // seconds reads an optional number of seconds greater than 0, in microseconds; 0 if it is
 // absent or null.
 func (o *object) seconds(field string) time.Duration {
+	found := len(o.faults)
 	d, present := o.duration(field)
-	if present && d <= 0 && !o.rejected(field) {
+	if present && d <= 0 && len(o.faults) == found {
 		o.violates(field, lock.Positive)
 		return 0
 	}
