@@ -17,7 +17,7 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// TestAcquireIsStored: a read returns the state that the command returned.
+// TestAcquireIsStored tests that a read returns the state that the command returned.
 func TestAcquireIsStored(t *testing.T, db Database) {
 	s := db.open(t)
 	before := time.Now().Add(-time.Minute)
@@ -41,7 +41,8 @@ func TestAcquireIsStored(t *testing.T, db Database) {
 	}
 }
 
-// TestTextSurvives: names and process ids with special characters are stored unchanged.
+// TestTextSurvives tests that names and process ids with special characters are stored
+// unchanged.
 func TestTextSurvives(t *testing.T, db Database) {
 	names := []string{
 		"plain", `'; DROP TABLE resource_locks; --`, `quote " backslash \ percent % underscore _ question ? at @name`,
@@ -64,7 +65,8 @@ func TestTextSurvives(t *testing.T, db Database) {
 	}
 }
 
-// TestRefusalsChangeNothing: a refused command changes no state and creates no row.
+// TestRefusalsChangeNothing tests that a refused command changes no state and creates no
+// row.
 func TestRefusalsChangeNothing(t *testing.T, db Database) {
 	s := db.open(t)
 	held := acquire(t, s, "r", "p", 0)
@@ -95,8 +97,8 @@ func TestRefusalsChangeNothing(t *testing.T, db Database) {
 	}
 }
 
-// TestReleaseKeepsRowAndToken: the row of a released resource stays, so the next token
-// is greater.
+// TestReleaseKeepsRowAndToken tests that the row of a released resource stays, so the
+// next token is greater.
 func TestReleaseKeepsRowAndToken(t *testing.T, db Database) {
 	s := db.open(t)
 	first := acquire(t, s, "r", "p", 0)
@@ -119,8 +121,8 @@ func TestReleaseKeepsRowAndToken(t *testing.T, db Database) {
 	}
 }
 
-// TestExclusionUnderLoad: many clients compete for few resources. No two hold the same
-// one, and the tokens of a resource grow in the order of its holds.
+// TestExclusionUnderLoad tests that many clients compete for few resources. No two hold
+// the same one, and the tokens of a resource grow in the order of its holds.
 func TestExclusionUnderLoad(t *testing.T, db Database) {
 	const clients, rounds, resources = 24, 40, 3
 	stores := db.servers(t, 3)
@@ -168,8 +170,8 @@ func TestExclusionUnderLoad(t *testing.T, db Database) {
 	wg.Wait()
 }
 
-// TestFirstInsertIsDecidedOnce: all servers acquire the same new resources at the same
-// time. Each resource is granted once.
+// TestFirstInsertIsDecidedOnce tests that all servers acquire the same new resources at
+// the same time. Each resource is granted once.
 func TestFirstInsertIsDecidedOnce(t *testing.T, db Database) {
 	const servers, names = 3, 50
 	stores := db.servers(t, servers)
@@ -202,8 +204,8 @@ func TestFirstInsertIsDecidedOnce(t *testing.T, db Database) {
 	}
 }
 
-// TestSweep: the sweeps of the service end expired holds and delete idle resources, a
-// limited number at a time.
+// TestSweep tests that the sweeps of the service end expired holds and delete idle
+// resources, a limited number at a time.
 func TestSweep(t *testing.T, db Database) {
 	s := db.open(t)
 	cfg := service.Config{Limits: lock.Limits{MaxTTL: lock.LongestTTL}}

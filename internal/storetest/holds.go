@@ -16,7 +16,8 @@ import (
 	"resource-lock-manager/internal/service"
 )
 
-// TestHoldIsStoredWhole: every field of a hold is stored, and every kind of change.
+// TestHoldIsStoredWhole tests that every field of a hold is stored, and every kind of
+// change.
 func TestHoldIsStoredWhole(t *testing.T, db Database) {
 	s := db.open(t)
 	check := func(step string, want lock.Resource) {
@@ -49,8 +50,8 @@ func TestHoldIsStoredWhole(t *testing.T, db Database) {
 	check("acquired without options", acquire(t, s, "r", "q", 0).Resource)
 }
 
-// TestHistoryIsStored: the history returns every event that a command reported, newest
-// first.
+// TestHistoryIsStored tests that the history returns every event that a command
+// reported, newest first.
 func TestHistoryIsStored(t *testing.T, db Database) {
 	s := db.open(t)
 	var want []lock.Event
@@ -120,7 +121,8 @@ func TestHistoryIsStored(t *testing.T, db Database) {
 	}
 }
 
-// TestLastEnd: LastEnd finds how the last hold of a process ended, or that of a token.
+// TestLastEnd tests that LastEnd finds how the last hold of a process ended, or that of
+// a token.
 func TestLastEnd(t *testing.T, db Database) {
 	s := db.open(t)
 	acquire(t, s, "r", "q", time.Microsecond)
@@ -150,7 +152,7 @@ func TestLastEnd(t *testing.T, db Database) {
 	}
 }
 
-// TestRefusalsLeaveNoEvent: a refused command records no event.
+// TestRefusalsLeaveNoEvent tests that a refused command records no event.
 func TestRefusalsLeaveNoEvent(t *testing.T, db Database) {
 	s := db.open(t)
 	acquire(t, s, "r", "p", 0)
@@ -170,7 +172,8 @@ func TestRefusalsLeaveNoEvent(t *testing.T, db Database) {
 	}
 }
 
-// TestHistoryRetention: DeleteEvents deletes old events, a limited number at a time.
+// TestHistoryRetention tests that DeleteEvents deletes old events, a limited number at a
+// time.
 func TestHistoryRetention(t *testing.T, db Database) {
 	s := db.open(t)
 	for i := range 5 {
@@ -195,8 +198,8 @@ func TestHistoryRetention(t *testing.T, db Database) {
 	}
 }
 
-// TestListFilters: each filter of the list matches exactly, and its order is that of the
-// contract.
+// TestListFilters tests that each filter of the list matches exactly, and its order is
+// that of the contract.
 func TestListFilters(t *testing.T, db Database) {
 	names := []string{"a%1", "a_1", "a1", "A1", "ab", "ä1", "b", `a\1`, "a%2"}
 	s := db.open(t)
@@ -234,8 +237,8 @@ func TestListFilters(t *testing.T, db Database) {
 	}
 }
 
-// TestHeldByPages: the names of HeldBy are ordered byte by byte, whatever the collation
-// of the database.
+// TestHeldByPages tests that the names of HeldBy are ordered byte by byte, whatever the
+// collation of the database.
 func TestHeldByPages(t *testing.T, db Database) {
 	names := []string{"B", "a", "_", "ä", "b", "A", "-", "日"}
 	s := db.open(t)
@@ -260,8 +263,8 @@ func TestHeldByPages(t *testing.T, db Database) {
 	}
 }
 
-// TestListEndsEarly: an error of the callback ends the list and is returned. The store
-// works afterwards.
+// TestListEndsEarly tests that an error of the callback ends the list and is returned.
+// The store works afterwards.
 func TestListEndsEarly(t *testing.T, db Database) {
 	errEnough := errors.New("enough")
 	s := db.open(t)
@@ -282,8 +285,8 @@ func TestListEndsEarly(t *testing.T, db Database) {
 	acquire(t, s, "next", "p", 0)
 }
 
-// TestOpenListsLeaveTheRestWorking: commits and short reads find a connection, however
-// many clients read a list slowly.
+// TestOpenListsLeaveTheRestWorking tests that commits and short reads find a connection,
+// however many clients read a list slowly.
 func TestOpenListsLeaveTheRestWorking(t *testing.T, db Database) {
 	s := db.open(t)
 	acquire(t, s, "r", "p", 0)
@@ -316,8 +319,8 @@ func TestOpenListsLeaveTheRestWorking(t *testing.T, db Database) {
 	lists.Wait()
 }
 
-// TestHistoryFilters: a filter by kind or time orders events by their times. The others
-// order them by their ids.
+// TestHistoryFilters tests that a filter by kind or time orders events by their times.
+// The others order them by their ids.
 func TestHistoryFilters(t *testing.T, db Database) {
 	s := db.open(t)
 	acquire(t, s, "a", "p", 0)

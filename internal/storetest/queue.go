@@ -76,8 +76,8 @@ func release(tb testing.TB, s Store, resource, process string) []lock.Grant {
 	return execute(tb, s, lock.Release{Resource: resource, ProcessID: process}).Granted
 }
 
-// TestQueueIsServedInOrder: waiters are granted the resource in the order in which Queue
-// returns them.
+// TestQueueIsServedInOrder tests that waiters are granted the resource in the order in
+// which Queue returns them.
 func TestQueueIsServedInOrder(t *testing.T, db Database) {
 	const waiters = 120
 	s := db.open(t)
@@ -112,8 +112,8 @@ func TestQueueIsServedInOrder(t *testing.T, db Database) {
 	}
 }
 
-// TestWaiterSurvives: every field of a waiting request is stored and becomes part of its
-// hold.
+// TestWaiterSurvives tests that every field of a waiting request is stored and becomes
+// part of its hold.
 func TestWaiterSurvives(t *testing.T, db Database) {
 	s := db.open(t)
 	acquire(t, s, "r", "p", 0)
@@ -178,8 +178,8 @@ func TestWaiterSurvives(t *testing.T, db Database) {
 	}
 }
 
-// TestWaitingOnThisServer: Waiting returns the requests that wait on the server, and
-// whether their resources are free.
+// TestWaitingOnThisServer tests that Waiting returns the requests that wait on the
+// server, and whether their resources are free.
 func TestWaitingOnThisServer(t *testing.T, db Database) {
 	s := db.open(t)
 	requests := map[string]lock.Acquire{}
@@ -224,8 +224,8 @@ func TestWaitingOnThisServer(t *testing.T, db Database) {
 	}
 }
 
-// TestPlaceIsKept: a retry finds its kept place until KeepPlace has passed. Then the
-// place is abandoned.
+// TestPlaceIsKept tests that a retry finds its kept place until KeepPlace has passed.
+// Then the place is abandoned.
 func TestPlaceIsKept(t *testing.T, db Database) {
 	s := db.open(t)
 	acquire(t, s, "r", "p", 0)
@@ -262,8 +262,8 @@ func TestPlaceIsKept(t *testing.T, db Database) {
 	}
 }
 
-// TestOneQueueForAllServers: there is one queue for all servers, and only the server of
-// a waiter grants it the resource.
+// TestOneQueueForAllServers tests that there is one queue for all servers, and only the
+// server of a waiter grants it the resource.
 func TestOneQueueForAllServers(t *testing.T, db Database) {
 	if !db.Shared {
 		return
@@ -300,8 +300,8 @@ func TestOneQueueForAllServers(t *testing.T, db Database) {
 	}
 }
 
-// TestObserverSeesEveryCommit: the observer is called for every transaction that changed
-// something or read a resource with waiters, before Execute returns.
+// TestObserverSeesEveryCommit tests that the observer is called for every transaction
+// that changed something or read a resource with waiters, before Execute returns.
 func TestObserverSeesEveryCommit(t *testing.T, db Database) {
 	var commits []service.Commit
 	s := db.observed(t, func(c service.Commit) { commits = append(commits, c) })
@@ -364,8 +364,8 @@ func TestObserverSeesEveryCommit(t *testing.T, db Database) {
 	}
 }
 
-// TestClosedStoreRefuses: a closed store refuses commands. Close can be called again,
-// and without Start.
+// TestClosedStoreRefuses tests that a closed store refuses commands. Close can be called
+// again, and without Start.
 func TestClosedStoreRefuses(t *testing.T, db Database) {
 	if db.Shared {
 		unstarted := db.Open(t)
