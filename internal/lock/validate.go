@@ -109,6 +109,9 @@ func nameFaults(value string) []Fault {
 
 // textFaults returns what is wrong with a text that may be empty, without a path.
 func textFaults(value string, maxLength int) (found []Fault) {
+	if len(value) <= maxLength && isPrintableASCII(value) { // nearly every text
+		return nil
+	}
 	switch {
 	case !utf8.ValidString(value):
 		found = append(found, Fault{Rule: UTF8})
@@ -121,6 +124,15 @@ func textFaults(value string, maxLength int) (found []Fault) {
 		}
 	}
 	return found
+}
+
+func isPrintableASCII(text string) bool {
+	for i := range len(text) {
+		if text[i] < ' ' || text[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 // reason checks a text for people, which may have several lines.
