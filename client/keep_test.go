@@ -63,7 +63,7 @@ func TestRenewalsAreSpread(t *testing.T) {
 
 // If no server answers, Done is closed before the hold expires, as counted from the start
 // of the last successful request.
-func TestLockEndsBeforeAnybodyElseCanHaveIt(t *testing.T) {
+func TestLockEndsBeforeAnotherProcessCanGetIt(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name       string
@@ -114,7 +114,7 @@ func TestLockEndsBeforeAnybodyElseCanHaveIt(t *testing.T) {
 	}
 }
 
-func TestOutagesShorterThanTheTTLAreBorne(t *testing.T) {
+func TestOutagesShorterThanTheTTLAreSurvived(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var failures int

@@ -141,7 +141,7 @@ func TestCallsSurviveOutagesWithinServerTimeout(t *testing.T) {
 	}
 }
 
-func TestNextServerIsAskedWhenOneIsAway(t *testing.T) {
+func TestNextServerIsUsedWhenOneIsUnreachable(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, c := startService(t, "http://a:1, http://b:1/locks-of-b/", client.Options{})
@@ -183,7 +183,7 @@ func TestNextServerIsAskedWhenOneIsAway(t *testing.T) {
 }
 
 // A server of another database gets no request that could change it.
-func TestOtherDatabaseIsNotAsked(t *testing.T) {
+func TestOtherDatabaseIsNotUsed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		failures := make(chan error, 1000)

@@ -45,7 +45,7 @@ func TestOutageShorterThanTheTTL(t *testing.T) {
 // If the outage is longer than the TTL, the command gets TERM a grace before the
 // deadline, and KILL at the deadline. Both are before the server can grant the lock
 // again.
-func TestServerAwayForLonger(t *testing.T) {
+func TestServerUnreachableForLonger(t *testing.T) {
 	t.Parallel()
 	s := startInstance(t)
 	// The flag --grace is longer than the possible grace, a third of the TTL.

@@ -54,9 +54,9 @@ func TestAnswersNameTheDatabase(t *testing.T) {
 	})
 }
 
-// TestLockSpacesAreToldApart checks that servers with the same locks state the same
+// TestDatabasesAreDistinguished checks that servers with the same locks state the same
 // database id, also after a restart, and that all others state another one.
-func TestLockSpacesAreToldApart(t *testing.T) {
+func TestDatabasesAreDistinguished(t *testing.T) {
 	t.Parallel()
 	postgresURL := testdb.Postgres(t)
 	execute(t, open(t, "pgx", postgresURL), "CREATE SCHEMA other")

@@ -342,9 +342,9 @@ func TestSQLiteOnADiskThatTakesNothing(t *testing.T) {
 	})
 }
 
-// TestLogBesideAListThatNobodyReads has a client that requests the whole list and reads
+// TestLogBesideAListThatIsNotRead has a client that requests the whole list and reads
 // nothing of it, while the locks are renewed. The write-ahead log stays short.
-func TestLogBesideAListThatNobodyReads(t *testing.T) {
+func TestLogBesideAListThatIsNotRead(t *testing.T) {
 	t.Parallel()
 	path := testdb.SQLite(t)
 	s := start(t, sqliteURL(path))

@@ -15,10 +15,10 @@ import (
 	"resource-lock-manager/internal/testdb"
 )
 
-// TestShutdownSendsWaitersAway stops a server that has waiters. They are answered at
+// TestShutdownAnswersWaiters stops a server that has waiters. They are answered at
 // once. Their places delay no other request, and a retry on another server or after a
 // restart gets its old place.
-func TestShutdownSendsWaitersAway(t *testing.T) {
+func TestShutdownAnswersWaiters(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		leaving := start(t, databaseURL)
 		var other *server

@@ -35,9 +35,9 @@ func (s *server) busy(t *testing.T) (finish func()) {
 	}
 }
 
-// TestHangUpSignal checks that two SIGHUPs are one request to stop. When a terminal
+// TestSIGHUP checks that two SIGHUPs are one request to stop. When a terminal
 // closes, both the kernel and the shell send one.
-func TestHangUpSignal(t *testing.T) {
+func TestSIGHUP(t *testing.T) {
 	t.Parallel()
 	s := start(t, "sqlite://")
 	finish := s.busy(t)
@@ -48,8 +48,8 @@ func TestHangUpSignal(t *testing.T) {
 	s.WantStopped(t)
 }
 
-// TestHangUpSignalThatIsIgnored starts lockd with SIGHUP ignored, as nohup does.
-func TestHangUpSignalThatIsIgnored(t *testing.T) {
+// TestSIGHUPThatIsIgnored starts lockd with SIGHUP ignored, as nohup does.
+func TestSIGHUPThatIsIgnored(t *testing.T) {
 	t.Parallel()
 	s := listening(t, launchInto(t, nil, []string{"sh", "-c", `trap "" HUP; exec "$0"`}))
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.ID()))

@@ -50,9 +50,9 @@ func TestRepeatedRequestGetsTheSameHold(t *testing.T) {
 	})
 }
 
-// TestRequestIDIsNobodyElses: only the same request_id of the same process gets the hold
+// TestRequestIDBelongsToItsProcess: only the same request_id of the same process gets the hold
 // again.
-func TestRequestIDIsNobodyElses(t *testing.T) {
+func TestRequestIDBelongsToItsProcess(t *testing.T) {
 	tests := []struct {
 		name, resource, process string
 		id                      any
@@ -82,7 +82,7 @@ func TestRequestIDIsNobodyElses(t *testing.T) {
 	})
 }
 
-func TestRequestIDAcquiresAnewAfterTheEnd(t *testing.T) {
+func TestRequestIDAcquiresAgainAfterTheEnd(t *testing.T) {
 	tests := []struct {
 		name string
 		ttl  func(s *server) any

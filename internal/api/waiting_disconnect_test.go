@@ -22,9 +22,9 @@ import (
 	"resource-lock-manager/internal/wire"
 )
 
-// TestHangUpLeavesTheQueue: a waiter that disconnects leaves the queue at once, wherever
+// TestDisconnectLeavesTheQueue: a waiter that disconnects leaves the queue at once, wherever
 // it stands, and the next waiter gets the resource.
-func TestHangUpLeavesTheQueue(t *testing.T) {
+func TestDisconnectLeavesTheQueue(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		s.hold(t, "r", "p", nil)
 		first, second, third := s.wait(t, "r", "a", nil), s.wait(t, "r", "b", nil), s.wait(t, "r", "c", nil)
@@ -53,10 +53,10 @@ func TestLastWaiterDisconnects(t *testing.T) {
 	})
 }
 
-// TestHangUpCrossesWithTheRelease: a disconnect races with the release. Either the waiter
+// TestDisconnectRacesWithTheRelease: a disconnect races with the release. Either the waiter
 // has no hold, or its client may have received the response. In both cases the next
 // waiter gets the resource, at the latest when the hold of the first one expires.
-func TestHangUpCrossesWithTheRelease(t *testing.T) {
+func TestDisconnectRacesWithTheRelease(t *testing.T) {
 	const rounds = 15
 	onBoth(t, func(t *testing.T, s *server) {
 		s.hold(t, "r0", "p", nil)

@@ -87,7 +87,7 @@ func TestRestartAfterClockWentBack(t *testing.T) {
 
 // A wall clock that goes back over a restart must not extend a hold that was renewed long
 // after it began.
-func TestRestartKeepsRenewalMoments(t *testing.T) {
+func TestRestartKeepsRenewalTimes(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, store.SQLite)
 	clock := newClocks(&cfg, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
