@@ -1,5 +1,6 @@
 // Package store keeps resources in SQLite or Postgres. It is the only package that
-// imports GORM and contains SQL.
+// imports GORM, which provides the connection pools and the transactions. The SQL is this
+// package's own.
 //
 // # Contract
 //
