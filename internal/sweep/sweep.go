@@ -79,12 +79,16 @@ func (s *Sweeper) Start() {
 func (s *Sweeper) Stop() { s.loops.Stop() }
 
 // run starts a round within every interval, 10 to 20 percent early. This leaves time for
-// the round itself, and spreads the rounds of several servers.
+// the round itself, and spreads the rounds of several servers. Of failures in a row only
+// the first is logged.
 func (s *Sweeper) run(ctx context.Context, interval time.Duration, round func(context.Context) error) {
+	failing := false
 	for lifecycle.Sleep(ctx, interval-interval/5+rand.N(interval/10+1)) == nil {
-		if err := round(ctx); err != nil && ctx.Err() == nil {
-			s.cfg.Logger.Warn("sweep failed; retrying in the next round", "error", err)
+		err := round(ctx)
+		if err != nil && !failing && ctx.Err() == nil {
+			s.cfg.Logger.Warn("sweep failed; retrying in each round", "error", err)
 		}
+		failing = err != nil
 	}
 }
 
