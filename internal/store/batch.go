@@ -20,7 +20,9 @@ import (
 // of another server, or a connection that broke before COMMIT, made it fail.
 const maxAttempts = 5
 
-type batchResults = []groupcommit.Result[lock.Outcome]
+// batchResults are the outcomes of a batch. They are pointers because an Outcome is large;
+// that of a refused command is nil.
+type batchResults = []groupcommit.Result[*lock.Outcome]
 
 // commit is the committer's transaction.
 func (s *Store) commit(batch []lock.Command) (batchResults, error) {
@@ -70,7 +72,9 @@ func (s *Store) report(commit service.Commit) (err error) {
 }
 
 // hasChanged reports whether a command changed a resource.
-func hasChanged(r groupcommit.Result[lock.Outcome]) bool { return len(r.Value.Changed) > 0 }
+func hasChanged(r groupcommit.Result[*lock.Outcome]) bool {
+	return r.Value != nil && len(r.Value.Changed) > 0
+}
 
 // prove returns an error if the outcome of the last COMMIT is unknown and the database
 // does not commit now: see [backend].
@@ -134,9 +138,13 @@ func (s *Store) runBatch(needs []lock.Needs, batch []lock.Command) (results batc
 			return err
 		}
 		var replaced []notice
-		for i := range results {
-			out := &results[i].Value
-			out.AssignIDs(func(name string) int64 { return states[name].ID })
+		idOf := func(name string) int64 { return states[name].ID }
+		for _, result := range results {
+			out := result.Value
+			if out == nil {
+				continue
+			}
+			out.AssignIDs(idOf)
 			commit.Granted = append(commit.Granted, out.Granted...)
 			for _, w := range out.Superseded {
 				if w.Local {
@@ -168,18 +176,23 @@ func (s *Store) runBatch(needs []lock.Needs, batch []lock.Command) (results batc
 func decide(now time.Time, states map[string]lock.Resource, needs []lock.Needs, batch []lock.Command) (
 	results batchResults, changed []string, events []lock.Event,
 ) {
-	results = make([]groupcommit.Result[lock.Outcome], len(batch))
+	results = make(batchResults, len(batch))
 	for i, c := range batch {
 		before := make([]lock.Resource, len(needs[i].Resources))
 		for j, name := range needs[i].Resources {
 			before[j] = states[name]
 		}
-		results[i].Value, results[i].Err = c.Decide(now, before)
-		for _, r := range results[i].Value.Changed {
+		out, err := c.Decide(now, before)
+		if err != nil {
+			results[i].Err = err
+			continue
+		}
+		results[i].Value = &out
+		for _, r := range out.Changed {
 			states[r.Name] = r
 			changed = append(changed, r.Name)
 		}
-		events = append(events, results[i].Value.Events...)
+		events = append(events, out.Events...)
 	}
 	slices.Sort(changed)
 	return results, slices.Compact(changed), events

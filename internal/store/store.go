@@ -109,7 +109,7 @@ type Store struct {
 	backend backend
 	pools
 
-	committer *groupcommit.Committer[lock.Command, lock.Outcome]
+	committer *groupcommit.Committer[lock.Command, *lock.Outcome]
 	reads     *groupcommit.Committer[string, service.Snapshot] // of Find: they share queries, there is no commit
 	onCommit  func(service.Commit)
 	unproven  bool // the outcome of the last COMMIT is unknown; used by the committer only
@@ -225,7 +225,7 @@ func (s *Store) ExecuteWithin(ctx context.Context, c lock.Command, maxDelay time
 	if err != nil {
 		return lock.Outcome{}, translateCommit(err)
 	}
-	return out, nil
+	return *out, nil
 }
 
 // isUnavailable reports whether a batch failed, and committed nothing, because of the
