@@ -28,7 +28,7 @@ type result struct {
 	Spread     float64 `json:"spread"` // (most - fewest operations of a connection) / mean
 }
 
-// newHistogram returns a histogram of latencies in microseconds, up to two minutes, with
+// newHistogram returns a histogram for latencies in microseconds, up to two minutes, with
 // three significant digits.
 func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, 120_000_000, 3) }
 
