@@ -60,6 +60,10 @@ func convert(from, to string) error {
 	v3.Components.Schemas["Fault"].Value.Properties["loc"].Value.Items = &openapi3.SchemaRef{
 		Value: openapi3.NewAnyOfSchema(openapi3.NewStringSchema(), openapi3.NewIntegerSchema()),
 	}
+	for _, name := range []string{"AcquireRequest", "RenewRequest", "RenewAllRequest"} {
+		// The annotations have no exclusive minimum.
+		v3.Components.Schemas[name].Value.Properties["ttl_seconds"].Value.WithMin(0).WithExclusiveMin(true)
+	}
 	// Relative to the document itself, so that a proxy may serve the API below a prefix.
 	v3.Servers = openapi3.Servers{{URL: ".", Description: "this server"}}
 	if err := addCommonFailures(v3); err != nil {
