@@ -362,10 +362,13 @@ func TestLogBesideAListThatIsNotRead(t *testing.T) {
 	if _, err := io.ReadFull(idle, make([]byte, len("HTTP/1.1 200 OK\r"))); err != nil { // the answer has started
 		t.Fatal(err)
 	}
+	var mu sync.Mutex
 	longest := int64(0)
 	s.each(t, renewals, func(i int) (reply, error) {
 		if info, err := os.Stat(path + "-wal"); err == nil && i%100 == 0 {
+			mu.Lock()
 			longest = max(longest, info.Size())
+			mu.Unlock()
 		}
 		return s.try(http.MethodPost, "/locks/renew",
 			map[string]any{"resource_name": fmt.Sprint(i % locks), "process_id": "p", "ttl_seconds": 3600})
