@@ -45,6 +45,8 @@ func main() {
 			signal.Notify(got, s)
 		}
 	}
+	// A read in the background must not stop the probe before it has reported TSTP.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGTTIN)
 	if *sub {
 		start(*name, "grandchild", *ignore, *keep, *session)
 	}
