@@ -17,9 +17,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// wordsOfGo extends TestWords from Markdown to the comments and strings of Go files.
-const wordsOfGo = true
-
 // word is a line of .ci/words.
 type word struct {
 	pattern *regexp.Regexp
@@ -47,7 +44,7 @@ func TestWords(t *testing.T) {
 		case entry.IsDir():
 			return nil
 		}
-		isGo := wordsOfGo && filepath.Ext(path) == ".go"
+		isGo := filepath.Ext(path) == ".go"
 		if !isGo && filepath.Ext(path) != ".md" {
 			return nil
 		}
